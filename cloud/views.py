@@ -1,0 +1,206 @@
+"""What the cloud side shows: finished values for pages, reports and feeds, which compute nothing themselves.
+
+Instants are Unix seconds UTC (`_epochtime`), durations seconds (`_secs`), ratios 0 to 1. `figures` is always the
+flat object that `oee compute --format json` prints for the same machine or line and shift.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from contract.delivery import ConnectionStatus, Status
+
+Category = Literal["production", "break", "planned_stop", "not_scheduled"]
+AlertState = Literal["open", "acknowledged", "cleared"]
+LossLevel = Literal["good", "warning", "bad", "none"]
+
+
+class ShiftView(Struct, frozen=True, kw_only=True):
+    """One shift window of a calendar."""
+
+    name: str
+    production_date: str
+    """ISO date of the day the shift counts for."""
+    start_epochtime: float
+    end_epochtime: float
+    calendar: str
+    crew: str | None = None
+
+
+class AlertView(Struct, frozen=True, kw_only=True):
+    """One alert over its whole life."""
+
+    id: str
+    rule: str
+    """What was watched, such as `idle`."""
+    site: str
+    area: str
+    line: str
+    machine: str
+    state: AlertState
+    level: int
+    message: str
+    since_epochtime: float
+    """When the condition began."""
+    raised_epochtime: float
+    acknowledged_epochtime: float | None = None
+    acknowledged_by: str | None = None
+    note: str | None = None
+    cleared_epochtime: float | None = None
+
+
+class MachineView(Struct, frozen=True, kw_only=True):
+    """One machine now, with its running shift."""
+
+    site: str
+    area: str
+    line: str
+    machine: str
+    state: str
+    """The contract's word; `unknown` while the machine is silent."""
+    state_since_epochtime: float | None = None
+    reason: str | None = None
+    """The reason's key in plant.toml, or the PLC's own code where none names it."""
+    reason_name: str | None = None
+    product: str | None = None
+    order: str | None = None
+    category: Category = "not_scheduled"
+    """What the calendar says of this moment."""
+    shift: ShiftView | None = None
+    figures: dict[str, Any] | None = None
+    target_units: float | None = None
+    """Units that the OEE target asks for in the whole shift."""
+    target_units_now: float | None = None
+    """Units that the OEE target asks for until now: the goal-by-now marker."""
+    good_units: int = 0
+    off_quality_units: int = 0
+    total_units: int = 0
+    verdicts: dict[str, LossLevel] = {}
+    """How oee, availability, performance and quality stand to their targets, judged once for every screen."""
+    last_data_epochtime: float | None = None
+    in_plant: bool = True
+    """False for a machine that sends telemetry but does not stand in plant.toml: kept and shown, without figures."""
+    alerts: list[AlertView] = []
+    """Open ones."""
+
+
+class LineView(Struct, frozen=True, kw_only=True):
+    """One line with its machines, in the order of plant.toml."""
+
+    site: str
+    area: str
+    line: str
+    figures: dict[str, Any] | None = None
+    """The line's running shift: sums of its machines, ratios made at the end."""
+    verdicts: dict[str, LossLevel] = {}
+    machines: list[MachineView] = []
+
+
+class HealthView(Struct, frozen=True, kw_only=True):
+    """How the service itself does."""
+
+    started_epochtime: float
+    broker: Literal["connecting", "connected", "lost"]
+    broker_since_epochtime: float
+    broker_url: str
+    """Without credentials."""
+    records_per_sec: float
+    """Over the last ten seconds."""
+    records_stored: int
+    """Since the service started, without repeated ones."""
+    records_repeated: int
+    records_refused: int
+    """Dead letters since the service started."""
+    dead_letters: int
+    """In the store, of all times."""
+    last_data_epochtime: float | None
+    queue_messages: int
+    clock_warnings: list[str]
+    """Gateways whose telemetry is far ahead of or behind this clock."""
+    plant_faults: list[str]
+    """Why a changed plant.toml was refused; the plant before it stays in force."""
+    store_fault: str | None = None
+    """Why the store cannot be written now, such as a full disk."""
+
+
+class BoardView(Struct, frozen=True, kw_only=True):
+    """Everything that the live board shows."""
+
+    site: str
+    generated_epochtime: float
+    timezone: str
+    shift: ShiftView | None
+    """The running shift that most machines work by; None between shifts."""
+    lines: list[LineView]
+    not_in_plant: list[MachineView] = []
+    alerts: list[AlertView] = []
+    """Open ones, newest first."""
+    health: HealthView | None = None
+
+
+class Segment(Struct, frozen=True, kw_only=True):
+    """A stretch of time in one state under one calendar category."""
+
+    start_epochtime: float
+    end_epochtime: float
+    state: str
+    category: Category
+    loss: str
+    """The bucket of the time-loss tree, such as `breakdown`."""
+    reason: str | None = None
+    reason_name: str | None = None
+    product: str | None = None
+
+
+class TimelineView(Struct, frozen=True, kw_only=True):
+    """A machine's states from one instant to another, without holes: time without telemetry is `unknown`."""
+
+    site: str
+    area: str
+    line: str
+    machine: str
+    from_epochtime: float
+    to_epochtime: float
+    """Never later than now."""
+    segments: list[Segment]
+
+
+class GatewayView(Struct, frozen=True, kw_only=True):
+    """One gateway as it last reported, with what the store holds of it."""
+
+    gateway: str
+    site: str
+    status: Status | None
+    """None when it never said anything but telemetry."""
+    received_epochtime: float | None
+    stored_through: int
+    last_record_epochtime: float | None
+    connections: list[ConnectionStatus] = []
+
+
+ShiftRow = dict[str, Any]
+"""One row of a shift table: the flat object of `oee compute --format json`."""
+
+
+class Revision(Struct, frozen=True, kw_only=True):
+    """One revision of one closed shift of one machine."""
+
+    revision: int
+    made_epochtime: float
+    why: str
+    figures: dict[str, Any]
+
+
+class Update(Struct, frozen=True, kw_only=True):
+    """What changed since the last update; sent at most once a second, and only what changed."""
+
+    generated_epochtime: float
+    machines: list[MachineView] = []
+    lines: list[LineView] = []
+    """Lines whose figures changed, without their machines."""
+    alerts: list[AlertView] | None = None
+    """All open alerts, when any changed."""
+    shift: ShiftView | None = None
+    health: HealthView | None = None
+    whole: BoardView | None = None
+    """Instead of everything above: after a change of plant, or when this reader fell behind."""
