@@ -1,7 +1,7 @@
 """What the cloud side shows: finished values for pages, reports and feeds, which compute nothing themselves.
 
-Instants are Unix seconds UTC (`_epochtime`), durations seconds (`_secs`), ratios 0 to 1. `figures` is always the
-flat object that `oee compute --format json` prints for the same machine or line and shift.
+Instants are Unix seconds UTC (`_epochtime`), durations seconds (`_secs`), ratios 0 to 1. `figures` is always
+the flat object that `oee compute --format json` prints for the same machine or line and shift.
 """
 
 from typing import Any, Literal
@@ -79,7 +79,7 @@ class MachineView(Struct, frozen=True, kw_only=True):
     """How oee, availability, performance and quality stand to their targets, judged once for every screen."""
     last_data_epochtime: float | None = None
     in_plant: bool = True
-    """False for a machine that sends telemetry but does not stand in plant.toml: kept and shown, without figures."""
+    """False for a machine that plant.toml lacks: its telemetry is kept and shown, without figures."""
     alerts: list[AlertView] = []
     """Open ones."""
 
