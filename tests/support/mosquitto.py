@@ -42,7 +42,7 @@ class Mosquitto:
     """A broker with its own folder; may be killed and started again on the same port.
 
     folder: where configuration, log and stored sessions live; a temporary one when None
-    persistence: keep sessions and retained messages across `stop` and `start`; a `kill` loses what was unsaved
+    persistence: keep sessions and retained messages across `stop` and `start`; a `kill` loses the unsaved
     users: name -> password; anonymous clients are refused when given
     acl: text of an access control file
     certificates: PEM paths `cafile`, `certfile`, `keyfile`: the listener speaks TLS only
