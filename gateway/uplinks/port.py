@@ -1,0 +1,81 @@
+"""What an uplink promises: a live session with a broker, for ever, and an honest answer for each message."""
+
+from asyncio import Future
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+AWS_MAX_MESSAGE_BYTES: Final = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session allows.
+
+    max_message_bytes: payload of one publish
+    max_in_flight: publishes without a PUBACK
+    publishes_per_sec, bytes_per_sec: None where there is no limit
+    """
+
+    max_message_bytes: int = AWS_MAX_MESSAGE_BYTES
+    max_in_flight: int = 50
+    publishes_per_sec: float | None = None
+    bytes_per_sec: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when the session ends without a goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+class Listener(Protocol):
+    """Who uses an uplink. All calls come in the event loop, and none may raise."""
+
+    def on_connected(self, limits: Limits) -> None:
+        """A session began; subscriptions stand."""
+        ...
+
+    def on_lost(self, reason: str, *, silent: bool) -> None:
+        """The session ended; every publish without an answer has failed. silent: by time-out, not by the broker."""
+        ...
+
+    def on_message(self, topic: str, payload: bytes) -> None:
+        """A message arrived on a subscribed topic."""
+        ...
+
+
+class Uplink(Protocol):
+    """A broker, reached by one client library."""
+
+    @property
+    def name(self) -> str:
+        """Return the name it has in the configuration."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether a session lives."""
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """Return how many sessions began after the first."""
+        ...
+
+    @property
+    def last_error(self) -> str | None:
+        """Return why there is no session; None while there is one."""
+        ...
+
+    async def run(self, listener: Listener) -> None:
+        """Keep a session for ever; returns only by cancellation, after a proper goodbye."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> Future[None]:
+        """Send one message with QoS 1; the future ends with the PUBACK.
+
+        The future, or the call, raises MessageTooLargeError, PublishRefusedError or UnreachableError.
+        """
+        ...
