@@ -2,6 +2,7 @@
 
 GatewayError
 ├── ConfigError              gateway.toml asks for something impossible (exit code 2)
+├── ExpressionError          an expression is none, or has no value for these tags
 ├── StartError               this machine does not let the daemon start (exit code 2)
 │   └── OutboxLockedError    another process uses the same data folder
 ├── SourceError              a PLC cannot be read
@@ -23,11 +24,15 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
-    """The configuration cannot be used; `faults` holds one line per fault: file, key path, what is allowed."""
+    """The configuration cannot be used; `faults` has a line per fault: file, key path, what is allowed."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+
+class ExpressionError(GatewayError):
+    """An expression of a state rule is none, or has no value for these tag values."""
 
 
 class StartError(GatewayError):
