@@ -13,7 +13,7 @@ from gateway.outbox.ranges import Range, Ranges
 
 Kind = Literal["analogue", "counter", "state", "gap"]
 KINDS: Final[tuple[Kind, ...]] = ("analogue", "counter", "state", "gap")
-"""What a record is about. When the outbox is full, analogue ones go first, states and counters next, gaps last."""
+"""What a record is about. When the outbox is full, analogue ones go first, then states and counters, then gaps."""
 
 DropCause = Literal["full", "age", "refused"]
 _US_PER_SEC: Final = 1_000_000
@@ -112,13 +112,20 @@ class OutboxStatistics:
 
 
 class Outbox(Protocol):
-    """Store and forward. Each uplink has its own place; a record leaves when every uplink has acknowledged it."""
+    """Store and forward. Each uplink has its own place; a record leaves when all have acknowledged it."""
 
-    def append(self, drafts: Sequence[Draft]) -> int:
+    def append(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes] | None = None) -> int:
         """Put all on disk in one transaction and return the last sequence given.
+
+        checkpoints: by source, where reading it goes on after a crash; replaced in the same transaction,
+        also when there are no drafts
 
         Raises OutboxError when that cannot be promised; then none is on disk.
         """
+        ...
+
+    def checkpoint(self, source: str) -> bytes | None:
+        """Return the last checkpoint that was appended for a source."""
         ...
 
     def subscribe(self, appended: Callable[[], None]) -> None:
