@@ -1,28 +1,39 @@
 """What edge and cloud tell each other about the telemetry: receipt, gap, status, result, alert."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from contract import strict, topics
 from contract.machine_key import MachineKey
-from contract.telemetry import Count, Level, Text
+from contract.telemetry import (
+    DEFAULT_MAX_FUTURE_SECS,
+    MAX_MESSAGE_BYTES,
+    Count,
+    Level,
+    Refusal,
+    Text,
+    epoch_us,
+)
 
 Seconds = float
 Epoch = Annotated[float, Meta(gt=0, lt=1e11)]
 
 
-class Receipt(Struct, frozen=True, kw_only=True):
+class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the cloud side has on disk of one gateway. Retained.
 
-    `stored_through`: every sequence up to here. `stored_beyond`: closed ranges [from, to] above it, ascending.
+    `stored_through`: every sequence up to here. `stored_beyond`: closed ranges [from, to] above,
+    ascending.
     """
 
     stored_through: Count
     stored_beyond: list[tuple[Count, Count]] = []
 
 
-class Gap(Struct, frozen=True, kw_only=True):
-    """Time for which the edge knows that it could not read a machine; a record like telemetry, sequence and all.
+class Gap(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Time for which the edge knows that it could not read a machine; a record with a sequence, as telemetry.
 
     From `from_epochtime` on the machine's state is unknown until its next telemetry.
     """
@@ -42,8 +53,13 @@ class Gap(Struct, frozen=True, kw_only=True):
         """Return the machine that could not be read."""
         return MachineKey(self.site, self.area, self.line, self.machine)
 
+    @property
+    def from_us(self) -> int:
+        """Return `from_epochtime` as whole microseconds."""
+        return epoch_us(self.from_epochtime)
 
-class ConnectionStatus(Struct, frozen=True, kw_only=True):
+
+class ConnectionStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One PLC connection as the gateway sees it."""
 
     name: Text
@@ -55,7 +71,7 @@ class ConnectionStatus(Struct, frozen=True, kw_only=True):
     last_error: Text | UnsetType = UNSET
 
 
-class Status(Struct, frozen=True, kw_only=True):
+class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A gateway's own state. Retained; the last will says offline."""
 
     gateway: Level
@@ -75,7 +91,7 @@ class Status(Struct, frozen=True, kw_only=True):
     last_error: Text | UnsetType = UNSET
 
 
-class Result(Struct, frozen=True, kw_only=True):
+class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Figures of one machine, line or site, republished so that any process can use them. Retained.
 
     `current` and `closed` hold the same flat object that `oee compute --format json` prints.
@@ -86,7 +102,7 @@ class Result(Struct, frozen=True, kw_only=True):
     closed: dict[str, Any] | None = None
 
 
-class Alert(Struct, frozen=True, kw_only=True):
+class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One change in the life of an alert."""
 
     id: Text
@@ -102,3 +118,46 @@ class Alert(Struct, frozen=True, kw_only=True):
     level: Annotated[int, Meta(ge=1, le=9)] = 1
     by: Text | UnsetType = UNSET
     note: Annotated[str, Meta(max_length=1024)] | UnsetType = UNSET
+
+
+Message = TypeVar("Message", bound=Struct)
+
+
+def decode(payload: bytes, message: type[Message]) -> Message:
+    """Read one message as strictly as telemetry is read; raise ValueError with what is wrong."""
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"{len(payload)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
+    strict.loads(payload)
+    return msgspec.json.decode(payload, type=message)
+
+
+def decode_gap(
+    topic: str, payload: bytes, *, now_us: int, max_future_secs: float = DEFAULT_MAX_FUTURE_SECS
+) -> Gap | Refusal:
+    """Read what arrived on a gap topic; never raises for anything that a network could bring."""
+    try:
+        place = topics.parse(topic)
+        gap = decode(payload, Gap)
+    except ValueError as error:
+        return Refusal(strict.reason(error), payload)
+    if place != topics.GatewayTopic(gap.site, gap.gateway, "gap"):
+        return Refusal(f"the body is of gateway {gap.site}/{gap.gateway}, the topic is {topic}", payload)
+    if gap.to_epochtime < gap.from_epochtime:
+        return Refusal(f"the gap ends at {gap.to_epochtime}, before it begins", payload)
+    if gap.to_epochtime > now_us / 1e6 + max_future_secs:
+        return Refusal(f"to_epochtime {gap.to_epochtime} is further ahead than allowed", payload)
+    return gap
+
+
+def decode_status(topic: str, payload: bytes) -> Status | Refusal:
+    """Read what arrived on a status topic; never raises for anything that a network could bring."""
+    try:
+        place = topics.parse(topic)
+        status = decode(payload, Status)
+    except ValueError as error:
+        return Refusal(strict.reason(error), payload)
+    if place != topics.GatewayTopic(status.site, status.gateway, "status"):
+        return Refusal(
+            f"the body is of gateway {status.site}/{status.gateway}, the topic is {topic}", payload
+        )
+    return status

@@ -1,25 +1,25 @@
 """Telemetry: one machine at one moment, as it crosses from edge to cloud."""
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from contract import topics
-from contract.machine_key import LEVEL_PATTERN, MachineKey
+from contract import strict, topics
+from contract.machine_key import LEVEL_PATTERN, MachineKey, is_level
 from contract.states import MachineState
+from contract.strict import MAX_DEPTH, MAX_INTEGER
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 MAX_BACKLOG_BYTES: Final = 100_000
-MAX_DEPTH: Final = 4
-MAX_INTEGER: Final = 2**53
 DEFAULT_MAX_FUTURE_SECS: Final = 300.0
 _US_PER_SEC: Final = 1_000_000
 
 Level = Annotated[str, Meta(pattern=LEVEL_PATTERN)]
+_Level = Annotated[str, Meta(extra_json_schema={"pattern": LEVEL_PATTERN})]
+"""A level whose pattern `_well_named` checks: five regular expressions a record cost more than all else."""
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 Text = Annotated[str, Meta(max_length=256)]
 ReasonCode = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | Text
@@ -27,19 +27,19 @@ TagScalar = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)] | float | bool
 DataQuality = Literal["good", "uncertain", "bad"]
 
 
-class Telemetry(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=False):
-    """One machine at one moment. Fields and meanings are public: added to, never renamed, within version 1."""
+class Telemetry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One machine at one moment. Fields and meanings are public: within version 1 added to, never renamed."""
 
     epochtime: Annotated[
         float,
         Meta(gt=0, lt=1e11, description="Unix seconds UTC at the machine: the PLC's source timestamp."),
     ]
-    site: Level
-    area: Level
-    line: Level
-    machine: Level
+    site: _Level
+    area: _Level
+    line: _Level
+    machine: _Level
     state: Annotated[MachineState, Meta(description="What the machine does from this moment on.")]
-    gateway: Annotated[Level, Meta(description="Who read it.")]
+    gateway: Annotated[_Level, Meta(description="Who read it.")]
     sequence: Annotated[Count, Meta(description="Strictly increasing per gateway, never reused.")]
     total_units: Annotated[
         Count | UnsetType,
@@ -78,6 +78,12 @@ class Telemetry(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
         return epoch_us(self.epochtime)
 
 
+class ExtendedTelemetry(Telemetry, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Telemetry with keys that this version does not know: kept, and written out flat again."""
+
+    extras: dict[str, Any]
+
+
 class Refusal(Struct, frozen=True):
     """A payload, or one member of a backlog, that may not be stored; kept whole with the reason."""
 
@@ -86,6 +92,7 @@ class Refusal(Struct, frozen=True):
 
 
 KNOWN_FIELDS: Final = frozenset(Telemetry.__struct_fields__)
+_LEVELS: Final = ("site", "area", "line", "machine", "gateway")
 _MANY = msgspec.json.Decoder(list[Telemetry])
 _RAW_MANY = msgspec.json.Decoder(list[msgspec.Raw])
 _PLAIN = msgspec.json.Decoder()
@@ -98,8 +105,16 @@ def epoch_us(epochtime: float) -> int:
 
 
 def encode(record: Telemetry) -> bytes:
-    """Write one record as a flat JSON object."""
+    """Write one record as a flat JSON object, unknown keys included."""
+    if isinstance(record, ExtendedTelemetry):
+        flat = msgspec.to_builtins(record)
+        return _ENCODER.encode(flat | flat.pop("extras"))
     return _ENCODER.encode(record)
+
+
+def extras_of(record: Telemetry) -> dict[str, Any]:
+    """Return the keys of a record that this version does not know, with their values."""
+    return record.extras if isinstance(record, ExtendedTelemetry) else {}
 
 
 def backlog_batches(encoded: Iterable[bytes], max_bytes: int = MAX_BACKLOG_BYTES) -> Iterator[list[bytes]]:
@@ -136,55 +151,83 @@ def decode_message(
     now_us: [us since 1970] the reader's clock; records further ahead than max_future_secs are refused
     """
     try:
-        parsed = topics.parse(topic)
+        place = topics.parse(topic)
     except ValueError as error:
         return [Refusal(str(error), payload)]
     if len(payload) > MAX_MESSAGE_BYTES:
         return [Refusal(f"{len(payload)} bytes; at most {MAX_MESSAGE_BYTES} are allowed", payload)]
-    if isinstance(parsed, topics.GatewayTopic):
-        if parsed.channel != "backlog":
-            return [Refusal(f"no telemetry is read from the topic {topic}", payload)]
-    elif parsed.channel != "telemetry":
-        return [Refusal(f"no telemetry is read from the topic {topic}", payload)]
-    latest_us = now_us + round(max_future_secs * _US_PER_SEC)
-    many = isinstance(parsed, topics.GatewayTopic)
-    return [
-        item if isinstance(item, Refusal) else _placed(item, parsed, latest_us, payload)
-        for item in (decode_many(payload) if many else [decode_one(payload)])
-    ]
+    latest_epochtime = now_us / _US_PER_SEC + max_future_secs
+    match place:
+        case topics.MachineTopic(machine, "telemetry"):
+            record = decode_one(payload)
+            if isinstance(record, Telemetry):
+                if record.machine_key != machine:
+                    return [Refusal(f"the body is of {record.machine_key}, the topic of {machine}", payload)]
+                if record.epochtime > latest_epochtime:
+                    return [_too_early(record, latest_epochtime)]
+            return [record]
+        case topics.GatewayTopic(site, gateway, "backlog"):
+            if (records := _decode_plain(payload)) is not None and _all_placed(
+                records, site, gateway, latest_epochtime
+            ):
+                return list(records)
+            return [
+                item
+                if isinstance(item, Refusal) or _all_placed([item], site, gateway, latest_epochtime)
+                else _misplaced(item, place, latest_epochtime)
+                for item in decode_many(payload)
+            ]
+    return [Refusal(f"no telemetry is read from the topic {topic}", payload)]
 
 
 def decode_one(payload: bytes) -> Telemetry | Refusal:
     """Read one JSON object, as strictly as the contract asks."""
-    return _decode_array(b"[" + payload + b"]", lone=payload)[0]
+    array = b"[" + payload + b"]"
+    if (records := _decode_plain(array)) is not None and len(records) == 1:
+        return records[0]
+    items = _decode_singly(array, whole=payload)
+    return items[0] if len(items) == 1 else Refusal("not one JSON object", payload)
 
 
-def decode_many(payload: bytes) -> list[Telemetry | Refusal]:
+def decode_many(payload: bytes) -> Sequence[Telemetry | Refusal]:
     """Read a JSON array of objects; a bad member is refused alone."""
-    return _decode_array(payload, lone=None)
+    records = _decode_plain(payload)
+    return _decode_singly(payload, whole=payload) if records is None else records
 
 
-def _decode_array(array: bytes, lone: bytes | None) -> list[Telemetry | Refusal]:
-    """Read all members at once, and one by one only when something is odd."""
+def _decode_plain(array: bytes) -> list[Telemetry] | None:
+    """Read all members at once; None when something is odd, which `_decode_singly` then names."""
     try:
         records = _MANY.decode(array)
-        if (len(records) == 1 or lone is None) and _is_plain(array, records):
-            return list(records)
+        if (_comes_back(array, records) or _is_plain(array, records)) and _well_named(records):
+            return records
     except (ValueError, RecursionError):
-        pass  # the slow way round says what is wrong with which member
-    if (depth := _depth(array)) > MAX_DEPTH + 1:
-        return [Refusal(f"nested {depth - 1} deep; {MAX_DEPTH} are allowed", lone or array)]
+        pass
+    return None
+
+
+def _decode_singly(array: bytes, whole: bytes) -> list[Telemetry | Refusal]:
+    """Read member by member; `whole` is what is kept when the text cannot be taken apart."""
+    if (depth := strict.depth(array)) > MAX_DEPTH + 1:
+        return [Refusal(f"nested {depth - 1} deep; {MAX_DEPTH} are allowed", whole)]
     try:
         members = _RAW_MANY.decode(array)
     except (ValueError, RecursionError) as error:
-        return [Refusal(_reason(error), array if lone is None else lone)]
-    if lone is not None and len(members) != 1:
-        return [Refusal("not one JSON object", lone)]
+        return [Refusal(strict.reason(error), whole)]
     return [_decode_member(bytes(member)) for member in members]
 
 
+def _comes_back(array: bytes, records: list[Telemetry]) -> bool:
+    """Tell whether nothing of the text was dropped in reading, by counting the colons of what was read.
+
+    A repeated or unknown key takes a colon with it that does not come back. A default that was spelled out
+    does too: such text is looked at again by `_is_plain`. An escaped colon would hide a lost one.
+    """
+    return b"\\" not in array and array.count(b":") == _ENCODER.encode(records).count(b":")
+
+
 def _is_plain(array: bytes, records: list[Telemetry]) -> bool:
-    """Tell whether every key stands once and is known, without a second look at the text.
+    """Tell whether every key stands once and is known.
 
     A colon outside a string follows each key, so as many colons as distinct keys leaves no room for a
     repeated one; more (a colon inside a string) only sends us the slow way round.
@@ -200,85 +243,60 @@ def _is_plain(array: bytes, records: list[Telemetry]) -> bool:
     return array.count(b":") == keys
 
 
+_names_of = attrgetter("site", "area", "line", "machine", "gateway")
+_names_seen: set[tuple[str, ...]] = set()
+_MAX_NAMES_SEEN: Final = 20_000
+
+
+def _well_named(records: Iterable[Telemetry]) -> bool:
+    """Tell whether all levels fit the pattern; names come again and again, so those seen are remembered."""
+    for names in set(map(_names_of, records)) - _names_seen:
+        if not all(map(is_level, names)):
+            return False
+        if len(_names_seen) >= _MAX_NAMES_SEEN:
+            _names_seen.clear()
+        _names_seen.add(names)
+    return True
+
+
 def _decode_member(raw: bytes) -> Telemetry | Refusal:
     try:
-        strict = json.loads(raw, object_pairs_hook=_once, parse_constant=_no_constant)
-        if (fault := _impossible_number(strict)) is not None:
-            return Refusal(fault, raw)
-        return msgspec.json.decode(raw, type=Telemetry)
-    except (ValueError, RecursionError, OverflowError) as error:
-        return Refusal(_reason(error), raw)
+        flat = strict.loads(raw)
+        record = msgspec.json.decode(raw, type=Telemetry)
+    except ValueError as error:
+        return Refusal(strict.reason(error), raw)
+    if not _well_named([record]):
+        odd = next(name for name in _LEVELS if not is_level(getattr(record, name)))
+        return Refusal(f"{odd} {getattr(record, odd)[:64]!r} is not 1 to 64 of A-Z a-z 0-9 _ . -", raw)
+    extras = {key: value for key, value in flat.items() if key not in KNOWN_FIELDS}
+    if not extras:
+        return record
+    return ExtendedTelemetry(**{name: getattr(record, name) for name in KNOWN_FIELDS}, extras=extras)
 
 
-def _placed(
-    record: Telemetry, topic: topics.MachineTopic | topics.GatewayTopic, latest_us: int, payload: bytes
-) -> Telemetry | Refusal:
-    """Return the record, or why it may not come from this topic or this moment."""
-    raw = payload if isinstance(topic, topics.MachineTopic) else encode(record)
-    if isinstance(topic, topics.MachineTopic):
-        if record.machine_key != topic.machine:
-            return Refusal(f"the body is of {record.machine_key}, the topic of {topic.machine}", raw)
-    elif (record.site, record.gateway) != (topic.site, topic.gateway):
-        return Refusal(
-            f"the body is of gateway {record.site}/{record.gateway}, the topic of {topic.site}/{topic.gateway}",
-            raw,
-        )
-    if record.epoch_us > latest_us:
-        ahead_secs = (record.epoch_us - latest_us) / _US_PER_SEC
-        return Refusal(f"epochtime {record.epochtime} is {ahead_secs:.0f} s further ahead than allowed", raw)
-    return record
+_gateway_of = attrgetter("site", "gateway")
+_epochtime_of = attrgetter("epochtime")
 
 
-def _depth(text: bytes) -> int:
-    """Return how deep arrays and objects nest, brackets inside strings left out; an upper bound where few stand."""
-    opening = text.count(b"[") + text.count(b"{")
-    if opening <= MAX_DEPTH + 1:
-        return opening
-    depth = deepest = 0
-    inside = False
-    for byte in _ESCAPE.sub(b"", text).translate(None, _NOT_STRUCTURE):
-        if byte == 0x22:
-            inside = not inside
-        elif inside:
-            continue
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        else:
-            depth -= 1
-    return deepest
+def _all_placed(records: Sequence[Telemetry], site: str, gateway: str, latest_epochtime: float) -> bool:
+    """Tell whether records may come from this gateway's topic at this moment."""
+    return set(map(_gateway_of, records)) <= {(site, gateway)} and (
+        max(map(_epochtime_of, records), default=0.0) <= latest_epochtime
+    )
 
 
-_ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
-_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
+def _misplaced(record: Telemetry, place: topics.GatewayTopic, latest_epochtime: float) -> Refusal:
+    """Say why a member of a backlog may not come from this topic or this moment."""
+    if (record.site, record.gateway) == (place.site, place.gateway):
+        return _too_early(record, latest_epochtime)
+    return Refusal(
+        f"the body is of gateway {record.site}/{record.gateway}, the topic of {place.site}/{place.gateway}",
+        encode(record),
+    )
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the key {twice[:64]!r} stands twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-def _impossible_number(value: Any) -> str | None:
-    match value:
-        case dict():
-            return next((fault for item in value.values() if (fault := _impossible_number(item))), None)
-        case list():
-            return next((fault for item in value if (fault := _impossible_number(item))), None)
-        case bool():
-            return None
-        case int() if abs(value) > MAX_INTEGER:
-            return "an integer beyond 2^53"
-        case float() if value in (float("inf"), float("-inf")):
-            return "a number too large for JSON readers"
-    return None
-
-
-def _reason(error: Exception) -> str:
-    return str(error).split("\n", 1)[0][:200] or type(error).__name__
+def _too_early(record: Telemetry, latest_epochtime: float) -> Refusal:
+    ahead_secs = record.epochtime - latest_epochtime
+    return Refusal(
+        f"epochtime {record.epochtime} is {ahead_secs:.0f} s further ahead than allowed", encode(record)
+    )

@@ -1,5 +1,6 @@
 """The MQTT topic names of version 1, built and parsed."""
 
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, get_args
 
 from contract.machine_key import MachineKey, is_level
@@ -44,6 +45,7 @@ def gateway_topic(site: str, gateway: str, channel: GatewayChannel) -> str:
     return _checked(f"{PREFIX}/{site}/gateways/{gateway}/{channel}", (site, gateway))
 
 
+@lru_cache(maxsize=4096)
 def parse(topic: str) -> MachineTopic | GatewayTopic:
     """Take a topic apart; raise ValueError for one that is not of this contract."""
     levels = topic.split("/")

@@ -1,4 +1,7 @@
-"""JSON Schema of every message, written from the structs: `python -m contract.schema` writes, a test keeps them equal."""
+"""JSON Schema of every message, made from the structs.
+
+`python -m contract.schema` writes the files; a test keeps them equal to the structs.
+"""
 
 import json
 from pathlib import Path
