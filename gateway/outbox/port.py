@@ -13,7 +13,7 @@ from gateway.outbox.ranges import Range, Ranges
 
 Kind = Literal["analogue", "counter", "state", "gap"]
 KINDS: Final[tuple[Kind, ...]] = ("analogue", "counter", "state", "gap")
-"""What a record is about. When the outbox is full, analogue ones go first, then states and counters, then gaps."""
+"""What a record is about. When the outbox is full, analogue goes first, then states and counters, then gaps."""
 
 DropCause = Literal["full", "age", "refused"]
 _US_PER_SEC: Final = 1_000_000

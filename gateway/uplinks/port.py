@@ -34,15 +34,18 @@ class Listener(Protocol):
     """Who uses an uplink. All calls come in the event loop, and none may raise."""
 
     def on_connected(self, limits: Limits) -> None:
-        """A session began; subscriptions stand."""
+        """Take note that a session began; subscriptions stand."""
         ...
 
     def on_lost(self, reason: str, *, silent: bool) -> None:
-        """The session ended; every publish without an answer has failed. silent: by time-out, not by the broker."""
+        """Take note that the session ended; every publish without an answer has failed.
+
+        silent: noticed by a time-out, not told by the broker
+        """
         ...
 
     def on_message(self, topic: str, payload: bytes) -> None:
-        """A message arrived on a subscribed topic."""
+        """Take a message of a subscribed topic."""
         ...
 
 
