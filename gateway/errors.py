@@ -35,10 +35,6 @@ class ExpressionError(GatewayError):
     """An expression of a state rule is none, or has no value for these tag values."""
 
 
-class ExpressionError(GatewayError):
-    """A rule for a state does not read as an expression."""
-
-
 class StartError(GatewayError):
     """The daemon cannot start on this machine as it is; nothing that retrying would heal."""
 

@@ -13,7 +13,7 @@ from gateway.outbox.ranges import Range, Ranges
 
 Kind = Literal["analogue", "counter", "state", "gap"]
 KINDS: Final[tuple[Kind, ...]] = ("analogue", "counter", "state", "gap")
-"""What a record is about. When the outbox is full, analogue goes first, then states and counters, then gaps."""
+"""What a record is about. A full outbox drops analogue first, then states and counters, then gaps."""
 
 DropCause = Literal["full", "age", "refused"]
 _US_PER_SEC: Final = 1_000_000
@@ -98,6 +98,7 @@ class OutboxStatistics:
     first_sequence: no record below it will ever be sent again
     dropped: records given up, by cause
     quarantined: records that an uplink would not take, kept aside
+    damaged_files: earlier outboxes that lie aside because they were damaged
     alarm: what is wrong now, one sentence; None when all is well
     """
 
@@ -108,6 +109,7 @@ class OutboxStatistics:
     next_sequence: int
     dropped: Mapping[DropCause, int] = field(default_factory=dict)
     quarantined: int = 0
+    damaged_files: int = 0
     alarm: str | None = None
 
 
