@@ -1,0 +1,559 @@
+"""The outbox in one SQLite file: WAL, synchronous FULL, a lock against a second process.
+
+Layout: `records` waits; `places` are the ranges that each uplink has acknowledged; `ledger` holds the next
+sequence and the sums; `marks` say how long the daemon had run when a sequence was given; `quarantine` keeps
+what an uplink would not take. Beside it lies `outbox.ceiling`, a sequence that was never reached, so that a
+new outbox begun after the file was lost does not repeat one.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, get_args
+
+import structlog
+
+from contract import topics
+from gateway.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxLockedError, StartError
+from gateway.outbox.port import KINDS, Draft, DropCause, GapDraft, Kind, OutboxStatistics, Stored
+from gateway.outbox.ranges import Range, Ranges, intersection
+
+DEFAULT_MAX_BYTES: Final = 8_000_000_000
+DEFAULT_MAX_AGE_US: Final = 40 * 86_400 * 1_000_000
+ROW_BYTES: Final = 32
+"""What a row costs beside its payload, in the file."""
+
+_CEILING_STEP: Final = 10_000_000
+_MARK_EVERY_US: Final = 600 * 1_000_000
+_DELETE_STEP: Final = 20_000
+_QUARANTINE_MAX: Final = 1_000
+_EVICTION_ORDER: Final[tuple[tuple[Kind, ...], ...]] = (("analogue",), ("counter", "state"), ("gap",))
+_KIND_CODE: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(KINDS)}
+_CAUSES: Final[tuple[DropCause, ...]] = get_args(DropCause)
+_FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+_CORRUPT_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_SCHEMA: Final = """
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+CREATE TABLE IF NOT EXISTS records (
+    sequence INTEGER PRIMARY KEY, epoch_us INTEGER NOT NULL, kind INTEGER NOT NULL,
+    topic INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS topics (id INTEGER PRIMARY KEY, topic TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS places (
+    uplink TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (uplink, first)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (sequence INTEGER PRIMARY KEY, running_us INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS quarantine (
+    sequence INTEGER NOT NULL, uplink TEXT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
+    payload BLOB NOT NULL);
+"""
+
+
+class SqliteOutbox:
+    """Store and forward on disk; implements `gateway.outbox.port.Outbox`.
+
+    folder: data folder of the gateway; `outbox.sqlite` and its companions live there
+    gateway: its name, for the gaps that stand for what had to be dropped
+    uplinks: names; a record leaves when all of them have acknowledged it
+    clock_us: [us since 1970] where the sequences of a new outbox begin
+    running_us: [us] any monotonic clock; the age of a record counts the time that the daemon ran, so that a
+        wrong clock throws nothing away
+    max_bytes: of payloads and rows; the file itself is a little larger
+    max_age_us: [us]
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        gateway: str,
+        uplinks: Sequence[str],
+        clock_us: Callable[[], int],
+        running_us: Callable[[], int],
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_age_us: int = DEFAULT_MAX_AGE_US,
+    ) -> None:
+        self.path = folder / "outbox.sqlite"
+        self._ceiling_path = folder / "outbox.ceiling"
+        self._gateway = gateway
+        self._clock_us = clock_us
+        self._running_us = running_us
+        self._max_bytes = max_bytes
+        self._max_age_us = max_age_us
+        self._log = structlog.get_logger("outbox").bind(file=str(self.path))
+        self._uplinks = tuple(uplinks)
+        self._listeners: list[Callable[[], None]] = []
+        self._alarm: str | None = None
+        self._quarantined_file: Path | None = None
+        _check_writable(folder)
+        self._lock = _lock(folder / "outbox.lock")
+        try:
+            self._begin()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    # What the rest of the gateway uses
+
+    def append(self, drafts: Sequence[Draft]) -> int:
+        """Put all on disk in one transaction and return the last sequence given."""
+        if not drafts:
+            return self._next - 1
+        try:
+            self._with_room(lambda: self._insert(drafts))
+        except OutboxCorruptError as error:
+            self._replace_corrupt(str(error))
+            self._insert(drafts)
+        for appended in self._listeners:
+            appended()
+        return self._next - 1
+
+    def subscribe(self, appended: Callable[[], None]) -> None:
+        """Have `appended()` called after each append."""
+        self._listeners.append(appended)
+
+    def read(self, first: int, last: int, *, max_records: int, max_bytes: int) -> list[Stored]:
+        """Return records with first <= sequence <= last, ascending, at least one where there is one."""
+        found: list[Stored] = []
+        size = 0
+        try:
+            with _mapped():
+                rows = self._connection.execute(
+                    "SELECT sequence, topic, payload FROM records WHERE sequence BETWEEN ? AND ?"
+                    " ORDER BY sequence LIMIT ?",
+                    (first, last, max_records),
+                )
+                for sequence, topic, payload in rows:
+                    size += len(payload) + 1
+                    if found and size > max_bytes:
+                        break
+                    found.append(Stored(sequence, self._topic_names[topic], payload))
+        except OutboxCorruptError as error:
+            self._replace_corrupt(str(error))
+            return []
+        return found
+
+    def acknowledged(self, uplink: str) -> Ranges:
+        """Return what an uplink has acknowledged, as far as it still matters."""
+        return self._places[uplink].copy()
+
+    def acknowledge(self, uplink: str, ranges: Sequence[Range]) -> None:
+        """Note that an uplink has delivered these; written with the next flush."""
+        self._places[uplink].update(
+            (max(first, self._first), min(last, self._next - 1)) for first, last in ranges
+        )
+        self._dirty = True
+
+    def quarantine(self, uplink: str, sequence: int, reason: str) -> None:
+        """Set aside, whole, a record that this uplink can never deliver; it counts as acknowledged."""
+
+        def move() -> None:
+            for stored in self.read(sequence, sequence, max_records=1, max_bytes=0):
+                self._connection.execute(
+                    "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?)",
+                    (sequence, uplink, stored.topic, reason[:500], stored.payload),
+                )
+            self._connection.execute(
+                "DELETE FROM quarantine WHERE rowid <= (SELECT max(rowid) FROM quarantine) - ?",
+                (_QUARANTINE_MAX,),
+            )
+            self._add("quarantined", 1)
+            self._add("dropped_refused", 1)
+
+        with contextlib.suppress(OutboxError), self._transaction():
+            move()
+        self.acknowledge(uplink, [(sequence, sequence)])
+        self._log.error("record quarantined", uplink=uplink, sequence=sequence, reason=reason)
+
+    def skip_past(self, sequence: int) -> None:
+        """Never give out this sequence nor one below it."""
+        if sequence < self._next:
+            return
+        with self._transaction():
+            self._next = sequence + 1
+            self._reserve()
+            self._save_ledger()
+
+    def flush(self) -> bool:
+        """Write down acknowledgements, remove what all uplinks have; return whether more is left to do."""
+        try:
+            return self._flush()
+        except OutboxCorruptError as error:
+            self._replace_corrupt(str(error))
+        except OutboxError as error:
+            self._raise_alarm(f"acknowledgements cannot be written: {error}")
+        return False
+
+    def statistics(self) -> OutboxStatistics:
+        """Return what is held and what was given up; one row is read."""
+        oldest: tuple[int, int] | None = None
+        with contextlib.suppress(OutboxError), _mapped():
+            oldest = self._connection.execute(
+                "SELECT sequence, epoch_us FROM records WHERE sequence >= ? ORDER BY sequence LIMIT 1",
+                (self._first,),
+            ).fetchone()
+        return OutboxStatistics(
+            records=self._sums["records"],
+            bytes=self._sums["bytes"],
+            oldest_us=oldest[1] if oldest else None,
+            first_sequence=oldest[0] if oldest else self._next,
+            next_sequence=self._next,
+            dropped={cause: self._sums[f"dropped_{cause}"] for cause in _CAUSES},
+            quarantined=self._sums["quarantined"],
+            alarm=self._alarm,
+        )
+
+    def pending(self, uplink: str) -> int:
+        """Return how many records the uplink has not acknowledged (holes count when several uplinks differ)."""
+        settled = sum(
+            last - first + 1 for first, last in self._places[uplink].present(self._first, self._next)
+        )
+        return max(0, min(self._sums["records"], self._next - self._first - settled))
+
+    def close(self) -> None:
+        """Flush and let go of the file."""
+        while self.flush():
+            pass
+        self._connection.close()
+        os.close(self._lock)
+
+    # Opening
+
+    def _begin(self) -> None:
+        try:
+            self._open()
+        except OutboxCorruptError as error:
+            self._replace_corrupt(str(error))
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            with _mapped():
+                self._load()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _load(self) -> None:
+        run = self._connection.execute
+        run("PRAGMA synchronous = FULL")
+        run("PRAGMA cache_size = -2000")
+        run("PRAGMA journal_size_limit = 16777216")
+        self._connection.executescript(_SCHEMA)
+        self._topic_names: dict[int, str] = dict(run("SELECT id, topic FROM topics"))
+        self._topic_ids = {topic: number for number, topic in self._topic_names.items()}
+        ledger: dict[str, int] = dict(run("SELECT name, value FROM ledger"))
+        names = ("records", "bytes", "quarantined", *(f"dropped_{cause}" for cause in _CAUSES))
+        self._sums = {name: ledger.get(name, 0) for name in names}
+        self._ran_before_us = ledger.get("running_us", 0) - self._running_us()
+        self._next = ledger.get("next_sequence", 0)
+        new = self._next == 0
+        self._ceiling = _read_ceiling(self._ceiling_path)
+        if new:
+            self._next = max(self._clock_us(), self._ceiling)
+        self._first = self._first_waiting()
+        self._last_mark_us: int = next(run("SELECT max(running_us) FROM marks"))[0] or 0
+        self._places = {name: Ranges() for name in self._uplinks}
+        for uplink, first, last in run("SELECT uplink, first, last FROM places"):
+            if uplink in self._places:
+                self._places[uplink].add(first, last)
+        self._eviction_at = [self._first] * len(_EVICTION_ORDER)
+        self._dirty = True
+        with self._transaction():
+            self._reserve()
+            self._save_ledger()
+
+    def _first_waiting(self) -> int:
+        row = self._connection.execute("SELECT min(sequence) FROM records").fetchone()
+        return self._next if row[0] is None else int(row[0])
+
+    def _reserve(self) -> None:
+        """Keep the ceiling, on disk, above every sequence that may be given."""
+        if self._next + _CEILING_STEP // 2 > self._ceiling:
+            self._ceiling = self._next + _CEILING_STEP
+            with _mapped():
+                _write_ceiling(self._ceiling_path, self._ceiling)
+
+    def _replace_corrupt(self, reason: str) -> None:
+        """Put the damaged file aside and begin a new one."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        stamp = self._clock_us()
+        aside = self.path.with_name(f"outbox.damaged-{stamp}.sqlite")
+        for suffix in ("", "-wal", "-shm"):
+            damaged = self.path.with_name(self.path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                damaged.rename(aside.with_name(aside.name + suffix))
+        self._raise_alarm(
+            f"the outbox was damaged ({reason}); it is kept as {aside.name} and a new one begun"
+        )
+        self._damaged = self._alarm
+        self._open()
+
+    # Writing
+
+    def _insert(self, drafts: Sequence[Draft]) -> None:
+        with self._transaction():
+            self._insert_rows(drafts)
+            self._reserve()
+            self._save_ledger()
+
+    def _insert_rows(self, drafts: Sequence[Draft]) -> None:
+        ids = self._topic_ids
+        rows: list[tuple[int, int, int, int, bytes]] = []
+        size = 0
+        for sequence, draft in enumerate(drafts, self._next):
+            payload = draft.encode(sequence)
+            size += len(payload)
+            topic = draft.topic
+            number = ids.get(topic) or self._add_topic(topic)
+            rows.append((sequence, draft.epoch_us, _KIND_CODE[draft.kind], number, payload))
+        self._connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+        self._next += len(rows)
+        self._add("records", len(rows))
+        self._add("bytes", size + ROW_BYTES * len(rows))
+
+    def _add_topic(self, topic: str) -> int:
+        number = len(self._topic_ids) + 1
+        self._connection.execute("INSERT INTO topics VALUES (?, ?)", (number, topic))
+        self._topic_ids[topic] = number
+        self._topic_names[number] = topic
+        return number
+
+    def _with_room(self, write: Callable[[], None]) -> None:
+        """Write within the bounds; on a full disk give up the oldest, once, and try again."""
+        if self._sums["bytes"] > self._max_bytes:
+            self._evict(f"the outbox is full ({self._max_bytes} bytes)")
+        try:
+            write()
+        except OutboxFullError as error:
+            self._raise_alarm(f"no room for records: {error}")
+            self._evict("the disk is full")
+            write()
+        self._settle_alarm()
+
+    def _evict(self, reason: str) -> None:
+        """Drop about a hundredth of what is held, in the order of the policy, with a gap per machine."""
+        target = max(self._sums["bytes"] // 100, 16_384)
+        with self._transaction():
+            freed = 0
+            lost: dict[int, tuple[int, int]] = {}
+            for stage, kinds in enumerate(_EVICTION_ORDER):
+                while freed < target and (rows := self._candidates(stage, kinds)):
+                    taken = []
+                    for sequence, epoch_us, topic, size in rows:
+                        taken.append((sequence,))
+                        freed += size + ROW_BYTES
+                        since, until = lost.get(topic, (epoch_us, epoch_us))
+                        lost[topic] = (min(since, epoch_us), max(until, epoch_us))
+                        if freed >= target:
+                            break
+                    self._connection.executemany("DELETE FROM records WHERE sequence = ?", taken)
+                    self._add("records", -len(taken))
+                    self._add("dropped_full", len(taken))
+                    self._eviction_at[stage] = taken[-1][0] + 1
+            self._add("bytes", -freed)
+            self._insert_rows(list(self._gaps(lost, reason)))
+            self._save_ledger()
+        if freed:
+            self._raise_alarm(f"{reason}: the oldest records are dropped")
+
+    def _candidates(self, stage: int, kinds: Sequence[Kind]) -> list[tuple[int, int, int, int]]:
+        marks = ", ".join(str(_KIND_CODE[kind]) for kind in kinds)
+        return self._connection.execute(
+            "SELECT sequence, epoch_us, topic, length(payload) FROM records"  # noqa: S608 - codes of our own
+            f" WHERE sequence >= ? AND kind IN ({marks}) ORDER BY sequence LIMIT 500",
+            (self._eviction_at[stage],),
+        ).fetchall()
+
+    def _gaps(self, lost: dict[int, tuple[int, int]], cause: str) -> Iterator[GapDraft]:
+        for topic, (from_us, to_us) in lost.items():
+            parsed = topics.parse(self._topic_names[topic])
+            if isinstance(parsed, topics.MachineTopic):
+                yield GapDraft(parsed.machine, self._gateway, from_us, to_us, cause)
+
+    def _flush(self) -> bool:
+        now_us = self._running_us() + self._ran_before_us
+        marked = now_us - self._last_mark_us >= _MARK_EVERY_US
+        if not self._dirty and not marked:
+            return False
+        with self._transaction():
+            if marked:
+                self._connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (self._next, now_us))
+                self._drop_aged(now_us - self._max_age_us)
+            self._save_places()
+            more = self._remove_settled()
+            self._save_ledger()
+            self._connection.execute("PRAGMA incremental_vacuum(200)")
+        if marked:
+            self._last_mark_us = now_us
+        self._dirty = more
+        self._settle_alarm()
+        return more
+
+    def _drop_aged(self, before_us: int) -> None:
+        row = self._connection.execute(
+            "SELECT max(sequence) FROM marks WHERE running_us <= ?", (before_us,)
+        ).fetchone()
+        if row[0] is None:
+            return
+        through = row[0] - 1
+        lost = {
+            topic: (since, until)
+            for topic, since, until in self._connection.execute(
+                "SELECT topic, min(epoch_us), max(epoch_us) FROM records WHERE sequence <= ? GROUP BY topic",
+                (through,),
+            )
+        }
+        self._add("dropped_age", self._delete(self._first, through))
+        self._connection.execute("DELETE FROM marks WHERE sequence < ?", (row[0],))
+        self._insert_rows(list(self._gaps(lost, "older than the outbox may hold")))
+        if lost:
+            self._raise_alarm("records were older than the outbox may hold and are dropped")
+
+    def _save_places(self) -> None:
+        self._connection.execute("DELETE FROM places")
+        self._connection.executemany(
+            "INSERT INTO places VALUES (?, ?, ?)",
+            ((name, first, last) for name, place in self._places.items() for first, last in place),
+        )
+
+    def _remove_settled(self) -> bool:
+        """Delete, a step at a time, what every uplink has; forget acknowledgements below what waits."""
+        left = _DELETE_STEP
+        for first, last in intersection(list(self._places.values())).present(self._first, self._next):
+            left -= self._delete(first, last, left)
+            if left <= 0:
+                return True
+        self._first = max(self._first, self._first_waiting())
+        for place in self._places.values():
+            if any(True for _ in place.present(0, self._first - 1)):
+                place.discard(0, self._first - 2)
+        return False
+
+    def _delete(self, first: int, last: int, limit: int | None = None) -> int:
+        if limit is not None:
+            row = self._connection.execute(
+                "SELECT max(sequence) FROM (SELECT sequence FROM records WHERE sequence BETWEEN ? AND ?"
+                " ORDER BY sequence LIMIT ?)",
+                (first, last, limit),
+            ).fetchone()
+            if row[0] is None:
+                return 0
+            last = row[0]
+        count, size = self._connection.execute(
+            "SELECT count(*), coalesce(sum(length(payload)), 0) FROM records WHERE sequence BETWEEN ? AND ?",
+            (first, last),
+        ).fetchone()
+        self._connection.execute("DELETE FROM records WHERE sequence BETWEEN ? AND ?", (first, last))
+        self._add("records", -count)
+        self._add("bytes", -size - ROW_BYTES * count)
+        return int(count)
+
+    def _add(self, name: str, amount: int) -> None:
+        self._sums[name] += amount
+
+    def _save_ledger(self) -> None:
+        running_us = self._running_us() + self._ran_before_us
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO ledger VALUES (?, ?)",
+            [*self._sums.items(), ("next_sequence", self._next), ("running_us", running_us)],
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit or leave everything, in memory too, as it was."""
+        sums, following, topic_ids = self._sums.copy(), self._next, len(self._topic_ids)
+        first, eviction_at = self._first, self._eviction_at.copy()
+        try:
+            with _mapped():
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
+                self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            self._sums, self._next, self._first, self._eviction_at = sums, following, first, eviction_at
+            for topic in list(self._topic_ids)[topic_ids:]:
+                del self._topic_names[self._topic_ids.pop(topic)]
+            raise
+
+    # Alarms: said once, taken back once
+
+    def _raise_alarm(self, text: str) -> None:
+        if self._alarm != text:
+            self._log.error("outbox alarm", alarm=text)
+        self._alarm = text
+
+    def _settle_alarm(self) -> None:
+        if self._alarm is not None and self._sums["bytes"] < self._max_bytes * 0.9:
+            self._log.info("outbox alarm over", alarm=self._alarm)
+            self._alarm = None
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartError(f"the data folder {folder} cannot be written: {error.strerror or error}") from error
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(handle, 32).decode(errors="replace").strip()
+        os.close(handle)
+        raise OutboxLockedError(
+            f"the data folder {path.parent} is used by another gateway process (pid {owner or 'unknown'})"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    return handle
+
+
+def _read_ceiling(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _write_ceiling(path: Path, ceiling: int) -> None:
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        file.write(str(ceiling))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn what SQLite and the disk say into our own errors."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in _FULL_CODES:
+            raise OutboxFullError(str(error)) from error
+        if code & 0xFF in _CORRUPT_CODES:
+            raise OutboxCorruptError(str(error)) from error
+        raise OutboxError(str(error)) from error
+    except OSError as error:
+        raise OutboxFullError(str(error)) from error
