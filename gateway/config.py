@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from contract.machine_key import LEVEL_PATTERN, MachineKey
 from contract.states import MachineState
@@ -102,7 +111,9 @@ class StateTag(_Table):
     queue_size: int | None = Field(default=None, ge=1, le=1_000_000)
     map: dict[str, MachineState] | Literal["packml"] | None = None
     bits: dict[Annotated[str, Field(pattern=r"^\d{1,2}$")], MachineState] | None = None
-    nodes: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], NodeAddress] = Field(default_factory=dict)
+    nodes: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], NodeAddress] = Field(
+        default_factory=dict
+    )
     rules: tuple[StateRule, ...] = ()
     moving: Literal["total_units", "good_units"] | None = None
     moving_for_secs: PositiveSecs = 60.0
@@ -125,7 +136,9 @@ class StateTag(_Table):
             known = set(self.nodes)
             for index, rule in enumerate(self.rules):
                 if missing := sorted(Expression(rule.when).names - known):
-                    raise ValueError(f"rules[{index}] asks for {', '.join(missing)}, which nodes does not name")
+                    raise ValueError(
+                        f"rules[{index}] asks for {', '.join(missing)}, which nodes does not name"
+                    )
         if ways[0] == "moving" and self.nodes:
             raise ValueError("nodes go with rules; moving reads the machine's own counter")
         if self.bits is not None and (beyond := [bit for bit in self.bits if int(bit) > 63]):
@@ -288,7 +301,9 @@ class MqttUplink(_Uplink):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.tls and not self.allow_insecure:
-            raise ValueError("mqtt:// sends everything unprotected; use mqtts:// or say allow_insecure = true")
+            raise ValueError(
+                "mqtt:// sends everything unprotected; use mqtts:// or say allow_insecure = true"
+            )
         if not self.tls and (self.ca_file or self.certificate_file):
             raise ValueError("ca_file and certificate_file are for mqtts://")
         _one_secret(self.password_file, self.password_env)
@@ -398,7 +413,9 @@ class Configuration(_Table):
     @property
     def application_uri(self) -> str:
         """Return the URI that the own certificate carries and every session states."""
-        return self.certificates.application_uri or f"urn:{socket.gethostname()}:oee-gateway:{self.gateway.name}"
+        return (
+            self.certificates.application_uri or f"urn:{socket.gethostname()}:oee-gateway:{self.gateway.name}"
+        )
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Configuration:
@@ -414,8 +431,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Configuration:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: is not TOML: {error}"]) from error
-    configuration = parse(tables, str(path))
-    configuration = _rooted(configuration, path.absolute().parent)
+    configuration: Configuration = _rooted(parse(tables, str(path)), path.absolute().parent)
     if faults := [f"{path}: {fault}" for fault in _missing(configuration, environ or os.environ)]:
         raise ConfigError(faults)
     return configuration

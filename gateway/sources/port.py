@@ -1,0 +1,116 @@
+"""What a source promises: the tag values of one PLC, in order, each batch safe before it is acknowledged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from contract.delivery import ConnectionStatus
+
+GOOD, UNCERTAIN, BAD = 0, 1, 2
+"""The top two bits of an OPC UA status code."""
+
+
+def severity(status: int) -> int:
+    """Return GOOD, UNCERTAIN or BAD for an OPC UA status code."""
+    return min(status >> 30, BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class TagBatch:
+    """Values of one connection, in columns of equal length, in the order in which the server sent them.
+
+    handles: which tag, as `gateway.tags.Binding.handle` numbers them
+    values: bool, int, float or str; None where the server sent none; anything else is a type we do not map
+    statuses: OPC UA status codes
+    source_us: [us since 1970] the source's timestamp, else the server's, else `received_us`
+    received_us: [us since 1970] our clock when the batch arrived
+    unstamped: positions whose time is our own clock because the server gave none
+    fresh: the values are changes; false for the first values after items were created, which may be old
+    checkpoint: what the source wants back after a crash once this batch is on disk; None for nothing new
+    """
+
+    handles: Sequence[int]
+    values: Sequence[object]
+    statuses: Sequence[int]
+    source_us: Sequence[int]
+    received_us: int
+    unstamped: frozenset[int] = frozenset()
+    fresh: bool = True
+    checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCounters:
+    """What a source has counted since it was made."""
+
+    values: int = 0
+    notifications: int = 0
+    reconnects: int = 0
+    keepalives: int = 0
+    overflows: int = 0
+    missed_notifications: int = 0
+    republished: int = 0
+    history_values: int = 0
+    gaps: int = 0
+    slow_decodes: int = 0
+
+
+class Receiver(Protocol):
+    """Who takes a connection's values. All calls come in the event loop."""
+
+    def on_batch(self, batch: TagBatch) -> None:
+        """Put a batch in a safe place; raises GatewayError when that cannot be promised.
+
+        The source acknowledges the batch only after this has returned.
+        """
+        ...
+
+    def on_alive(self, received_us: int) -> None:
+        """Take note that the server has said at this moment [us, our clock] that nothing else has changed."""
+        ...
+
+    def on_subscribed(self, handles: Sequence[int], *, resumed: bool) -> None:
+        """Take note that these tags are read from now on; their first values come next.
+
+        resumed: the server kept all values since we were last connected, so that nothing is missing
+        """
+        ...
+
+    def on_unreadable(self, handles: Sequence[int], status: int) -> None:
+        """Take note that these tags cannot be read now, with the OPC UA status code that says why."""
+        ...
+
+    def on_lost(self, lost_us: int, cause: str) -> None:
+        """Take note that nothing has been heard since this moment [us, our clock]."""
+        ...
+
+    def on_gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
+        """Take note that values of these tags between two source times are missing for ever."""
+        ...
+
+    def on_connection(self, status: ConnectionStatus) -> None:
+        """Take note of the connection's state."""
+        ...
+
+
+class Source(Protocol):
+    """One PLC, read for ever."""
+
+    @property
+    def name(self) -> str:
+        """Return the connection's name in the configuration."""
+        ...
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """Return the connection's state as of now."""
+        ...
+
+    @property
+    def counters(self) -> SourceCounters:
+        """Return what was counted so far."""
+        ...
+
+    async def run(self) -> None:
+        """Read for ever; returns only by cancellation, after the session is closed."""
+        ...
