@@ -9,6 +9,7 @@ new outbox begun after the file was lost does not repeat one.
 import contextlib
 import fcntl
 import os
+import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,12 +29,12 @@ ROW_BYTES: Final = 32
 
 _CEILING_STEP: Final = 10_000_000
 _MARK_EVERY_US: Final = 600 * 1_000_000
+_KEPT_FREE_PAGES: Final = 4_000
 _DELETE_STEP: Final = 20_000
 _QUARANTINE_MAX: Final = 1_000
 _EVICTION_ORDER: Final[tuple[tuple[Kind, ...], ...]] = (("analogue",), ("counter", "state"), ("gap",))
 _KIND_CODE: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(KINDS)}
 _CAUSES: Final[tuple[DropCause, ...]] = get_args(DropCause)
-_FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
 _CORRUPT_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA: Final = """
@@ -88,8 +89,16 @@ class SqliteOutbox:
         self._log = structlog.get_logger("outbox").bind(file=str(self.path))
         self._uplinks = tuple(uplinks)
         self._listeners: list[Callable[[], None]] = []
-        self._alarm: str | None = None
-        self._quarantined_file: Path | None = None
+        self._places: dict[str, Ranges] = {}
+        self._sums: dict[str, int] = {}
+        self._topic_ids: dict[str, int] = {}
+        self._topic_names: dict[int, str] = {}
+        self._eviction_at: list[int] = []
+        self._next = self._first = self._ceiling = 0
+        self._dirty = False
+        self._pressed = False
+        self._pressure: str | None = None
+        self._damage: str | None = None
         _check_writable(folder)
         self._lock = _lock(folder / "outbox.lock")
         try:
@@ -205,11 +214,12 @@ class SqliteOutbox:
             next_sequence=self._next,
             dropped={cause: self._sums[f"dropped_{cause}"] for cause in _CAUSES},
             quarantined=self._sums["quarantined"],
-            alarm=self._alarm,
+            damaged_files=self._damaged_files,
+            alarm=self._pressure or self._damage,
         )
 
     def pending(self, uplink: str) -> int:
-        """Return how many records the uplink has not acknowledged (holes count when several uplinks differ)."""
+        """Return how many records the uplink has not acknowledged; holes count when several uplinks differ."""
         settled = sum(
             last - first + 1 for first, last in self._places[uplink].present(self._first, self._next)
         )
@@ -231,7 +241,7 @@ class SqliteOutbox:
             self._replace_corrupt(str(error))
 
     def _open(self) -> None:
-        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
             with _mapped():
                 self._load()
@@ -245,7 +255,7 @@ class SqliteOutbox:
         run("PRAGMA cache_size = -2000")
         run("PRAGMA journal_size_limit = 16777216")
         self._connection.executescript(_SCHEMA)
-        self._topic_names: dict[int, str] = dict(run("SELECT id, topic FROM topics"))
+        self._topic_names = dict(run("SELECT id, topic FROM topics"))
         self._topic_ids = {topic: number for number, topic in self._topic_names.items()}
         ledger: dict[str, int] = dict(run("SELECT name, value FROM ledger"))
         names = ("records", "bytes", "quarantined", *(f"dropped_{cause}" for cause in _CAUSES))
@@ -263,6 +273,7 @@ class SqliteOutbox:
             if uplink in self._places:
                 self._places[uplink].add(first, last)
         self._eviction_at = [self._first] * len(_EVICTION_ORDER)
+        self._damaged_files = sum(1 for _ in self.path.parent.glob("outbox.damaged-*.sqlite"))
         self._dirty = True
         with self._transaction():
             self._reserve()
@@ -275,9 +286,9 @@ class SqliteOutbox:
     def _reserve(self) -> None:
         """Keep the ceiling, on disk, above every sequence that may be given."""
         if self._next + _CEILING_STEP // 2 > self._ceiling:
-            self._ceiling = self._next + _CEILING_STEP
-            with _mapped():
-                _write_ceiling(self._ceiling_path, self._ceiling)
+            ceiling = self._next + _CEILING_STEP
+            _write_ceiling(self._ceiling_path, ceiling)
+            self._ceiling = ceiling
 
     def _replace_corrupt(self, reason: str) -> None:
         """Put the damaged file aside and begin a new one."""
@@ -289,10 +300,8 @@ class SqliteOutbox:
             damaged = self.path.with_name(self.path.name + suffix)
             with contextlib.suppress(FileNotFoundError):
                 damaged.rename(aside.with_name(aside.name + suffix))
-        self._raise_alarm(
-            f"the outbox was damaged ({reason}); it is kept as {aside.name} and a new one begun"
-        )
-        self._damaged = self._alarm
+        self._damage = f"the outbox was damaged ({reason}); it is kept as {aside.name} and a new one is begun"
+        self._log.error("outbox damaged", reason=reason, kept_as=aside.name)
         self._open()
 
     # Writing
@@ -335,7 +344,6 @@ class SqliteOutbox:
             self._raise_alarm(f"no room for records: {error}")
             self._evict("the disk is full")
             write()
-        self._settle_alarm()
 
     def _evict(self, reason: str) -> None:
         """Drop about a hundredth of what is held, in the order of the policy, with a gap per machine."""
@@ -380,21 +388,27 @@ class SqliteOutbox:
     def _flush(self) -> bool:
         now_us = self._running_us() + self._ran_before_us
         marked = now_us - self._last_mark_us >= _MARK_EVERY_US
+        self._settle_alarm()
         if not self._dirty and not marked:
             return False
-        with self._transaction():
+        # A lost acknowledgement only repeats a record, so that this needs no fsync of its own.
+        with self._lazily(), self._transaction():
             if marked:
                 self._connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (self._next, now_us))
                 self._drop_aged(now_us - self._max_age_us)
             self._save_places()
             more = self._remove_settled()
             self._save_ledger()
-            self._connection.execute("PRAGMA incremental_vacuum(200)")
+            self._shrink()
         if marked:
             self._last_mark_us = now_us
         self._dirty = more
-        self._settle_alarm()
         return more
+
+    def _shrink(self) -> None:
+        """Give the disk back, bit by bit, what an outage made the file grow by."""
+        if self._connection.execute("PRAGMA freelist_count").fetchone()[0] > _KEPT_FREE_PAGES:
+            self._connection.execute("PRAGMA incremental_vacuum(500)").fetchall()
 
     def _drop_aged(self, before_us: int) -> None:
         row = self._connection.execute(
@@ -432,8 +446,7 @@ class SqliteOutbox:
                 return True
         self._first = max(self._first, self._first_waiting())
         for place in self._places.values():
-            if any(True for _ in place.present(0, self._first - 1)):
-                place.discard(0, self._first - 2)
+            place.discard(0, self._first - 1)
         return False
 
     def _delete(self, first: int, last: int, limit: int | None = None) -> int:
@@ -466,6 +479,16 @@ class SqliteOutbox:
         )
 
     @contextlib.contextmanager
+    def _lazily(self) -> Iterator[None]:
+        with _mapped():
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA synchronous = FULL")
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """Commit or leave everything, in memory too, as it was."""
         sums, following, topic_ids = self._sums.copy(), self._next, len(self._topic_ids)
@@ -487,14 +510,17 @@ class SqliteOutbox:
     # Alarms: said once, taken back once
 
     def _raise_alarm(self, text: str) -> None:
-        if self._alarm != text:
+        if self._pressure != text:
             self._log.error("outbox alarm", alarm=text)
-        self._alarm = text
+        self._pressure = text
+        self._pressed = True
 
     def _settle_alarm(self) -> None:
-        if self._alarm is not None and self._sums["bytes"] < self._max_bytes * 0.9:
-            self._log.info("outbox alarm over", alarm=self._alarm)
-            self._alarm = None
+        """Take the alarm back when nothing pressed since the flush before and there is room again."""
+        if self._pressure is not None and not self._pressed and self._sums["bytes"] < self._max_bytes * 0.9:
+            self._log.info("outbox alarm over", alarm=self._pressure)
+            self._pressure = None
+        self._pressed = False
 
 
 def _check_writable(folder: Path) -> None:
@@ -550,10 +576,15 @@ def _mapped() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0)
-        if code in _FULL_CODES:
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and _file_size_is_limited()):
             raise OutboxFullError(str(error)) from error
         if code & 0xFF in _CORRUPT_CODES:
             raise OutboxCorruptError(str(error)) from error
         raise OutboxError(str(error)) from error
     except OSError as error:
         raise OutboxFullError(str(error)) from error
+
+
+def _file_size_is_limited() -> bool:
+    """Tell whether a failed write may have met the process's own limit, which SQLite does not tell apart."""
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
