@@ -1,0 +1,165 @@
+"""What the service asks of a store of records, figures and alerts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from cloud.store.rows import Names, Rows, Table
+from cloud.views import AlertView, Revision
+from contract.delivery import Gap, Receipt, Status
+from contract.telemetry import Telemetry
+
+Gateway = tuple[str, str]
+"""(site, gateway)"""
+
+
+class DeadLetter(NamedTuple):
+    """What was refused, whole."""
+
+    received_us: int
+    topic: str
+    """Where it arrived; for a file its name and line."""
+    reason: str
+    payload: bytes
+
+
+class Arrivals(NamedTuple):
+    """What one batch brought."""
+
+    records: Sequence[Telemetry] = ()
+    gaps: Sequence[Gap] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+
+
+class Appended(NamedTuple):
+    """What a batch changed, once it is on disk."""
+
+    fresh: Rows
+    """The rows that were not stored before, by machine and time."""
+    repeated: int
+    """Records that were stored already, or stood twice in the batch."""
+    receipts: Mapping[Gateway, Receipt]
+    """What to tell each gateway that had a record in the batch."""
+
+
+class Dirty(NamedTuple):
+    """Records arrived for an hour of a machine that lies before the running shift."""
+
+    machine: int
+    hour: int
+    """Whole hours since 1970 UTC."""
+    mark: int
+    """Grows with every change of that hour."""
+
+
+class StoredGateway(NamedTuple):
+    """What the store knows of one gateway."""
+
+    gateway: Gateway
+    status: Status | None
+    received_us: int | None
+    """When the status came."""
+    receipt: Receipt
+
+
+class ClosedShift(NamedTuple):
+    """One revision of the figures of one closed shift of a machine or line."""
+
+    scope: str
+    """`site/area/line/machine` or `site/area/line`."""
+    start_us: int
+    end_us: int
+    revision: Revision
+
+
+class Event(NamedTuple):
+    """A message that must reach the broker, such as a change of an alert."""
+
+    id: int
+    topic: str
+    payload: bytes
+
+
+class Store(Protocol):
+    """Durable when a call returns; safe to call from several threads.
+
+    Every method raises StoreError when the store cannot be read or written; nothing of the call is then kept.
+    """
+
+    names: Names
+    live_from_us: dict[int, int]
+    """By machine: records from this instant on leave no dirty mark, since the live figures see them."""
+
+    def append(self, arrivals: Arrivals) -> Appended:
+        """Keep a batch in one transaction; a record whose (gateway, sequence) is stored changes nothing."""
+
+    def read(self, machines: Iterable[int], from_us: int, to_us: int) -> Rows:
+        """Return the rows of [from_us, to_us) in order."""
+
+    def read_before(self, machines: Iterable[int], at_us: int) -> Rows:
+        """Return each machine's rows before an instant, back to the last one that has a counter."""
+
+    def read_table(self, machines: Iterable[int], from_us: int, to_us: int) -> Table:
+        """Return the rows of [from_us, to_us) in order, with all that they hold beyond their columns."""
+
+    def extent(self, machine: int) -> tuple[int, int] | None:
+        """Return the time of the first and the last record, None when there is none."""
+
+    def next_time(self, machine: int, after_us: int) -> int | None:
+        """Return the time of the first record after an instant."""
+
+    def compact(self, before_us: int, limit: int) -> int:
+        """Join the small pieces of at most `limit` hours that end before an instant; return how many were."""
+
+    def set_status(self, status: Status, received_us: int) -> Receipt:
+        """Keep what a gateway said of itself; return what it is to be told."""
+
+    def gateways(self) -> list[StoredGateway]:
+        """Return all gateways that ever said anything."""
+
+    def dead_letter_count(self) -> int:
+        """Return how many dead letters are kept."""
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters, newest first."""
+
+    def forget_dead_letters(self, keep: int) -> int:
+        """Drop the oldest dead letters beyond a number; return how many were."""
+
+    def dirty(self) -> list[Dirty]:
+        """Return all dirty hours."""
+
+    def clean(self, hours: Iterable[Dirty]) -> None:
+        """Take back marks, but none that was set anew since."""
+
+    def save_closed(self, shifts: Sequence[ClosedShift], cleaned: Iterable[Dirty] = ()) -> None:
+        """Keep revisions and take back the marks that led to them, in one transaction."""
+
+    def closed(self, scope: str, start_us: int) -> list[Revision]:
+        """Return all revisions of one closed shift, oldest first."""
+
+    def closed_between(self, scope: str, from_us: int, to_us: int) -> list[ClosedShift]:
+        """Return the newest revision of each closed shift that starts in [from_us, to_us), in order."""
+
+    def closed_through(self, scope: str) -> int | None:
+        """Return the end of the last closed shift."""
+
+    def save_alert(self, alert: AlertView, topic: str, event: bytes) -> None:
+        """Keep an alert as it is now, and the event that told of the change, in one transaction."""
+
+    def alerts(self, *, open_only: bool, limit: int) -> list[AlertView]:
+        """Return alerts, newest first."""
+
+    def events(self, limit: int) -> list[Event]:
+        """Return events that have not reached the broker, oldest first."""
+
+    def event_sent(self, event: int) -> None:
+        """Note that an event has reached the broker."""
+
+    def add_correction(self, text: bytes) -> int:
+        """Keep a correction for good; return its number."""
+
+    def corrections(self) -> list[tuple[int, bytes]]:
+        """Return all corrections with their numbers, oldest first."""
+
+    def close(self) -> None:
+        """Give the store back; it can be opened again."""

@@ -1,0 +1,598 @@
+"""The store in one SQLite file: write-ahead log, synchronous FULL, one writing connection.
+
+Records lie in chunks: the rows of one machine and one hour that came in one batch, as one blob. What is
+stored already is known from the ledger of sequences, which is kept in the same transaction, so that a record
+costs no key of its own. Small chunks of past hours are joined later.
+"""
+
+import json
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud.errors import StoreError
+from cloud.store import rows as row_format
+from cloud.store.ledger import Ledger
+from cloud.store.port import (
+    Appended,
+    Arrivals,
+    ClosedShift,
+    DeadLetter,
+    Dirty,
+    Event,
+    StoredGateway,
+)
+from cloud.store.rows import ROW, US_PER_HOUR, Names, Rest, Rows, Table
+from cloud.views import AlertView, Revision
+from contract.delivery import Receipt, Status
+
+SCHEMA_VERSION: Final = 1
+_BUSY_SECS: Final = 30.0
+_MACHINES_PER_READ: Final = 500
+_ALWAYS: Final = 2**63 - 1
+
+_SCHEMA: Final = """
+CREATE TABLE name (
+    kind TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    name TEXT NOT NULL,         -- JSON
+    PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE TABLE chunk (
+    id INTEGER PRIMARY KEY,
+    machine INTEGER NOT NULL,
+    hour INTEGER NOT NULL,      -- of all its rows: whole hours since 1970 UTC
+    rows BLOB NOT NULL,
+    rest BLOB                   -- JSON: [gateway, sequence, object] of the rows that hold more than columns
+);
+CREATE INDEX chunk_by_machine ON chunk (machine, hour);
+CREATE TABLE stored_range (
+    gateway INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (gateway, first)
+) WITHOUT ROWID;
+CREATE TABLE gateway (
+    id INTEGER PRIMARY KEY,
+    first_sequence INTEGER,
+    status BLOB,
+    received_us INTEGER
+);
+CREATE TABLE dirty (
+    machine INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    mark INTEGER NOT NULL,
+    PRIMARY KEY (machine, hour)
+) WITHOUT ROWID;
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY,
+    received_us INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE closed_shift (
+    scope TEXT NOT NULL,
+    start_us INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    end_us INTEGER NOT NULL,
+    body BLOB NOT NULL,         -- JSON of cloud.views.Revision
+    PRIMARY KEY (scope, start_us, revision)
+) WITHOUT ROWID;
+CREATE TABLE alert (
+    id TEXT PRIMARY KEY,
+    raised_us INTEGER NOT NULL,
+    is_open INTEGER NOT NULL,
+    body BLOB NOT NULL          -- JSON of cloud.views.AlertView
+) WITHOUT ROWID;
+CREATE INDEX alert_open ON alert (is_open, raised_us);
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE correction (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    body BLOB NOT NULL
+);
+"""
+
+
+class SqliteStore:
+    """See cloud.store.port.Store."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file; raise StoreError when that cannot be."""
+        self._path = path
+        self.names = Names()
+        self.live_from_us: dict[int, int] = {}
+        self._ledgers: dict[int, Ledger] = {}
+        self._first_hours: dict[int, int] = {}
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.RLock()
+        self._closed = False
+        with _mapped(path):
+            self._writer = _connect(path)
+            self._reader = _connect(path)
+            with self._transaction(fresh=False):
+                self._lay_out()
+        self._seen_version = -1
+        with _mapped(path), self._write_lock:
+            self._look_for_others()
+
+    def append(self, arrivals: Arrivals) -> Appended:
+        """Keep a batch in one transaction; a record whose (gateway, sequence) is stored changes nothing."""
+        with self._transaction() as connection:
+            table = self._table(arrivals)
+            kept, changed = self._unknown(table.rows)
+            fresh = row_format.in_order(table.rows[kept])
+            self._insert_chunks(connection, fresh, table.rest)
+            for gateway, sequences in changed.items():
+                self._note_stored(connection, gateway, sequences)
+            connection.executemany(
+                "INSERT INTO dead_letter (received_us, topic, reason, payload) VALUES (?, ?, ?, ?)",
+                arrivals.dead_letters,
+            )
+            gateways = np.unique(table.rows["gateway"]).tolist()
+        return Appended(
+            fresh=fresh,
+            repeated=len(table.rows) - len(fresh),
+            receipts={
+                self.names.name("gateway", gateway): self._ledgers[gateway].receipt() for gateway in gateways
+            },
+        )
+
+    def read(self, machines: Iterable[int], from_us: int, to_us: int) -> Rows:
+        """Return the rows of [from_us, to_us) in order."""
+        return self._read(machines, from_us, to_us, rest=False).rows
+
+    def read_table(self, machines: Iterable[int], from_us: int, to_us: int) -> Table:
+        """Return the rows of [from_us, to_us) in order, with all that they hold beyond their columns."""
+        return self._read(machines, from_us, to_us, rest=True)
+
+    def read_before(self, machines: Iterable[int], at_us: int) -> Rows:
+        """Return each machine's rows before an instant, back to the last one that has a counter."""
+        found: list[Rows] = []
+        for machine in machines:
+            hour = at_us // US_PER_HOUR + 1
+            while (hour_before := self._hour_before(machine, hour)) is not None:
+                hour = hour_before
+                rows = self.read([machine], hour * US_PER_HOUR, min((hour + 1) * US_PER_HOUR, at_us))
+                counted = np.flatnonzero(
+                    (rows["total_units"] >= 0) | (rows["good_units"] >= 0) | (rows["off_quality_units"] >= 0)
+                )
+                found.append(rows[counted[-1] :] if len(counted) else rows)
+                if len(counted):
+                    break
+        return row_format.in_order(np.concatenate(found)) if found else row_format.empty()
+
+    def extent(self, machine: int) -> tuple[int, int] | None:
+        """Return the time of the first and the last record, None when there is none."""
+        with self._reading() as connection:
+            first, last = connection.execute(
+                "SELECT min(hour), max(hour) FROM chunk WHERE machine = ?", (machine,)
+            ).fetchone()
+        if first is None:
+            return None
+        first_rows = self.read([machine], first * US_PER_HOUR, (first + 1) * US_PER_HOUR)
+        last_rows = self.read([machine], last * US_PER_HOUR, (last + 1) * US_PER_HOUR)
+        return int(first_rows["time_us"][0]), int(last_rows["time_us"][-1])
+
+    def next_time(self, machine: int, after_us: int) -> int | None:
+        """Return the time of the first record after an instant."""
+        hour = after_us // US_PER_HOUR
+        while True:
+            with self._reading() as connection:
+                (found,) = connection.execute(
+                    "SELECT min(hour) FROM chunk WHERE machine = ? AND hour >= ?", (machine, hour)
+                ).fetchone()
+            if found is None:
+                return None
+            times = self.read([machine], found * US_PER_HOUR, (found + 1) * US_PER_HOUR)["time_us"]
+            later = times[times > after_us]
+            if len(later):
+                return int(later[0])
+            hour = found + 1
+
+    def compact(self, before_us: int, limit: int) -> int:
+        """Join the small pieces of at most `limit` hours that end before an instant; return how many were."""
+        with self._reading() as connection:
+            crowded = connection.execute(
+                "SELECT machine, hour FROM chunk WHERE hour < ? GROUP BY machine, hour HAVING count(*) > 1"
+                " ORDER BY hour LIMIT ?",
+                (before_us // US_PER_HOUR, limit),
+            ).fetchall()
+        for machine, hour in crowded:
+            with self._transaction() as connection:
+                table = _joined(
+                    connection.execute(
+                        "SELECT rows, rest FROM chunk WHERE machine = ? AND hour = ?", (machine, hour)
+                    ).fetchall()
+                )
+                connection.execute("DELETE FROM chunk WHERE machine = ? AND hour = ?", (machine, hour))
+                self._insert_chunks(connection, row_format.in_order(table.rows), table.rest, mark=False)
+        return len(crowded)
+
+    def set_status(self, status: Status, received_us: int) -> Receipt:
+        """Keep what a gateway said of itself; return what it is to be told."""
+        first = None if isinstance(status.first_sequence, msgspec.UnsetType) else status.first_sequence
+        with self._transaction() as connection:
+            gateway = self.names.id("gateway", (status.site, status.gateway))
+            ledger = self._ledgers.setdefault(gateway, Ledger())
+            base = first if first is not None else ledger.base
+            connection.execute(
+                "INSERT INTO gateway (id, first_sequence, status, received_us) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET first_sequence = excluded.first_sequence,"
+                " status = excluded.status, received_us = excluded.received_us",
+                (gateway, base, msgspec.json.encode(status), received_us),
+            )
+        ledger.base = base
+        return ledger.receipt()
+
+    def gateways(self) -> list[StoredGateway]:
+        """Return all gateways that ever said anything."""
+        with self._reading() as connection:
+            said = {
+                gateway: (status, received_us)
+                for gateway, status, received_us in connection.execute(
+                    "SELECT id, status, received_us FROM gateway"
+                )
+            }
+        found: list[StoredGateway] = []
+        for gateway, name in enumerate(self.names.all("gateway")):
+            status, received_us = said.get(gateway, (None, None))
+            ledger = self._ledgers.get(gateway, Ledger())
+            found.append(
+                StoredGateway(
+                    gateway=name,
+                    status=None if status is None else msgspec.json.decode(status, type=Status),
+                    received_us=received_us,
+                    receipt=ledger.receipt(),
+                )
+            )
+        return found
+
+    def dead_letter_count(self) -> int:
+        """Return how many dead letters are kept."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM dead_letter").fetchone()[0])
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters, newest first."""
+        with self._reading() as connection:
+            return [
+                DeadLetter(*found)
+                for found in connection.execute(
+                    "SELECT received_us, topic, reason, payload FROM dead_letter ORDER BY id DESC LIMIT ?",
+                    (limit,),
+                )
+            ]
+
+    def forget_dead_letters(self, keep: int) -> int:
+        """Drop the oldest dead letters beyond a number; return how many were."""
+        with self._transaction() as connection:
+            return connection.execute(
+                "DELETE FROM dead_letter WHERE id <= "
+                "coalesce((SELECT id FROM dead_letter ORDER BY id DESC LIMIT 1 OFFSET ?), -1)",
+                (keep,),
+            ).rowcount
+
+    def dirty(self) -> list[Dirty]:
+        """Return all dirty hours."""
+        with self._reading() as connection:
+            return [Dirty(*found) for found in connection.execute("SELECT machine, hour, mark FROM dirty")]
+
+    def clean(self, hours: Iterable[Dirty]) -> None:
+        """Take back marks, but none that was set anew since."""
+        with self._transaction() as connection:
+            _clean(connection, hours)
+
+    def save_closed(self, shifts: Sequence[ClosedShift], cleaned: Iterable[Dirty] = ()) -> None:
+        """Keep revisions and take back the marks that led to them, in one transaction."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO closed_shift (scope, start_us, revision, end_us, body) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (
+                        shift.scope,
+                        shift.start_us,
+                        shift.revision.revision,
+                        shift.end_us,
+                        msgspec.json.encode(shift.revision),
+                    )
+                    for shift in shifts
+                ],
+            )
+            _clean(connection, cleaned)
+
+    def closed(self, scope: str, start_us: int) -> list[Revision]:
+        """Return all revisions of one closed shift, oldest first."""
+        with self._reading() as connection:
+            return [
+                _revision(body)
+                for (body,) in connection.execute(
+                    "SELECT body FROM closed_shift WHERE scope = ? AND start_us = ? ORDER BY revision",
+                    (scope, start_us),
+                )
+            ]
+
+    def closed_between(self, scope: str, from_us: int, to_us: int) -> list[ClosedShift]:
+        """Return the newest revision of each closed shift that starts in [from_us, to_us), in order."""
+        with self._reading() as connection:
+            return [
+                ClosedShift(scope, start_us, end_us, _revision(body))
+                for start_us, end_us, body, _ in connection.execute(
+                    "SELECT start_us, end_us, body, max(revision) FROM closed_shift"
+                    " WHERE scope = ? AND start_us >= ? AND start_us < ? GROUP BY start_us ORDER BY start_us",
+                    (scope, from_us, to_us),
+                )
+            ]
+
+    def closed_through(self, scope: str) -> int | None:
+        """Return the end of the last closed shift."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT end_us FROM closed_shift WHERE scope = ? ORDER BY start_us DESC LIMIT 1", (scope,)
+            ).fetchone()
+        return None if found is None else int(found[0])
+
+    def save_alert(self, alert: AlertView, topic: str, event: bytes) -> None:
+        """Keep an alert as it is now, and the event that told of the change, in one transaction."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO alert (id, raised_us, is_open, body) VALUES (?, ?, ?, ?)",
+                (
+                    alert.id,
+                    round(alert.raised_epochtime * 1e6),
+                    int(alert.state != "cleared"),
+                    msgspec.json.encode(alert),
+                ),
+            )
+            connection.execute("INSERT INTO event (topic, payload) VALUES (?, ?)", (topic, event))
+
+    def alerts(self, *, open_only: bool, limit: int) -> list[AlertView]:
+        """Return alerts, newest first."""
+        with self._reading() as connection:
+            return [
+                msgspec.json.decode(body, type=AlertView)
+                for (body,) in connection.execute(
+                    "SELECT body FROM alert WHERE is_open >= ? ORDER BY raised_us DESC, id DESC LIMIT ?",
+                    (int(open_only), limit),
+                )
+            ]
+
+    def events(self, limit: int) -> list[Event]:
+        """Return events that have not reached the broker, oldest first."""
+        with self._reading() as connection:
+            return [
+                Event(*found)
+                for found in connection.execute(
+                    "SELECT id, topic, payload FROM event ORDER BY id LIMIT ?", (limit,)
+                )
+            ]
+
+    def event_sent(self, event: int) -> None:
+        """Note that an event has reached the broker."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM event WHERE id = ?", (event,))
+
+    def add_correction(self, text: bytes) -> int:
+        """Keep a correction for good; return its number."""
+        with self._transaction() as connection:
+            number = connection.execute("INSERT INTO correction (body) VALUES (?)", (text,)).lastrowid
+        assert number is not None
+        return number
+
+    def corrections(self) -> list[tuple[int, bytes]]:
+        """Return all corrections with their numbers, oldest first."""
+        with self._reading() as connection:
+            return connection.execute("SELECT id, body FROM correction ORDER BY id").fetchall()
+
+    def close(self) -> None:
+        """Give the store back; it can be opened again."""
+        with self._write_lock, self._read_lock, _mapped(self._path):
+            if not self._closed:
+                self._closed = True
+                self._reader.close()
+                self._writer.close()
+
+    def _table(self, arrivals: Arrivals) -> Table:
+        table = row_format.from_telemetry(arrivals.records, self.names)
+        if not arrivals.gaps:
+            return table
+        gaps = row_format.from_gaps(arrivals.gaps, self.names)
+        return Table(np.concatenate((table.rows, gaps.rows)), table.rest | gaps.rest)
+
+    def _unknown(self, rows: Rows) -> tuple[NDArray[np.int64], dict[int, NDArray[np.int64]]]:
+        """Return the places of rows that are not stored yet, and their sequences by gateway."""
+        kept: list[NDArray[np.int64]] = []
+        changed: dict[int, NDArray[np.int64]] = {}
+        for gateway in np.unique(rows["gateway"]).tolist():
+            ledger = self._ledgers.setdefault(gateway, Ledger())
+            places = np.flatnonzero(rows["gateway"] == gateway)
+            sequences, first = np.unique(rows["sequence"][places], return_index=True)
+            missing = ledger.missing(sequences)
+            if missing.any():
+                kept.append(places[first[missing]])
+                changed[gateway] = sequences[missing]
+        return (np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)), changed
+
+    def _insert_chunks(
+        self,
+        connection: sqlite3.Connection,
+        fresh: Rows,
+        rest: dict[tuple[int, int], Rest],
+        *,
+        mark: bool = True,
+    ) -> None:
+        """Write rows, which stand by machine and time, as one chunk per machine and hour."""
+        if not len(fresh):
+            return
+        hours = fresh["time_us"] // US_PER_HOUR
+        breaks = np.flatnonzero((np.diff(fresh["machine"]) != 0) | (np.diff(hours) != 0)) + 1
+        starts = [0, *breaks.tolist()]
+        ends = [*breaks.tolist(), len(fresh)]
+        chunks = [
+            (
+                int(fresh["machine"][start]),
+                int(hours[start]),
+                fresh[start:end].tobytes(),
+                _rest_of(fresh[start:end], rest) if rest else None,
+            )
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        connection.executemany("INSERT INTO chunk (machine, hour, rows, rest) VALUES (?, ?, ?, ?)", chunks)
+        if mark:
+            connection.executemany(
+                "INSERT OR REPLACE INTO dirty (machine, hour, mark)"
+                " VALUES (?, ?, (SELECT max(id) FROM chunk))",
+                [
+                    (machine, hour)
+                    for start, (machine, hour, *_) in zip(starts, chunks, strict=True)
+                    if fresh["time_us"][start] < self.live_from_us.get(machine, _ALWAYS)
+                ],
+            )
+
+    def _note_stored(
+        self, connection: sqlite3.Connection, gateway: int, sequences: NDArray[np.int64]
+    ) -> None:
+        ledger = self._ledgers[gateway] = self._ledgers[gateway].copy()
+        change = ledger.insert_all(sequences)
+        connection.executemany(
+            "DELETE FROM stored_range WHERE gateway = ? AND first = ?",
+            [(gateway, first) for first, _ in change.removed],
+        )
+        connection.executemany(
+            "INSERT INTO stored_range (gateway, first, last) VALUES (?, ?, ?)",
+            [(gateway, first, last) for first, last in change.added],
+        )
+
+    def _read(self, machines: Iterable[int], from_us: int, to_us: int, *, rest: bool) -> Table:
+        wanted = list(machines)
+        chunks: list[tuple[bytes, bytes | None]] = []
+        column = "rest" if rest else "NULL"
+        with self._reading() as connection:
+            for low in range(0, len(wanted), _MACHINES_PER_READ):
+                some = wanted[low : low + _MACHINES_PER_READ]
+                marks = ",".join("?" * len(some))
+                chunks += connection.execute(
+                    f"SELECT rows, {column} FROM chunk"  # noqa: S608  no text from outside
+                    f" WHERE machine IN ({marks}) AND hour BETWEEN ? AND ?",
+                    (*some, from_us // US_PER_HOUR, (to_us - 1) // US_PER_HOUR),
+                ).fetchall()
+        table = _joined(chunks)
+        inside = (table.rows["time_us"] >= from_us) & (table.rows["time_us"] < to_us)
+        return Table(row_format.in_order(table.rows[inside]), table.rest)
+
+    def _hour_before(self, machine: int, hour: int) -> int | None:
+        with self._reading() as connection:
+            (found,) = connection.execute(
+                "SELECT max(hour) FROM chunk WHERE machine = ? AND hour < ?", (machine, hour)
+            ).fetchone()
+        return None if found is None else int(found)
+
+    @contextmanager
+    def _transaction(self, *, fresh: bool = True) -> Iterator[sqlite3.Connection]:
+        """Lend the writing connection for one transaction; after an error nothing of it stays anywhere."""
+        with self._write_lock, _mapped(self._path):
+            ledgers = dict(self._ledgers) if fresh else {}
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                if fresh and self._look_for_others():
+                    ledgers = dict(self._ledgers)
+                yield self._writer
+                self._writer.executemany(
+                    "INSERT INTO name (kind, id, name) VALUES (?, ?, ?)",
+                    [(kind, number, json.dumps(name)) for kind, number, name in self.names.unsaved],
+                )
+                self._writer.execute("COMMIT")
+                self.names.unsaved.clear()
+            except BaseException:
+                self._ledgers = ledgers
+                self.names.forget_unsaved()
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, _mapped(self._path):
+            yield self._reader
+
+    def _lay_out(self) -> None:
+        """Make the tables of a new file; refuse a file of a later version."""
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StoreError(f"{self._path} was written by a later version of this program")
+        if version == 0:
+            for statement in _SCHEMA.split(";\n"):
+                self._writer.execute(statement)
+            self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _look_for_others(self) -> bool:
+        """Read names and ledgers again when another process, such as an import, has written since."""
+        (version,) = self._writer.execute("PRAGMA data_version").fetchone()
+        if version == self._seen_version:
+            return False
+        self._seen_version = version
+        names = Names()
+        for kind, number, name in self._writer.execute("SELECT kind, id, name FROM name ORDER BY kind, id"):
+            found = json.loads(name)
+            names.load(kind, number, tuple(found) if isinstance(found, list) else found)
+        intervals: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for gateway, first, last in self._writer.execute("SELECT gateway, first, last FROM stored_range"):
+            intervals[gateway].append((first, last))
+        bases = dict(self._writer.execute("SELECT id, first_sequence FROM gateway"))
+        self.names = names
+        self._ledgers = {
+            gateway: Ledger(intervals[gateway], bases.get(gateway)) for gateway in {*intervals, *bases}
+        }
+        return True
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -32000")
+    return connection
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+def _clean(connection: sqlite3.Connection, hours: Iterable[Dirty]) -> None:
+    connection.executemany("DELETE FROM dirty WHERE machine = ? AND hour = ? AND mark <= ?", hours)
+
+
+def _revision(body: bytes) -> Revision:
+    return msgspec.json.decode(body, type=Revision)
+
+
+def _joined(chunks: Iterable[tuple[bytes, bytes | None]]) -> Table:
+    chunks = list(chunks)
+    rest: dict[tuple[int, int], Rest] = {}
+    for _, body in chunks:
+        if body is not None:
+            for gateway, sequence, more in row_format.decode_rest(body):
+                rest[gateway, sequence] = more
+    return Table(np.frombuffer(b"".join(rows for rows, _ in chunks), dtype=ROW), rest)
+
+
+def _rest_of(rows: Rows, rest: dict[tuple[int, int], Rest]) -> bytes | None:
+    keys = zip(rows["gateway"].tolist(), rows["sequence"].tolist(), strict=True)
+    found = [(*key, rest[key]) for key in keys if key in rest]
+    return row_format.encode_rest(found) if found else None
