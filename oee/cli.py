@@ -1,13 +1,12 @@
 """The command line: what can be typed, and its help. Every command's work is imported when it runs."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from oee.errors import UsageError, require
+from oee.errors import require
 
 _CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

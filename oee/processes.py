@@ -72,7 +72,7 @@ class Child:
 
 
 async def stop_all(children: Iterable[Child], *, within_secs: float = KILL_AFTER_SECS) -> list[str]:
-    """Ask every process to end, all at once; after within_secs kill those that have not. Return their names."""
+    """Ask all processes at once to end; kill those that have not within_secs later, and return their names."""
     running = [child for child in children if child.pid is not None]
     for child in running:
         child.signal(signal.SIGTERM)
