@@ -197,11 +197,11 @@ def load(path: Path) -> Plant:
             faults += error.faults
             continue
         tables, found = validate(table, PlantFile, file=str(file), stand_ins=_STAND_INS)
-        faults += found
         if tables is not None:
-            faults += faults_between(str(file), table, tables)
-        if tables is not None and not faults:
-            sites.append((_site(tables, str(file)), tables))
+            found += faults_between(str(file), table, tables)
+            if not found:
+                sites.append((_site(tables, str(file)), tables))
+        faults += found
     faults += _twice(site for site, _ in sites)
     if faults:
         raise ConfigError(faults)

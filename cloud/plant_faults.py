@@ -54,7 +54,8 @@ def _one_of(names: Iterable[str]) -> str:
 
 
 def _rates(raw: Mapping[str, Any]) -> Iterator[Complaint]:
-    for index, machine in enumerate(raw.get("machine", [])):
+    machines = raw.get("machine")
+    for index, machine in enumerate(machines if isinstance(machines, list) else ()):
         if not isinstance(machine, dict):
             continue
         yield from _rate(raw, ("machine", index), machine)
@@ -193,18 +194,25 @@ def _calendars(raw: Mapping[str, Any], tables: PlantFile) -> Iterator[Complaint]
         place = f"calendar.{name}"
         table = raw["calendar"][name]
         before: date | None = calendar.valid_from
-        yield from _week(place, table, calendar.shifts, calendar.rotation)
+        known = _shift_names(table)
+        yield from _week(place, known, calendar.shifts, calendar.rotation)
         for index, version in enumerate(calendar.version):
             at = f"{place}.version[{index + 1}]"
-            yield from _week(at, _rows(table, "version")[index], version.shifts, version.rotation)
+            yield from _week(at, known, version.shifts, version.rotation)
             if before is not None and version.valid_from <= before:
                 yield f"{at}.valid_from", f"is {version.valid_from}", f"must be later than {before}"
             before = version.valid_from
         yield from _dated(raw, place, table, calendar)
 
 
+def _shift_names(calendar: Mapping[str, Any]) -> set[str]:
+    """Return the shifts of a calendar as written, of all its versions."""
+    tables = (calendar, *_rows(calendar, "version"))
+    return {str(row.get("name")) for table in tables for row in _rows(table, "shifts")}
+
+
 def _week(
-    place: str, raw: Mapping[str, Any], shifts: Sequence[ShiftTable], rotation: RotationTable | None
+    place: str, known: set[str], shifts: Sequence[ShiftTable], rotation: RotationTable | None
 ) -> Iterator[Complaint]:
     for shift in shifts:
         at = f"{place}.shifts[{shift.name}]"
@@ -223,9 +231,7 @@ def _week(
         first = spans[0]
         yield from _overlaps([*spans, first._replace(start=first.start + _WEEK, end=first.end + _WEEK)])
     if rotation is not None:
-        yield from _rotation(
-            f"{place}.rotation", rotation, {str(row.get("name")) for row in _rows(raw, "shifts")}
-        )
+        yield from _rotation(f"{place}.rotation", rotation, known)
 
 
 def _span(base: int, start: time, end: time) -> tuple[int, int]:
@@ -325,9 +331,7 @@ def _dated(
 
 
 def _exceptions(place: str, table: Mapping[str, Any], calendar: CalendarTable) -> Iterator[Complaint]:
-    known = {
-        str(row.get("name")) for rows in (table, *_rows(table, "version")) for row in _rows(rows, "shifts")
-    }
+    known = _shift_names(table)
     seen: set[tuple[date, str]] = set()
     sound = True
     for index, exception in enumerate(calendar.exceptions):

@@ -121,9 +121,9 @@ def _step(here: Any, step: int | str) -> Any:
     return None
 
 
-def _drop(table: Table, location: Location) -> None:
+def _drop(table: Any, location: Location) -> None:
     """Take the innermost existing item of a location out of a table; of an array, the whole item."""
-    path: list[tuple[Any, int | str]] = []
+    path: list[tuple[Any, Any]] = []
     here: Any = table
     for step in location:
         if _step(here, step) is None:
