@@ -1,8 +1,8 @@
 """The command line answers at once and teaches."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.main import get_command
@@ -39,7 +39,6 @@ def test_every_command_has_help_that_says_what_it_does(path: tuple[str, ...]) ->
 
 
 def test_help_answers_at_once() -> None:
-    """The best of three, because other programs share the machine."""
     for path in ((), ("demo",), ("gateway",), ("gateway", "run"), ("compute",)):
         best = min(_seconds(*path, "--help") for _ in range(3))
         assert best <= HELP_SECS, f"oee {' '.join(path)} --help took {best:.2f} s"
@@ -85,6 +84,8 @@ def test_the_version_is_one_line() -> None:
 
 
 def _seconds(*arguments: str) -> float:
-    began = time.perf_counter()
+    """Return the processor time of one run: the clock on the wall also counts what other programs do."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert _oee(*arguments).returncode == 0
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
