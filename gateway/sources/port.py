@@ -25,7 +25,6 @@ class TagBatch:
     source_us: [us since 1970] the source's timestamp, else the server's, else `received_us`
     received_us: [us since 1970] our clock when the batch arrived
     unstamped: positions whose time is our own clock because the server gave none
-    fresh: the values are changes; false for the first values after items were created, which may be old
     checkpoint: what the source wants back after a crash once this batch is on disk; None for nothing new
     """
 
@@ -35,7 +34,6 @@ class TagBatch:
     source_us: Sequence[int]
     received_us: int
     unstamped: frozenset[int] = frozenset()
-    fresh: bool = True
     checkpoint: bytes | None = None
 
 
@@ -67,6 +65,10 @@ class Receiver(Protocol):
 
     def on_alive(self, received_us: int) -> None:
         """Take note that the server has said at this moment [us, our clock] that nothing else has changed."""
+        ...
+
+    def on_checkpoint(self, checkpoint: bytes) -> None:
+        """Put in a safe place what the source wants back after a crash."""
         ...
 
     def on_subscribed(self, handles: Sequence[int], *, resumed: bool) -> None:

@@ -1,0 +1,173 @@
+"""The way of a batch from a source to the outbox: tags, sampling, and one transaction."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from contract.delivery import ConnectionStatus
+from gateway.config import Configuration, Connection
+from gateway.errors import OutboxError
+from gateway.outbox.port import Draft, Outbox
+from gateway.sampling import ConnectionSampler
+from gateway.sources.port import TagBatch
+from gateway.sources.statuses import status_name
+from gateway.tags import Binding, MachineTags, bindings
+
+_US: Final = 1_000_000
+_MARGIN_GRACE_US: Final = 100_000
+MAX_HELD_DRAFTS: Final = 200_000
+"""Drafts held in memory while the outbox takes none; beyond it, batches are refused."""
+
+_log = logging.getLogger(__name__)
+
+
+class _SavedConnection(Struct, frozen=True, array_like=True):
+    lag_us: int | None
+    source: bytes | None
+
+
+class Lane:
+    """One connection's way: the Receiver that its source speaks to.
+
+    bindings: the tags that the source has to read
+    saved: the source's checkpoint as it was before a crash or restart; None for none
+    status: the connection's state as last told
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        connection: Connection,
+        outbox: Outbox,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self.name = connection.name
+        self.status: ConnectionStatus | None = None
+        self.machines = [
+            MachineTags(configuration.key(machine), machine, status_name) for machine in connection.machine
+        ]
+        self.bindings: list[Binding] = bindings(connection, self.machines)
+        self._clock_us = clock_us
+        self._outbox = outbox
+        self._held: list[Draft] = []
+        self._source: bytes | None = None
+        slowest_secs = max((b.sampling_interval_secs for b in self.bindings), default=0.0)
+        self._sampler = ConnectionSampler(
+            configuration.gateway.name,
+            self.machines,
+            self.bindings,
+            publish_interval_us=round(configuration.gateway.publish_interval_secs * _US),
+            heartbeat_us=round(configuration.gateway.heartbeat_secs * _US),
+            margin_us=round((slowest_secs + connection.publishing_interval_secs) * _US) + _MARGIN_GRACE_US,
+            ahead_max_us=round(connection.source_ahead_max_secs * _US),
+            assume_live_after_us=round(connection.assume_live_after_secs * _US),
+        )
+        self.saved = self._restored()
+
+    def on_batch(self, batch: TagBatch) -> None:
+        """Put on disk what a batch makes; see Receiver."""
+        if len(self._held) > MAX_HELD_DRAFTS:
+            self._write([])  # raises while the outbox still takes nothing
+        if batch.checkpoint is not None:
+            self._source = batch.checkpoint
+        self._write(self._sampler.apply(batch))
+
+    def on_alive(self, received_us: int) -> None:
+        """Take note that nothing else has changed; see Receiver."""
+        self._sampler.alive(received_us)
+
+    def on_checkpoint(self, checkpoint: bytes) -> None:
+        """Put the source's checkpoint on disk now."""
+        self._source = checkpoint
+        self._write([], save=True)
+
+    def on_subscribed(self, handles: Sequence[int], *, resumed: bool) -> None:
+        """Take note that tags are read; see Receiver."""
+        self._write(self._sampler.subscribed(handles, self._clock_us(), resumed=resumed))
+
+    def on_unreadable(self, handles: Sequence[int], status: int) -> None:
+        """Take note that tags cannot be read; see Receiver."""
+        self._write(self._sampler.unreadable(handles, status, self._clock_us()))
+
+    def on_lost(self, lost_us: int, cause: str) -> None:
+        """Take note that nothing has been heard; see Receiver."""
+        self._write(self._sampler.lost(lost_us, cause))
+
+    def on_gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
+        """Record what is missing for ever; see Receiver."""
+        self._write(self._sampler.gap(handles, from_us, to_us, cause))
+
+    def on_connection(self, status: ConnectionStatus) -> None:
+        """Take note of the connection's state; see Receiver."""
+        self.status = status
+
+    def tick(self) -> None:
+        """Do what is due by the passing of time; raises OutboxError when it cannot be put on disk."""
+        self._write(self._sampler.tick(self._clock_us()))
+
+    @property
+    def held_drafts(self) -> int:
+        """Return how many drafts wait in memory because the outbox takes none."""
+        return len(self._held)
+
+    def _write(self, drafts: list[Draft], *, save: bool = False) -> None:
+        """Append drafts, those that could not be written before first."""
+        if self._held:
+            self._held += drafts
+            drafts = self._held
+        if not drafts and not save:
+            return
+        checkpoints = {f"{self.name}/{position}": saved for position, saved in self._sampler.emitted()}
+        saved = _SavedConnection(self._sampler.clock.lag_us, self._source)
+        checkpoints[self.name] = msgspec.msgpack.encode(saved)
+        try:
+            self._outbox.append(drafts, checkpoints)
+        except OutboxError:
+            self._held = drafts
+            self._sampler.emitted_again(int(key.rpartition("/")[2]) for key in checkpoints if "/" in key)
+            raise
+        self._held = []
+
+    def _restored(self) -> bytes | None:
+        """Take up what the outbox kept of the time before this process."""
+        for position in range(len(self.machines)):
+            known = self._outbox.checkpoint(f"{self.name}/{position}")
+            if known is not None:
+                self._sampler.restore(position, known, "the gateway was not running")
+        connection = self._outbox.checkpoint(self.name)
+        if connection is None:
+            return None
+        try:
+            saved = msgspec.msgpack.decode(connection, type=_SavedConnection)
+        except msgspec.DecodeError:
+            return None
+        self._sampler.clock.lag_us = saved.lag_us
+        return saved.source
+
+
+class Pipeline:
+    """All connections' lanes into one outbox.
+
+    clock_us: [us since 1970] our clock
+    """
+
+    def __init__(self, configuration: Configuration, outbox: Outbox, clock_us: Callable[[], int]) -> None:
+        self.lanes = {
+            connection.name: Lane(configuration, connection, outbox, clock_us)
+            for connection in configuration.connection
+        }
+
+    def tick(self) -> None:
+        """Do what is due by the passing of time; to be called a few times a second."""
+        for lane in self.lanes.values():
+            try:
+                lane.tick()
+            except OutboxError as error:
+                _log.debug("the outbox takes no records: %s", error)
+
+    def statuses(self) -> list[ConnectionStatus]:
+        """Return the state of each connection that has told one."""
+        return [lane.status for lane in self.lanes.values() if lane.status is not None]
