@@ -109,6 +109,11 @@ class SqliteOutbox:
 
     # What the rest of the gateway uses
 
+    @property
+    def next_sequence(self) -> int:
+        """Return the sequence that the next record will get."""
+        return self._next
+
     def append(self, drafts: Sequence[Draft]) -> int:
         """Put all on disk in one transaction and return the last sequence given."""
         if not drafts:
@@ -219,7 +224,7 @@ class SqliteOutbox:
         )
 
     def pending(self, uplink: str) -> int:
-        """Return how many records the uplink has not acknowledged; holes count when several uplinks differ."""
+        """Return how many records the uplink has not acknowledged (an upper bound where several differ)."""
         settled = sum(
             last - first + 1 for first, last in self._places[uplink].present(self._first, self._next)
         )

@@ -82,3 +82,13 @@ class Uplink(Protocol):
         The future, or the call, raises MessageTooLargeError, PublishRefusedError or UnreachableError.
         """
         ...
+
+
+def backoff_secs(attempt: int, randomness: float, *, first_secs: float = 0.2, cap_secs: float = 2.0) -> float:
+    """Return how long to wait before the next attempt: doubling up to a cap, with jitter.
+
+    attempt: how many failed before, from 0
+    randomness: [0, 1) the share of jitter; the wait is between half and all of the step
+    """
+    step_secs = min(cap_secs, first_secs * 2.0 ** min(attempt, 16))
+    return step_secs * (0.5 + randomness / 2)

@@ -1,0 +1,446 @@
+"""Forwarding: an outbox's records to one uplink, newest first, backlog beside, until they have arrived."""
+
+import asyncio
+import contextlib
+from asyncio import Future
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import Final, Literal
+
+import msgspec
+import structlog
+
+from contract import topics
+from contract.delivery import Receipt
+from contract.telemetry import MAX_BACKLOG_BYTES, encode_backlog
+from gateway.errors import MessageTooLargeError, OutboxError, PublishRefusedError, UnreachableError
+from gateway.ledger import Ledger
+from gateway.outbox.port import Outbox, Stored
+from gateway.outbox.ranges import Ranges
+from gateway.uplinks.port import Limits, Uplink, Will
+
+Acknowledge = Literal["store", "broker"]
+
+_AWAITING_MAX_RECORDS: Final = 20_000
+"""Backlog without a receipt: beyond this the store is waited for, so that no queue of the broker overflows."""
+_STRIKES: Final = 3
+"""How often a message that stood alone may take the connection with it."""
+_RETRY_SECS: Final = 0.2
+_HOLD_OFF_SECS: Final = 30.0
+_BATCH_RECORDS: Final = 1_000
+_RECEIPT: Final = msgspec.json.Decoder(Receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One message under way: a record on its live topic, or several as an array."""
+
+    first: int
+    last: int
+    records: int
+    live: bool
+
+
+@dataclass(slots=True)
+class ForwardCounters:
+    """What a forwarder has counted since it was made."""
+
+    live_records: int = 0
+    backlog_records: int = 0
+    messages: int = 0
+    bytes: int = 0
+    resent_records: int = 0
+    refused_messages: int = 0
+    quarantined_records: int = 0
+    receipts: int = 0
+    malformed_receipts: int = 0
+
+
+class TokenBucket:
+    """A rate with a second's worth of burst at most; None for no limit."""
+
+    def __init__(self, per_sec: float | None) -> None:
+        self._per_sec = per_sec
+        self._level = per_sec or 0.0
+        self._at = 0.0
+
+    def wait_secs(self, amount: float, now: float, *, reserve: float = 0.0) -> float:
+        """Return how long until amount may go, leaving a share of the burst (0..1) to others; 0 when now."""
+        if self._per_sec is None:
+            return 0.0
+        self._level = min(self._per_sec, self._level + (now - self._at) * self._per_sec)
+        self._at = now
+        wanted = min(amount, self._per_sec * (1 - reserve)) + reserve * self._per_sec
+        return max(0.0, (wanted - self._level) / self._per_sec)
+
+    def spend(self, amount: float) -> None:
+        """Take note that amount went."""
+        if self._per_sec is not None:
+            self._level -= amount
+
+
+class Forwarder:
+    """Moves one outbox's records over one uplink; its `run` and the uplink's belong into one TaskGroup.
+
+    acknowledge: "store" keeps a record until the cloud side's receipt, "broker" until the PUBACK
+    status: writes the gateway's status for this uplink, asked anew each time it is published
+    monotonic: [s] clock for time-outs and rates
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        uplink: Uplink,
+        *,
+        site: str,
+        gateway: str,
+        monotonic: Callable[[], float],
+        acknowledge: Acknowledge = "store",
+        receipt_timeout_secs: float = 30.0,
+        status: Callable[[], Will] | None = None,
+        status_interval_secs: float = 10.0,
+    ) -> None:
+        self.counters = ForwardCounters()
+        self._outbox = outbox
+        self._uplink = uplink
+        self._name = uplink.name
+        self._monotonic = monotonic
+        self._acknowledge = acknowledge
+        self._receipt_timeout_secs = receipt_timeout_secs
+        self._status = status
+        self._status_interval_secs = status_interval_secs
+        self._status_at = 0.0
+        self._backlog_topic = topics.gateway_topic(site, gateway, "backlog")
+        self._gap_topic = topics.gateway_topic(site, gateway, "gap")
+        self._receipt_topic = topics.gateway_topic(site, gateway, "receipt")
+        self._log = structlog.get_logger("forward").bind(uplink=self._name)
+        self._ledger = self._new_ledger()
+        self._wake = asyncio.Event()
+        self._limits = Limits()
+        self._publishes = TokenBucket(None)
+        self._bytes = TokenBucket(None)
+        self._in_flight: dict[Future[None], Parcel] = {}
+        self._strikes: dict[int, int] = {}
+        self._careful = 0
+        self._alone = Ranges()
+        self._probe_at = 0.0
+        self._held: list[tuple[float, Parcel]] = []
+        self._refused_said: str | None = None
+        outbox.subscribe(self._wake.set)
+
+    @property
+    def uplink(self) -> Uplink:
+        """Return the uplink that is fed."""
+        return self._uplink
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is in flight and nothing is free to be sent."""
+        self._ledger.appended(self._outbox.next_sequence - 1)
+        return not self._in_flight and not self._ledger.next_live() and not self._ledger.next_backlog()
+
+    @property
+    def store_silent(self) -> bool:
+        """Tell whether the cloud side owes receipts for too long."""
+        return self._ledger.store_silent
+
+    async def run(self) -> None:
+        """Forward for ever; sleeps until something may be sent or a time-out is due."""
+        said: str | None = None
+        while True:
+            self._wake.clear()
+            try:
+                delay_secs = self._pump(self._monotonic())
+                said = None
+            except OutboxError as error:
+                if said != str(error):
+                    self._log.error("the outbox cannot be read", reason=str(error))  # noqa: TRY400 - a state
+                said, delay_secs = str(error), 1.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_secs):
+                    await self._wake.wait()
+
+    def announce(self) -> None:
+        """Have the status published soon."""
+        self._status_at = 0.0
+        self._wake.set()
+
+    # What the uplink tells
+
+    def on_connected(self, limits: Limits) -> None:
+        """Take note that a session began; subscriptions stand."""
+        statistics = self._outbox.statistics()
+        self._limits = limits
+        self._publishes = TokenBucket(limits.publishes_per_sec)
+        self._bytes = TokenBucket(limits.bytes_per_sec)
+        self._ledger.begin_session(statistics.first_sequence, statistics.next_sequence - 1)
+        self.announce()
+
+    def on_lost(self, reason: str, *, silent: bool) -> None:
+        """Take back what was in flight, and remember which message may have broken the session."""
+        parcels = list(self._in_flight.values())
+        self._in_flight.clear()
+        for parcel in parcels:
+            self._ledger.release(parcel.first, parcel.last)
+            self.counters.resent_records += parcel.records
+        if silent or not parcels:
+            return
+        self._careful = max(self._careful, len(parcels))
+        if len(parcels) == 1:
+            self._strike(parcels[0], reason)
+
+    def on_message(self, topic: str, payload: bytes) -> None:
+        """Take a receipt."""
+        if topic != self._receipt_topic or self._acknowledge == "broker":
+            return
+        try:
+            receipt = _RECEIPT.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self.counters.malformed_receipts += 1
+            self._log.warning("malformed receipt", reason=str(error))
+            return
+        self.counters.receipts += 1
+        self._take_receipt(receipt)
+        self._wake.set()
+
+    def _take_receipt(self, receipt: Receipt) -> None:
+        highest = max([receipt.stored_through, *(last for _, last in receipt.stored_beyond)])
+        statistics = self._outbox.statistics()
+        if highest >= statistics.next_sequence:
+            self._log.error("the store has sequences that we never gave; going on above", highest=highest)
+            self._outbox.skip_past(highest)
+            return  # these receipts are for records of another life
+        was_silent = self._ledger.store_silent
+        self._ledger.appended(statistics.next_sequence - 1)
+        fresh = self._ledger.receive(receipt, statistics.first_sequence, self._monotonic())
+        if fresh:
+            self._outbox.acknowledge(self._name, fresh)
+        if was_silent and not self._ledger.store_silent:
+            self._log.info("the store sends receipts again")
+
+    # Sending
+
+    def _pump(self, now: float) -> float | None:
+        """Send what may be sent; return the time until something is due [s], None when only events matter."""
+        if not self._uplink.connected:
+            return None
+        self._ledger.appended(self._outbox.next_sequence - 1)
+        delays = [self._publish_status(now), self._expire(now), self._free_held(now)]
+        window = 1 if self._careful else self._limits.max_in_flight
+        try:
+            while len(self._in_flight) < window:
+                delay = self._send_live(now, window)
+                if delay is None and len(self._in_flight) < max(1, window // 2):
+                    delay = self._send_backlog(now)
+                if delay is None or delay > 0:
+                    delays.append(delay)
+                    break
+        except UnreachableError:
+            delays.append(_RETRY_SECS)  # the uplink is about to say that it lost its session
+        return min((delay for delay in delays if delay is not None), default=None)
+
+    def _send_live(self, now: float, window: int) -> float | None:
+        """Send newest records, each as its own message; return 0 when any went, None when there is none."""
+        free = self._ledger.next_live()
+        if free is None:
+            return None
+        first, last = free
+        if self._live_outruns_limits(last - first + 1):
+            return self._send_array(first, last, now, reserve=0.0)
+        if (wait := self._publishes.wait_secs(1, now)) > 0:
+            return wait
+        records = self._read(first, last, window - len(self._in_flight), MAX_BACKLOG_BYTES)
+        for record in records:
+            if (wait := self._wait_secs(len(record.payload), now)) > 0:
+                return wait
+            self._send(record.topic, record.payload, Parcel(record.sequence, record.sequence, 1, live=True))
+        return 0.0
+
+    def _live_outruns_limits(self, records: int) -> bool:
+        """Tell whether one message per record would take longer than half a second at the uplink's rate."""
+        rate = self._limits.publishes_per_sec
+        return rate is not None and records > rate / 2
+
+    def _send_backlog(self, now: float) -> float | None:
+        """Send the oldest free records as one array; return 0 when it went, None when there is none."""
+        free = self._ledger.next_backlog()
+        if free is None:
+            return None
+        if self._ledger.store_silent:
+            if now < self._probe_at:
+                return self._probe_at - now
+            self._ledger.probe()
+            self._probe_at = now + self._receipt_timeout_secs
+        elif self._acknowledge == "store" and self._ledger.awaiting.count() >= _AWAITING_MAX_RECORDS:
+            return None  # a receipt or its time-out goes on
+        return self._send_array(*free, now, reserve=0.2)
+
+    def _send_array(self, first: int, last: int, now: float, *, reserve: float) -> float:
+        """Send records up to the next gap as one array; a gap goes alone, on its own topic."""
+        max_bytes = min(MAX_BACKLOG_BYTES, self._limits.max_message_bytes)
+        if (wait := self._wait_secs(max_bytes, now, reserve=reserve)) > 0:
+            return wait
+        alone = next(self._alone.present(first, last), None)
+        if alone is not None:
+            last = alone[0] if alone[0] == first else alone[0] - 1
+        records = self._read(first, last, _BATCH_RECORDS, max_bytes - 2)
+        telemetry = list(takewhile(lambda record: record.topic != self._gap_topic, records))
+        if telemetry:
+            payload = encode_backlog([record.payload for record in telemetry])
+            parcel = Parcel(telemetry[0].sequence, telemetry[-1].sequence, len(telemetry), live=False)
+            self._send(self._backlog_topic, payload, parcel)
+        elif records:
+            gap = records[0]
+            self._send(gap.topic, gap.payload, Parcel(gap.sequence, gap.sequence, 1, live=False))
+        return 0.0
+
+    def _wait_secs(self, size: int, now: float, *, reserve: float = 0.0) -> float:
+        return max(
+            self._publishes.wait_secs(1, now, reserve=reserve),
+            self._bytes.wait_secs(size, now, reserve=reserve),
+        )
+
+    def _read(self, first: int, last: int, max_records: int, max_bytes: int) -> list[Stored]:
+        """Read records, and tell the ledger about sequences that have none."""
+        records = self._outbox.read(first, last, max_records=max_records, max_bytes=max_bytes)
+        expected = first
+        for record in records:
+            if record.sequence > expected:
+                self._ledger.vacant(expected, record.sequence - 1)
+            expected = record.sequence + 1
+        if not records:
+            self._ledger.vacant(first, last)
+        return records
+
+    def _send(self, topic: str, payload: bytes, parcel: Parcel) -> None:
+        self._ledger.take(parcel.first, parcel.last)
+        try:
+            answer = self._uplink.publish(topic, payload)
+        except (MessageTooLargeError, PublishRefusedError) as error:
+            self._refused(parcel, str(error))
+            return
+        except UnreachableError:
+            self._ledger.release(parcel.first, parcel.last)
+            raise
+        self._publishes.spend(1)
+        self._bytes.spend(len(payload))
+        self.counters.messages += 1
+        self.counters.bytes += len(payload)
+        self._in_flight[answer] = parcel
+        answer.add_done_callback(partial(self._answered, parcel))
+
+    def _answered(self, parcel: Parcel, answer: Future[None]) -> None:
+        """Take the broker's answer to one message."""
+        if self._in_flight.pop(answer, None) is None:
+            return  # its session was lost before
+        self._wake.set()
+        self._careful = max(0, self._careful - 1)
+        error = answer.exception()
+        if error is None:
+            self._accepted(parcel)
+        elif isinstance(error, PublishRefusedError) and error.transient:
+            self._hold(parcel, error.reason)
+        elif isinstance(error, UnreachableError):
+            self._ledger.release(parcel.first, parcel.last)
+        else:
+            self._refused(parcel, str(error))
+
+    def _accepted(self, parcel: Parcel) -> None:
+        self._refused_said = None
+        self._strikes.pop(parcel.first, None)
+        self._alone.discard(parcel.first, parcel.last)
+        if parcel.live:
+            self.counters.live_records += parcel.records
+        else:
+            self.counters.backlog_records += parcel.records
+        if self._acknowledge == "store":
+            self._ledger.accepted_by_broker(parcel.first, parcel.last, self._monotonic())
+        else:
+            self._deliver(parcel.first, parcel.last)
+
+    def _deliver(self, first: int, last: int) -> None:
+        self._ledger.acknowledge(first, last)
+        self._outbox.acknowledge(self._name, [(first, last)])
+
+    # What does not go through
+
+    def _hold(self, parcel: Parcel, reason: str) -> None:
+        """Try again later what the broker refuses for now (a quota, a missing permission)."""
+        self.counters.refused_messages += 1
+        if self._refused_said != reason:
+            self._log.error("the broker refuses messages; they are kept and tried again", reason=reason)
+            self._refused_said = reason
+        self._held.append((self._monotonic() + _HOLD_OFF_SECS, parcel))
+
+    def _free_held(self, now: float) -> float | None:
+        while self._held and self._held[0][0] <= now:
+            _, parcel = self._held.pop(0)
+            self._ledger.release(parcel.first, parcel.last)
+            self.counters.resent_records += parcel.records
+        return self._held[0][0] - now if self._held else None
+
+    def _strike(self, parcel: Parcel, reason: str) -> None:
+        """Count that the connection broke while this message stood alone in flight."""
+        strikes = self._strikes[parcel.first] = self._strikes.get(parcel.first, 0) + 1
+        if strikes >= _STRIKES:
+            del self._strikes[parcel.first]
+            self._refused(parcel, f"the connection broke {strikes} times while it was sent: {reason}")
+
+    def _refused(self, parcel: Parcel, reason: str) -> None:
+        """Find the poison in an array by sending its records alone; set a lone record aside."""
+        self.counters.refused_messages += 1
+        if parcel.records > 1:
+            self._alone.add(parcel.first, parcel.last)
+            self._ledger.release(parcel.first, parcel.last)
+            self._careful = max(self._careful, parcel.records)
+        else:
+            self._quarantine(parcel.first, reason)
+        self._wake.set()
+
+    def _quarantine(self, sequence: int, reason: str) -> None:
+        self.counters.quarantined_records += 1
+        self._outbox.quarantine(self._name, sequence, reason)
+        self._ledger.acknowledge(sequence, sequence)
+
+    # Time
+
+    def _expire(self, now: float) -> float | None:
+        """Free what waited too long for its receipt."""
+        was_silent = self._ledger.store_silent
+        before = self._ledger.awaiting.count()
+        for sequence in self._ledger.expire(now):
+            self._quarantine(sequence, "the store never acknowledged it")
+        self.counters.resent_records += max(0, before - self._ledger.awaiting.count())
+        if self._ledger.store_silent and not was_silent:
+            self._log.warning(
+                "no receipt from the store; records are kept", timeout_secs=self._receipt_timeout_secs
+            )
+            self._probe_at = now + self._receipt_timeout_secs
+        due = self._ledger.next_expiry()
+        return None if due is None else max(0.01, due - now)
+
+    def _publish_status(self, now: float) -> float | None:
+        if self._status is None:
+            return None
+        if now - self._status_at >= self._status_interval_secs or self._status_at == 0.0:
+            self._status_at = now
+            status = self._status()
+            with contextlib.suppress(UnreachableError, MessageTooLargeError, PublishRefusedError):
+                self._uplink.publish(status.topic, status.payload, retain=True).add_done_callback(_forget)
+        return self._status_at + self._status_interval_secs - now
+
+    def _new_ledger(self) -> Ledger:
+        statistics = self._outbox.statistics()
+        return Ledger(
+            self._outbox.acknowledged(self._name),
+            statistics.next_sequence - 1,
+            self._receipt_timeout_secs,
+        )
+
+
+def _forget(answer: Future[None]) -> None:
+    """Let a status be lost; the next one follows."""
+    if not answer.cancelled():
+        answer.exception()

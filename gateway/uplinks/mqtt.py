@@ -1,0 +1,479 @@
+"""An uplink to any MQTT broker by paho, driven by the event loop: no thread that could die unseen."""
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import ssl
+import threading
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.errors import (
+    MessageTooLargeError,
+    PublishRefusedError,
+    RefusedError,
+    UnreachableError,
+    UplinkError,
+)
+from gateway.uplinks.port import AWS_MAX_MESSAGE_BYTES, Limits, Listener, Will, backoff_secs
+
+Version = Literal["auto", "5", "3.1.1"]
+
+_TICK_SECS: Final = 1.0
+_GOODBYE_SECS: Final = 0.5
+_PACKET_OVERHEAD_BYTES: Final = 300
+"""More than a PUBLISH needs beside its payload: header, topic, properties."""
+
+_UNSUPPORTED_PROTOCOL: Final = 132
+_QUOTA_EXCEEDED: Final = 151
+_TRANSIENT: Final = frozenset({_QUOTA_EXCEEDED, 0x80, 0x83, 0x87})
+"""Unspecified, implementation specific, not authorised, quota: the broker may think otherwise later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How the broker is proven to us, and we to it.
+
+    ca_file: PEM of who may sign the broker's certificate; the system's trust store when None
+    """
+
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    private_key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files; raise RefusedError when one is unusable."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.certificate_file is not None:
+                context.load_cert_chain(self.certificate_file, self.private_key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise RefusedError(f"the TLS certificates cannot be used: {error}") from error
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Where a broker is and how to talk to it.
+
+    tls: None for an unprotected connection
+    version: "auto" tries MQTT 5 and then 3.1.1
+    keepalive_secs: a silent broker is noticed within twice this and a second
+    max_in_flight: publishes without a PUBACK; paho is fastest with 20 to 100
+    """
+
+    host: str
+    port: int
+    client_id: str
+    tls: Tls | None = None
+    username: str = ""
+    password: str | None = None
+    version: Version = "auto"
+    keepalive_secs: int = 4
+    connect_timeout_secs: float = 5.0
+    max_in_flight: int = 50
+    max_message_bytes: int = AWS_MAX_MESSAGE_BYTES
+    publishes_per_sec: float | None = None
+    bytes_per_sec: float | None = None
+
+    def __repr__(self) -> str:
+        """Show where, never how: the password stays out of logs."""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine, so that nothing crosses a network."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class MqttUplink:
+    """Implements `gateway.uplinks.port.Uplink` with paho.
+
+    Each session is a new paho client, so that nothing of a broken one is carried over; what it had not
+    delivered, the outbox still has.
+
+    subscriptions: topics subscribed in every session before it counts as connected
+    will: what is published, retained, when a session ends; asked anew for each session
+    """
+
+    def __init__(
+        self,
+        name: str,
+        broker: Broker,
+        *,
+        subscriptions: Sequence[str] = (),
+        will: Callable[[], Will] | None = None,
+        randomness: random.Random | None = None,
+    ) -> None:
+        self._name = name
+        self._broker = broker
+        self._subscriptions = tuple(subscriptions)
+        self._will = will
+        self._random = randomness or random.Random()  # noqa: S311 - jitter, not a secret
+        self._log = structlog.get_logger("uplink").bind(uplink=name, broker=repr(broker))
+        self._session: _Session | None = None
+        self._sessions = 0
+        self._last_error: str | None = "not connected yet"
+        self._version: Version = "5" if broker.version == "auto" else broker.version
+
+    @property
+    def name(self) -> str:
+        """Return the name it has in the configuration."""
+        return self._name
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether a session lives."""
+        return self._session is not None
+
+    @property
+    def reconnects(self) -> int:
+        """Return how many sessions began after the first."""
+        return max(0, self._sessions - 1)
+
+    @property
+    def last_error(self) -> str | None:
+        """Return why there is no session; None while there is one."""
+        return self._last_error
+
+    async def run(self, listener: Listener) -> None:
+        """Keep a session for ever; returns only by cancellation, after a proper goodbye."""
+        said: type[UplinkError] | None = None
+        attempt = 0
+        while True:
+            try:
+                session, limits = await self._open()
+            except UplinkError as error:
+                self._last_error = str(error)
+                if said is not type(error):
+                    self._log.warning("uplink unreachable", reason=str(error))
+                    said = type(error)
+                attempt += 1
+            else:
+                await self._live(session, limits, listener)
+                said, attempt = UnreachableError, 0
+            await asyncio.sleep(backoff_secs(attempt, self._random.random()))
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> Future[None]:
+        """Send one message with QoS 1; the future ends with the PUBACK."""
+        if self._session is None:
+            raise UnreachableError("there is no session")
+        return self._session.publish(topic, payload, retain=retain)
+
+    async def _live(self, session: "_Session", limits: Limits, listener: Listener) -> None:
+        """Serve one session until it ends."""
+        self._session = session
+        self._sessions += 1
+        self._last_error = None
+        self._log.info("uplink connected", version=session.version, max_in_flight=limits.max_in_flight)
+        session.on_message = listener.on_message
+        listener.on_connected(limits)
+        try:
+            end = await session.ended()
+        except asyncio.CancelledError:
+            await session.goodbye()
+            raise
+        finally:
+            self._session = None
+            session.close("the session ended")
+        self._last_error = end.reason
+        self._log.warning("uplink lost", reason=end.reason)
+        listener.on_lost(end.reason, silent=end.silent)
+
+    async def _open(self) -> tuple["_Session", Limits]:
+        """Begin a session; take the other version next for brokers that refuse MQTT 5 or hang up on it."""
+        session = _Session(self._broker, self._version, self._subscriptions, self._will)
+        try:
+            return session, await session.open()
+        finally:
+            if self._broker.version == "auto" and session.version_refused:
+                self._version = "3.1.1" if self._version == "5" else "5"
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    reason: str
+    silent: bool
+
+
+class _Session:
+    """One connection of one paho client, from connect to its end."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        version: Version,
+        subscriptions: Sequence[str],
+        will: Callable[[], Will] | None,
+    ) -> None:
+        self._broker = broker
+        self.version = version
+        self.version_refused = False
+        self.on_message: Callable[[str, bytes], None] = _ignore
+        self._subscriptions = subscriptions
+        self._will = will
+        self._loop = asyncio.get_running_loop()
+        self._connack: Future[Limits] = self._loop.create_future()
+        self._suback: Future[None] = self._loop.create_future()
+        self._end: Future[_End] = self._loop.create_future()
+        self._pending: dict[int, tuple[Future[None], float]] = {}
+        self._limits = Limits()
+        self._client = self._new_client()
+        self._socket: Any = None
+
+    async def open(self) -> Limits:
+        """Connect, subscribe and return what the broker allows; raise UplinkError."""
+        try:
+            async with asyncio.timeout(self._broker.connect_timeout_secs):
+                await self._connect()
+                limits = await self._connack
+                if self._subscriptions:
+                    self._client.subscribe([(topic, 1) for topic in self._subscriptions])
+                    await self._suback
+        except TimeoutError as error:
+            self.close("no answer")
+            secs = self._broker.connect_timeout_secs
+            raise UnreachableError(f"{self._broker!r} did not answer within {secs:g} s") from error
+        except BaseException:
+            self.close("not opened")
+            raise
+        self._limits = limits
+        return limits
+
+    async def ended(self) -> _End:
+        """Tend the session until it ends."""
+        while not self._end.done():
+            await asyncio.wait([self._end], timeout=_TICK_SECS)
+            if not self._end.done():
+                self._client.loop_misc()
+                self._watch()
+        return self._end.result()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> Future[None]:
+        if self._end.done():
+            raise UnreachableError(self._end.result().reason)
+        if len(payload) > self._limits.max_message_bytes:
+            raise MessageTooLargeError(len(payload), self._limits.max_message_bytes)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain)
+        if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise UnreachableError(f"paho did not take the message: {sent.rc.name}")
+        answer: Future[None] = self._loop.create_future()
+        self._pending[sent.mid] = (answer, self._loop.time())
+        return answer
+
+    async def goodbye(self) -> None:
+        """Say the will ourselves and leave in good order, as far as the broker lets us quickly."""
+        with contextlib.suppress(UplinkError, TimeoutError):
+            if self._will is not None:
+                will = self._will()
+                async with asyncio.timeout(_GOODBYE_SECS):
+                    await self.publish(will.topic, will.payload, retain=True)
+        self._client.disconnect()
+        if self._socket is not None and self._client.want_write():
+            self._client.loop_write()
+
+    def close(self, reason: str) -> None:
+        """Let go of the socket; every publish without an answer has failed."""
+        self._finish(reason, silent=False)
+        self._detach()
+        self._client._sock_close()  # noqa: SLF001 - paho offers no way to drop a connection without a DISCONNECT
+        for answer, _ in self._pending.values():
+            _fail(answer, UnreachableError(reason))
+        self._pending.clear()
+
+    # Connecting
+
+    def _new_client(self) -> Client:
+        five = self.version == "5"
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._broker.client_id,
+            clean_session=None if five else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = self._broker.connect_timeout_secs
+        client.max_inflight_messages_set(self._broker.max_in_flight + 10)
+        if self._broker.username:
+            client.username_pw_set(self._broker.username, self._broker.password)
+        if self._broker.tls is not None:
+            client.tls_set_context(self._broker.tls.context())
+        if self._will is not None:
+            will = self._will()
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        return client
+
+    async def _connect(self) -> None:
+        """Connect in a thread of our own (name lookup and handshake block), then serve the socket here."""
+        done: Future[None] = self._loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            if done.done():  # we no longer wait: nobody else would close it
+                self._client._sock_close()  # noqa: SLF001
+            elif error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(UnreachableError(f"{self._broker!r} cannot be reached: {error}"))
+
+        client = self._client
+
+        def connect() -> None:
+            error: Exception | None = None
+            try:
+                client.connect(self._broker.host, self._broker.port, keepalive=self._broker.keepalive_secs)
+            except (OSError, ValueError) as reason:
+                error = reason
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                self._loop.call_soon_threadsafe(settle, error)
+
+        threading.Thread(target=connect, name=f"connect {self._broker!r}", daemon=True).start()
+        await done
+        self._socket = client.socket()
+        if self._socket is None:
+            raise UnreachableError(f"{self._broker!r} closed the connection")
+        client.on_socket_register_write = self._register_write
+        client.on_socket_unregister_write = self._unregister_write
+        client.on_socket_close = self._socket_closed
+        self._loop.add_reader(self._socket, self._readable)
+        if client.want_write():
+            self._loop.add_writer(self._socket, self._writable)
+
+    # The socket
+
+    def _readable(self) -> None:
+        try:
+            self._client.loop_read()
+            while getattr(self._client.socket(), "pending", _zero)() > 0:  # decrypted, so select is blind
+                self._client.loop_read()
+        except Exception as error:  # noqa: BLE001 - whatever a packet breaks, a new session heals
+            self._finish(f"a packet could not be handled: {error!r}", silent=False)
+
+    def _writable(self) -> None:
+        self._client.loop_write()
+
+    def _register_write(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, self._writable)
+
+    def _unregister_write(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.remove_writer(sock)
+
+    def _socket_closed(self, _client: Client, _userdata: Any, _sock: Any) -> None:
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._socket is not None and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._socket = None
+
+    def _watch(self) -> None:
+        """Notice a broker that keeps the connection and answers nothing."""
+        oldest = next(iter(self._pending.values()), None)
+        patience_secs = 2 * self._broker.keepalive_secs
+        if oldest is not None and self._loop.time() - oldest[1] > patience_secs:
+            self._finish(f"no PUBACK for {patience_secs} s", silent=True)
+
+    def _finish(self, reason: str, *, silent: bool) -> None:
+        if not self._end.done():
+            self._end.set_result(_End(reason, silent))
+        for waiting in (self._connack, self._suback):
+            _fail(waiting, UnreachableError(reason))
+
+    # What the broker says
+
+    def _on_connect(
+        self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self.version_refused = reason.value == _UNSUPPORTED_PROTOCOL
+            _fail(self._connack, RefusedError(f"{self._broker!r} refused us: {reason}"))
+        elif not self._connack.done():
+            self._connack.set_result(_limits(self._broker, properties))
+
+    def _on_subscribe(
+        self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
+    ) -> None:
+        refused = [
+            f"{topic}: {reason}"
+            for topic, reason in zip(self._subscriptions, reasons, strict=False)
+            if reason.is_failure
+        ]
+        if refused:
+            _fail(self._suback, RefusedError(f"the broker refused to subscribe {'; '.join(refused)}"))
+        elif not self._suback.done():
+            self._suback.set_result(None)
+
+    def _on_disconnect(
+        self, _client: Client, _userdata: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Any
+    ) -> None:
+        told = flags.is_disconnect_packet_from_server
+        text = f"the broker says: {reason}" if told else f"the connection broke: {reason}"
+        if not self._connack.done():
+            self.version_refused = True  # old brokers hang up when they meet a version they do not know
+            _fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
+        self._finish(text, silent=str(reason) == "Keep alive timeout")
+
+    def _on_publish(
+        self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any
+    ) -> None:
+        answer, _ = self._pending.pop(mid, (None, 0.0))
+        if answer is None:
+            return
+        if reason.is_failure:
+            _fail(answer, PublishRefusedError(str(reason), transient=reason.value in _TRANSIENT))
+        elif not answer.done():
+            answer.set_result(None)
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        self.on_message(message.topic, bytes(message.payload))
+
+
+def _limits(broker: Broker, properties: Properties | None) -> Limits:
+    """Return the narrower of what we and the broker's CONNACK allow."""
+    packet_bytes = getattr(properties, "MaximumPacketSize", None)
+    receive_maximum = getattr(properties, "ReceiveMaximum", None)
+    return Limits(
+        max_message_bytes=min(
+            broker.max_message_bytes,
+            packet_bytes - _PACKET_OVERHEAD_BYTES if packet_bytes else broker.max_message_bytes,
+        ),
+        max_in_flight=max(1, min(broker.max_in_flight, (receive_maximum or 65_535) - 2)),
+        publishes_per_sec=broker.publishes_per_sec,
+        bytes_per_sec=broker.bytes_per_sec,
+    )
+
+
+def _fail(waiting: Future[Any], error: UplinkError) -> None:
+    """End a future with an error that nobody needs to ask for."""
+    if not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()
+
+
+def _ignore(_topic: str, _payload: bytes) -> None:
+    """Drop a message that arrives before anybody listens."""
+
+
+def _zero() -> int:
+    return 0
