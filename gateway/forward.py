@@ -24,7 +24,7 @@ from gateway.uplinks.port import Limits, Uplink, Will
 Acknowledge = Literal["store", "broker"]
 
 _AWAITING_MAX_RECORDS: Final = 20_000
-"""Backlog without a receipt: beyond this the store is waited for, so that no queue of the broker overflows."""
+"""Backlog without a receipt: beyond this the store is waited for, so that no broker's queue overflows."""
 _STRIKES: Final = 3
 """How often a message that stood alone may take the connection with it."""
 _RETRY_SECS: Final = 0.2
@@ -156,7 +156,7 @@ class Forwarder:
                 said = None
             except OutboxError as error:
                 if said != str(error):
-                    self._log.error("the outbox cannot be read", reason=str(error))  # noqa: TRY400 - a state
+                    self._log.error("the outbox cannot be read", reason=str(error))
                 said, delay_secs = str(error), 1.0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_secs):

@@ -5,7 +5,6 @@ them, the store's receipt is missing) and free. Live goes up from the newest, ba
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -110,7 +109,7 @@ class Ledger:
 
         first: oldest sequence that still matters
         """
-        told: Iterable[Range] = [(first, receipt.stored_through), *receipt.stored_beyond]
+        told = [(first, receipt.stored_through), *receipt.stored_beyond]
         fresh = [
             part
             for start, end in told

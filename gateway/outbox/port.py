@@ -116,6 +116,11 @@ class OutboxStatistics:
 class Outbox(Protocol):
     """Store and forward. Each uplink has its own place; a record leaves when all have acknowledged it."""
 
+    @property
+    def next_sequence(self) -> int:
+        """Return the sequence that the next record will get."""
+        ...
+
     def append(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes] | None = None) -> int:
         """Put all on disk in one transaction and return the last sequence given.
 

@@ -1,7 +1,8 @@
 """The outbox in one SQLite file: WAL, synchronous FULL, a lock against a second process.
 
 Layout: `records` waits; `places` are the ranges that each uplink has acknowledged; `ledger` holds the next
-sequence and the sums; `marks` say how long the daemon had run when a sequence was given; `quarantine` keeps
+sequence and the sums; `checkpoints` say where reading
+each source goes on; `marks` say how long the daemon had run when a sequence was given; `quarantine` keeps
 what an uplink would not take. Beside it lies `outbox.ceiling`, a sequence that was never reached, so that a
 new outbox begun after the file was lost does not repeat one.
 """
@@ -11,7 +12,7 @@ import fcntl
 import os
 import resource
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS places (
     uplink TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (uplink, first)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checkpoints (source TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (sequence INTEGER PRIMARY KEY, running_us INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (
     sequence INTEGER NOT NULL, uplink TEXT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
@@ -114,18 +116,26 @@ class SqliteOutbox:
         """Return the sequence that the next record will get."""
         return self._next
 
-    def append(self, drafts: Sequence[Draft]) -> int:
+    def append(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes] | None = None) -> int:
         """Put all on disk in one transaction and return the last sequence given."""
-        if not drafts:
+        if not drafts and not checkpoints:
             return self._next - 1
         try:
-            self._with_room(lambda: self._insert(drafts))
+            self._with_room(lambda: self._insert(drafts, checkpoints or {}))
         except OutboxCorruptError as error:
             self._replace_corrupt(str(error))
-            self._insert(drafts)
-        for appended in self._listeners:
+            self._insert(drafts, checkpoints or {})
+        for appended in self._listeners if drafts else ():
             appended()
         return self._next - 1
+
+    def checkpoint(self, source: str) -> bytes | None:
+        """Return the last checkpoint that was appended for a source."""
+        with _mapped():
+            row = self._connection.execute(
+                "SELECT value FROM checkpoints WHERE source = ?", (source,)
+            ).fetchone()
+        return row[0] if row else None
 
     def subscribe(self, appended: Callable[[], None]) -> None:
         """Have `appended()` called after each append."""
@@ -311,11 +321,16 @@ class SqliteOutbox:
 
     # Writing
 
-    def _insert(self, drafts: Sequence[Draft]) -> None:
+    def _insert(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes]) -> None:
         with self._transaction():
-            self._insert_rows(drafts)
-            self._reserve()
-            self._save_ledger()
+            if drafts:
+                self._insert_rows(drafts)
+                self._reserve()
+                self._save_ledger()
+            if checkpoints:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", checkpoints.items()
+                )
 
     def _insert_rows(self, drafts: Sequence[Draft]) -> None:
         ids = self._topic_ids
