@@ -1,16 +1,18 @@
 """The cloud side's configuration, read from cloud.toml."""
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from cloud.errors import ConfigError, Fault
-from cloud.toml_file import TomlModel, load_model
+from cloud.toml_file import TomlModel, read_table, validate
 
 DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_MQTT_FILES: Final = ("password_file", "ca_file", "certificate_file", "key_file")
 
 
 def _real(value: Any) -> Any:
@@ -88,23 +90,6 @@ class MqttTable(TomlModel):
         """Tell whether telemetry crosses a network in plain text."""
         return not self.is_encrypted and not is_loopback(self.host)
 
-    @model_validator(mode="after")
-    def _whole(self) -> "MqttTable":
-        if (fault := _url_fault(self.url)) is not None:
-            raise ValueError(fault)
-        if self.is_exposed and not self.allow_insecure:
-            raise ValueError(
-                f"{self.url} would carry telemetry in plain text to another machine: use mqtts://, "
-                "or say allow_insecure = true"
-            )
-        if self.username is None and self.password_file is not None:
-            raise ValueError("password_file needs a username")
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("certificate_file and key_file go together")
-        if not self.is_encrypted and (self.ca_file or self.certificate_file):
-            raise ValueError("certificates are used with mqtts:// only")
-        return self
-
 
 class IngestTable(TomlModel):
     """`[ingest]`: how messages are gathered into transactions."""
@@ -133,22 +118,44 @@ class CloudConfig(TomlModel):
 
 def load(path: Path) -> CloudConfig:
     """Read cloud.toml; raise ConfigError with every fault. Relative paths in it are beside the file."""
-    config = load_model(path, CloudConfig)
+    config, faults = validate(read_table(path), CloudConfig, file=str(path))
+    if config is None:
+        raise ConfigError(faults)
     folder = path.absolute().parent
     config = config.model_copy(
         update={
             "cloud": _beside(config.cloud, folder, "data_dir", "plant"),
-            "mqtt": _beside(config.mqtt, folder, "password_file", "ca_file", "certificate_file", "key_file"),
+            "mqtt": _beside(config.mqtt, folder, *_MQTT_FILES),
         }
     )
-    faults = [
-        Fault(str(path), f"mqtt.{key}", f"{file} cannot be read")
-        for key in ("password_file", "ca_file", "certificate_file", "key_file")
-        if (file := getattr(config.mqtt, key)) is not None and not _is_readable(file)
+    faults += [
+        Fault(str(path), f"mqtt.{key}", problem, allowed) for key, problem, allowed in _odd(config.mqtt)
     ]
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def _odd(mqtt: MqttTable) -> Iterator[tuple[str, str, str]]:
+    """Yield what does not go together: key, problem and what is allowed."""
+    if (fault := _url_fault(mqtt.url)) is not None:
+        yield "url", f"is {mqtt.url!r}", fault
+    else:
+        if mqtt.is_exposed and not mqtt.allow_insecure:
+            yield (
+                "url",
+                f"{mqtt.url} would carry telemetry in plain text to another machine",
+                "use mqtts://, or say allow_insecure = true",
+            )
+        if not mqtt.is_encrypted and (mqtt.ca_file or mqtt.certificate_file):
+            yield "url", "is without TLS, but certificates are named", "use mqtts://"
+    if mqtt.username is None and mqtt.password_file is not None:
+        yield "password_file", "is named, but no username", "name both or neither"
+    if (mqtt.certificate_file is None) != (mqtt.key_file is None):
+        yield "certificate_file", "stands without key_file, or the other way round", "name both or neither"
+    for key in _MQTT_FILES:
+        if (file := getattr(mqtt, key)) is not None and not _is_readable(file):
+            yield key, f"{file} cannot be read", ""
 
 
 def is_loopback(host: str) -> bool:
@@ -168,9 +175,9 @@ def _url_fault(url: str) -> str | None:
     except ValueError:
         well_formed = False
     if not well_formed or address.scheme not in DEFAULT_PORTS:
-        return f"url {url!r} must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT]"
+        return "must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT]"
     if address.username or address.password or address.path.strip("/") or address.query:
-        return "url must hold scheme, host and port alone: username and password_file have keys of their own"
+        return "must hold scheme, host and port alone: username and password_file are keys of their own"
     return None
 
 

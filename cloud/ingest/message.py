@@ -1,0 +1,69 @@
+"""Turns what the broker brought into records to store and refusals to keep."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cloud.store.port import Arrivals, DeadLetter
+from contract import topics
+from contract.delivery import Gap, Status, decode_gap, decode_status
+from contract.telemetry import Refusal, Telemetry, decode_message
+
+
+class Message(NamedTuple):
+    """One message as the broker brought it."""
+
+    topic: str
+    payload: bytes
+    packet: int = 0
+    """What an acknowledgement names it by; of meaning within one connection only."""
+    qos: int = 0
+    connection: int = 0
+    """Which of our connections it came on."""
+
+
+class Received(NamedTuple):
+    """What a batch of messages holds."""
+
+    arrivals: Arrivals
+    statuses: dict[tuple[str, str], Status]
+    """The newest status of each (site, gateway) that sent one."""
+
+
+def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) -> Received:
+    """Read messages; nothing that a network could bring raises.
+
+    now_us: [us since 1970] the reader's clock; records further ahead than max_future_secs are refused
+    """
+    records: list[Telemetry] = []
+    gaps: list[Gap] = []
+    dead: list[DeadLetter] = []
+    statuses: dict[tuple[str, str], Status] = {}
+    for topic, payload, *_ in messages:
+        items: Sequence[Telemetry | Gap | Status | Refusal]
+        match _channel(topic):
+            case "status" if not payload:
+                continue  # a retained status was taken back
+            case "status":
+                items = [decode_status(topic, payload)]
+            case "gap":
+                items = [decode_gap(topic, payload, now_us=now_us, max_future_secs=max_future_secs)]
+            case _:
+                items = decode_message(topic, payload, now_us=now_us, max_future_secs=max_future_secs)
+        for item in items:
+            match item:
+                case Telemetry():
+                    records.append(item)
+                case Gap():
+                    gaps.append(item)
+                case Status():
+                    statuses[item.site, item.gateway] = item
+                case Refusal():
+                    dead.append(DeadLetter(now_us, topic, item.reason, item.payload))
+    return Received(Arrivals(records, gaps, dead), statuses)
+
+
+def _channel(topic: str) -> str:
+    try:
+        return topics.parse(topic).channel
+    except ValueError:
+        return ""
