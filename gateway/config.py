@@ -1,5 +1,6 @@
 """The gateway's configuration: connections, machines, tags, uplinks, read from gateway.toml."""
 
+import ipaddress
 import os
 import re
 import socket
@@ -254,8 +255,9 @@ class _Uplink(_Table):
     name: Level
     acknowledge: Literal["store", "broker"] = "store"
     in_flight: int = Field(default=50, ge=1, le=100)
-    keepalive_secs: int = Field(default=10, ge=5, le=1200)
+    keepalive_secs: int = Field(default=4, ge=1, le=1200)
     receipt_timeout_secs: PositiveSecs = 30.0
+    max_message_bytes: int = Field(default=131_072, ge=1_024, le=131_072)
 
 
 class MqttUplink(_Uplink):
@@ -263,8 +265,10 @@ class MqttUplink(_Uplink):
 
     kind: Literal["mqtt"] = "mqtt"
     url: str
-    version: Literal["5", "3.1.1"] = "5"
+    version: Literal["auto", "5", "3.1.1"] = "auto"
     client_id: str = ""
+    publishes_per_sec: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    bytes_per_sec: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     allow_insecure: bool = False
     username: str = ""
     password_file: Path | None = None
@@ -300,9 +304,9 @@ class MqttUplink(_Uplink):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.tls and not self.allow_insecure:
+        if not self.tls and not self.allow_insecure and not is_loopback(self.host):
             raise ValueError(
-                "mqtt:// sends everything unprotected; use mqtts:// or say allow_insecure = true"
+                "mqtt:// sends everything unprotected over the network; use mqtts:// or say allow_insecure = true"
             )
         if not self.tls and (self.ca_file or self.certificate_file):
             raise ValueError("ca_file and certificate_file are for mqtts://")
@@ -323,6 +327,8 @@ class AwsIotUplink(_Uplink):
     private_key_file: Path
     ca_file: Path | None = None
     session_expiry_secs: int = Field(default=3600, ge=0, le=604_800)
+    publishes_per_sec: float = Field(default=100.0, gt=0, allow_inf_nan=False)
+    bytes_per_sec: float = Field(default=500_000.0, gt=0, allow_inf_nan=False)
 
 
 Uplink = Annotated[MqttUplink | AwsIotUplink, Field(discriminator="kind")]
@@ -513,6 +519,14 @@ def _twice(kind: str, names: Iterable[str]) -> list[str]:
 def _one_secret(file: Path | None, variable: str) -> None:
     if file is not None and variable:
         raise ValueError("the password comes from password_file or from password_env, not from both")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine, so that nothing crosses a network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _split(url: str) -> Any:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import random
 import ssl
 import threading
@@ -90,16 +89,6 @@ class Broker:
     def __repr__(self) -> str:
         """Show where, never how: the password stays out of logs."""
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine, so that nothing crosses a network."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class MqttUplink:
