@@ -1,0 +1,434 @@
+"""The oracle: what the factory really did, logged before it is shown, and its figures by integer arithmetic.
+
+Nothing here is shared with the product. The rules are the defaults of the OEE definitions: breaks and planned stops lie
+outside planned production time, idle and changeover count against availability, stops shorter than two minutes against
+performance, and units belong to the instant at which the counter showed them.
+
+The log is JSON Lines. The first row describes the factory (`kind` = "factory", see `simulator.factory.describe`); a later
+start of the simulator adds another, and the first counts. Every other row is one write of one tag:
+
+    {"machine": "line-1/filler-1", "tag": "TotalUnits", "n": 17, "at_us": 1625011200000000, "value": 48210, "status": 0,
+     "made": 3210}
+
+n counts the writes of this tag since the simulator's start; `made` (counters only) are the units really counted since the
+origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody could see. A row with
+`"served": false` was never written: the server was away.
+"""
+
+import json
+import os
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from contract.states import MachineState
+from simulator.factory import Factory, Tagged, describe, timetable_of
+from simulator.machine import PLC_STATES
+from simulator.timetable import US_PER_SEC, Window, iso, windows
+
+SMALL_STOP_SECS: Final = 120
+_STATES: Final = {code: state for state, code in PLC_STATES.items()}
+_MINUTE_US: Final = 60 * US_PER_SEC
+_STANDING: Final = (
+    MachineState.STOPPED,
+    MachineState.IDLE,
+    MachineState.FAULTED,
+)
+
+
+class Row(NamedTuple):
+    """One write of one tag."""
+
+    machine: str
+    tag: str
+    n: int
+    at_us: int
+    value: int | float | str | None
+    status: int = 0
+    made: int | None = None
+    served: bool = True
+    actual: int | float | str | None = None
+
+    def to_json(self) -> str:
+        """Write the row as one line."""
+        made = "" if self.made is None else f',"made":{self.made}'
+        served = "" if self.served else ',"served":false'
+        value = self.value if type(self.value) is int else json.dumps(self.value)
+        actual = "" if self.actual is None else f',"actual":{json.dumps(self.actual)}'
+        return (
+            f'{{"machine":"{self.machine}","tag":"{self.tag}","n":{self.n},"at_us":{self.at_us},'
+            f'"value":{value},"status":{self.status}{made}{served}{actual}}}\n'
+        )
+
+
+class TagWriter:
+    """Turns moments into the writes of single tags: only what changed, all of it at first."""
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[str, str], tuple[Any, int]] = {}
+        self._written: dict[tuple[str, str], int] = defaultdict(int)
+
+    def rows(self, tagged: Tagged, *, served: bool = True, whole: bool = False) -> list[Row]:
+        """Return the writes that a moment needs; all tags when `whole`."""
+        moment = tagged.moment
+        machine = f"{tagged.line}/{tagged.machine}"
+        status = moment.status
+        tags: tuple[tuple[str, Any, int | None], ...] = (
+            ("State", PLC_STATES[moment.state], None),
+            ("TotalUnits", moment.total_units, moment.made),
+            ("OffQualityUnits", moment.off_quality_units, moment.spoiled),
+            ("FaultCode", moment.fault_code, None),
+            ("Product", moment.product, None),
+            ("Speed", moment.speed, None),
+        )
+        found = []
+        for tag, value, made in tags:
+            key = (machine, tag)
+            shown = (value, status)
+            if not whole and self._shown.get(key) == shown:
+                continue
+            self._shown[key] = shown
+            self._written[key] += 1
+            visible, actual = (None, value) if status else (value, None)
+            n = self._written[key]
+            found.append(Row(machine, tag, n, moment.at_us, visible, status, made, served, actual))
+        return found
+
+
+class TruthLog:
+    """Appends rows to a file; they have reached the operating system when `write` returns.
+
+    fsync: reach the disk too, for tests that take the power away
+    """
+
+    def __init__(self, path: Path, factory: Factory, origin_us: int, *, fsync: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._fsync = fsync
+        header = {"kind": "factory", "origin_us": origin_us, **describe(factory)}
+        self._append(json.dumps(header).encode() + b"\n")
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append rows, all at once."""
+        lines = "".join(row.to_json() for row in rows)
+        if lines:
+            self._append(lines.encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, lines: bytes) -> None:
+        self._file.write(lines)
+        if self._fsync:
+            os.fsync(self._file.fileno())
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a log as they stand; a torn last line, as a kill leaves it, is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield json.loads(line)
+
+
+class Count(NamedTuple):
+    """Units that showed at an instant; state and product are those under which they were made."""
+
+    at_us: int
+    total: int
+    off_quality: int
+    state: MachineState
+    product: str
+
+
+@dataclass(kw_only=True)
+class History:
+    """What one machine did: when each state began, and each count, in order of time."""
+
+    line: str
+    machine: str
+    ideal_run_rates: dict[str, float]
+    states: list[tuple[int, MachineState]] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    last_us: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """One machine in one shift, exact: times [us], units, ratios as fractions, None where the denominator is zero.
+
+    planned_us: planned production time: the shift without breaks, planned stops of the calendar and state planned_stop
+    standing_us: planned time by state, small stops left out
+    ideal_us: the time that the units in planned time would have taken at the ideal rate
+    """
+
+    line: str
+    machine: str
+    shift: str
+    production_date: str
+    start_us: int
+    end_us: int
+    planned_us: int
+    break_us: int
+    planned_stop_us: int
+    run_us: int
+    standing_us: dict[MachineState, int]
+    small_stop_us: int
+    small_stops: int
+    total_units: int
+    off_quality_units: int
+    unplanned_units: int
+    ideal_us: Fraction
+
+    @property
+    def good_units(self) -> int:
+        """Return units of good quality."""
+        return self.total_units - self.off_quality_units
+
+    @property
+    def availability(self) -> Fraction | None:
+        """Return the share of planned time in which the machine ran, small stops not held against it."""
+        return _ratio(self.run_us + self.small_stop_us, self.planned_us)
+
+    @property
+    def performance(self) -> Fraction | None:
+        """Return the ideal time of what was made over the time that remained for it."""
+        return _ratio(self.ideal_us, self.run_us + self.small_stop_us)
+
+    @property
+    def quality(self) -> Fraction | None:
+        """Return good units over all units."""
+        return _ratio(self.good_units, self.total_units)
+
+    @property
+    def oee(self) -> Fraction | None:
+        """Return the product of the three; nothing made in planned time is 0."""
+        if self.planned_us == 0:
+            return None
+        if self.total_units == 0:
+            return Fraction(0)
+        good_share = Fraction(self.good_units, self.total_units)
+        return self.ideal_us * good_share / self.planned_us
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON has them: seconds and ratios as numbers."""
+        return {
+            "line": self.line,
+            "machine": self.machine,
+            "shift": self.shift,
+            "production_date": self.production_date,
+            "start": iso(self.start_us),
+            "end": iso(self.end_us),
+            "planned_production_secs": self.planned_us / US_PER_SEC,
+            "break_secs": self.break_us / US_PER_SEC,
+            "planned_stop_secs": self.planned_stop_us / US_PER_SEC,
+            "run_secs": self.run_us / US_PER_SEC,
+            "standing_secs": {state.value: us / US_PER_SEC for state, us in self.standing_us.items()},
+            "small_stop_secs": self.small_stop_us / US_PER_SEC,
+            "small_stops": self.small_stops,
+            "total_units": self.total_units,
+            "good_units": self.good_units,
+            "off_quality_units": self.off_quality_units,
+            "unplanned_units": self.unplanned_units,
+            "availability": _number(self.availability),
+            "performance": _number(self.performance),
+            "quality": _number(self.quality),
+            "oee": _number(self.oee),
+        }
+
+
+class Truth:
+    """What a factory really did, and its figures per shift."""
+
+    def __init__(self, described: dict[str, Any]) -> None:
+        self._before: dict[str, tuple[MachineState, str, int, int]] = {}
+        self.timetable = timetable_of(described)
+        self.histories = {
+            f"{entry['line']}/{entry['name']}": History(
+                line=entry["line"], machine=entry["name"], ideal_run_rates=entry["ideal_run_rates"]
+            )
+            for entry in described["machines"]
+        }
+
+    @classmethod
+    def from_log(cls, path: Path) -> "Truth":
+        """Read the truth back from a log alone; raise ValueError where it does not begin with its factory."""
+        rows = read_log(path)
+        header = next(rows, None)
+        if header is None or header.get("kind") != "factory":
+            raise ValueError(f"{path} does not begin with a row of kind 'factory'")
+        truth = cls(header)
+        truth._replay(row for row in rows if "kind" not in row)
+        return truth
+
+    @classmethod
+    def from_moments(cls, factory: Factory, moments: Iterable[Tagged]) -> "Truth":
+        """Take the truth from the model itself, with no log."""
+        truth = cls(json.loads(json.dumps(describe(factory))))
+        for line, machine, moment in moments:
+            truth._observe(
+                f"{line}/{machine}", moment.at_us, moment.state, moment.product, moment.made, moment.spoiled
+            )
+        return truth
+
+    def figures(self, from_us: int, to_us: int) -> list[Figures]:
+        """Return the figures of each machine and shift that touch [from_us, to_us), cut to that span."""
+        return [
+            _figures(history, window, from_us, to_us)
+            for history in self.histories.values()
+            for window in windows(self.timetable, from_us, to_us)
+        ]
+
+    def span_us(self) -> tuple[int, int]:
+        """Return the first and last instant of which anything is known."""
+        begun = [history.states[0][0] for history in self.histories.values() if history.states]
+        ended = [history.last_us for history in self.histories.values()]
+        return min(begun, default=0), max(ended, default=0)
+
+    def _replay(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Read rows: the writes of one machine at one instant are one moment."""
+        known: dict[str, dict[str, Any]] = defaultdict(dict)
+        for row in rows:
+            now = known[row["machine"]]
+            if now and row["at_us"] < now["at_us"]:
+                continue  # played a second time after a restart
+            if now and row["at_us"] != now["at_us"]:
+                self._settle(row["machine"], now)
+            now["at_us"] = row["at_us"]
+            if row.get("made") is not None:
+                now[row["tag"] + ".made"] = row["made"]
+            actual = row.get("actual", row["value"])
+            now[row["tag"]] = actual
+        for machine, now in known.items():
+            self._settle(machine, now)
+
+    def _settle(self, machine: str, now: dict[str, Any]) -> None:
+        self._observe(
+            machine,
+            now["at_us"],
+            _STATES[now["State"]],
+            now["Product"],
+            now["TotalUnits.made"],
+            now["OffQualityUnits.made"],
+        )
+
+    def _observe(
+        self, machine: str, at_us: int, state: MachineState, product: str, made: int, spoiled: int
+    ) -> None:
+        history = self.histories[machine]
+        before = self._before.get(machine)
+        if before is not None:
+            was, product_was, made_was, spoiled_was = before
+            if (made, spoiled) != (made_was, spoiled_was):
+                count = Count(at_us, made - made_was, spoiled - spoiled_was, was, product_was)
+                history.counts.append(count)
+        if not history.states or history.states[-1][1] is not state:
+            history.states.append((at_us, state))
+        history.last_us = at_us
+        self._before[machine] = (state, product, made, spoiled)
+
+
+class _Interval(NamedTuple):
+    start_us: int
+    end_us: int
+    state: MachineState
+    whole_us: int
+
+
+def _figures(history: History, window: Window, from_us: int, to_us: int) -> Figures:
+    start_us, end_us = max(window.start_us, from_us), min(window.end_us, to_us)
+    pauses = _union([*window.breaks, *window.planned_stops])
+    break_us = _length(_clip(_union(window.breaks), start_us, end_us))
+    paused_us = _length(_clip(pauses, start_us, end_us))
+    time_us: dict[MachineState, int] = defaultdict(int)
+    small_stop_us = small_stops = 0
+    for interval in _intervals(history, start_us, end_us):
+        inside = _without(max(interval.start_us, start_us), min(interval.end_us, end_us), pauses)
+        if interval.state in _STANDING and interval.whole_us < SMALL_STOP_SECS * US_PER_SEC:
+            small_stop_us += inside
+            small_stops += inside > 0
+        else:
+            time_us[interval.state] += inside
+    run_us = time_us.pop(MachineState.RUNNING, 0)
+    stopped_us = time_us.pop(MachineState.PLANNED_STOP, 0)
+    total = off_quality = unplanned = 0
+    ideal_us = Fraction(0)
+    for count in history.counts:
+        if not start_us <= count.at_us < end_us:
+            continue
+        outside = any(a <= count.at_us < b for a, b in pauses)
+        if outside or count.state is MachineState.PLANNED_STOP:
+            unplanned += count.total
+            continue
+        total += count.total
+        off_quality += count.off_quality
+        rate = Fraction(repr(float(history.ideal_run_rates[count.product])))
+        ideal_us += count.total * _MINUTE_US / rate
+    return Figures(
+        line=history.line,
+        machine=history.machine,
+        shift=window.shift,
+        production_date=window.date,
+        start_us=start_us,
+        end_us=end_us,
+        planned_us=end_us - start_us - paused_us - stopped_us,
+        break_us=break_us,
+        planned_stop_us=paused_us - break_us + stopped_us,
+        run_us=run_us,
+        standing_us=dict(time_us),
+        small_stop_us=small_stop_us,
+        small_stops=small_stops,
+        total_units=total,
+        off_quality_units=off_quality,
+        unplanned_units=unplanned,
+        ideal_us=ideal_us,
+    )
+
+
+def _intervals(history: History, start_us: int, end_us: int) -> Iterator[_Interval]:
+    """Yield the states that touch [start_us, end_us); the last one goes on to the end."""
+    begins = [at_us for at_us, _ in history.states]
+    first = max(0, bisect_right(begins, start_us) - 1)
+    for index in range(first, len(begins)):
+        begin_us, state = history.states[index]
+        if begin_us >= end_us:
+            return
+        until_us = begins[index + 1] if index + 1 < len(begins) else max(end_us, begin_us)
+        yield _Interval(begin_us, until_us, state, until_us - begin_us)
+
+
+def _union(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start_us, end_us in sorted(spans):
+        if joined and start_us <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end_us))
+        else:
+            joined.append((start_us, end_us))
+    return joined
+
+
+def _clip(spans: Iterable[tuple[int, int]], start_us: int, end_us: int) -> list[tuple[int, int]]:
+    return [(max(a, start_us), min(b, end_us)) for a, b in spans if a < end_us and b > start_us]
+
+
+def _length(spans: Iterable[tuple[int, int]]) -> int:
+    return sum(b - a for a, b in spans)
+
+
+def _without(start_us: int, end_us: int, spans: list[tuple[int, int]]) -> int:
+    """Return how much of [start_us, end_us) lies outside the spans."""
+    return end_us - start_us - _length(_clip(spans, start_us, end_us)) if end_us > start_us else 0
+
+
+def _ratio(over: int | Fraction, under: int | Fraction) -> Fraction | None:
+    return Fraction(over) / under if under else None
+
+
+def _number(ratio: Fraction | None) -> float | None:
+    return None if ratio is None else float(ratio)
