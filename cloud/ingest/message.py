@@ -19,6 +19,8 @@ class Message(NamedTuple):
     qos: int = 0
     connection: int = 0
     """Which of our connections it came on."""
+    was_kept: bool = False
+    """Whether the broker had kept it from before we subscribed: nobody says how old it is."""
 
 
 class Received(NamedTuple):
@@ -27,6 +29,8 @@ class Received(NamedTuple):
     arrivals: Arrivals
     statuses: dict[tuple[str, str], Status]
     """The newest status of each (site, gateway) that sent one."""
+    just_said: frozenset[tuple[str, str]]
+    """Those of them that were sent just now."""
 
 
 def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) -> Received:
@@ -38,7 +42,9 @@ def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) ->
     gaps: list[Gap] = []
     dead: list[DeadLetter] = []
     statuses: dict[tuple[str, str], Status] = {}
-    for topic, payload, *_ in messages:
+    just_said: set[tuple[str, str]] = set()
+    for message in messages:
+        topic, payload = message.topic, message.payload
         items: Sequence[Telemetry | Gap | Status | Refusal]
         match _channel(topic):
             case "status" if not payload:
@@ -57,9 +63,11 @@ def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) ->
                     gaps.append(item)
                 case Status():
                     statuses[item.site, item.gateway] = item
+                    if not message.was_kept:
+                        just_said.add((item.site, item.gateway))
                 case Refusal():
                     dead.append(DeadLetter(now_us, topic, item.reason, item.payload))
-    return Received(Arrivals(records, gaps, dead), statuses)
+    return Received(Arrivals(records, gaps, dead), statuses, frozenset(just_said))
 
 
 def _channel(topic: str) -> str:
