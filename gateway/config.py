@@ -212,9 +212,9 @@ class Connection(_Table):
     request_timeout_secs: PositiveSecs = 4.0
     silence_secs: PositiveSecs = 5.0
     reconnect_max_secs: float = Field(default=2.0, gt=0, le=60)
-    reconcile_secs: PositiveSecs = 3.0
-    node_retry_max_secs: PositiveSecs = 8.0
-    verify_secs: PositiveSecs = 60.0
+    reconcile_secs: PositiveSecs = 1.0
+    node_retry_max_secs: PositiveSecs = 5.0
+    verify_secs: float = Field(default=5.0, ge=0, le=3600)
     session_timeout_secs: float = Field(default=60.0, ge=10, le=3600)
     subscription_lifetime_secs: float = Field(default=600.0, ge=10, le=86_400)
     source_clock_offset_secs: Finite = 0.0
