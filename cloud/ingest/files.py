@@ -89,7 +89,7 @@ def _decode(
 
 
 def _all_telemetry(lines: Iterable[bytes]) -> list[Telemetry] | None:
-    """Read lines at once, as is ordinary; None when any is not plain telemetry or lines hide in each other."""
+    """Read lines at once; None when any is not telemetry, or lines run into each other."""
     texts = [line for line in lines if line]
     if not all(
         text.startswith(b"{") and text.endswith(b"}") and len(text) <= MAX_MESSAGE_BYTES for text in texts

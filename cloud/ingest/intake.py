@@ -18,8 +18,8 @@ from contract.delivery import Receipt
 
 _RATE_SECS: Final = 10
 _MAX_RETRY_SECS: Final = 5.0
-_CLOCK_TOLERANCE_US: Final = 120_000_000
-"""Live telemetry whose newest record is further than this from our clock tells of a clock that is wrong."""
+_CLOCK_TOLERANCE_US: Final = 30_000_000
+"""A status is stamped when it is sent: one that is further than this from our clock tells of a wrong clock."""
 
 _log = structlog.get_logger("cloud.ingest")
 
@@ -82,7 +82,7 @@ class Intake:
         self.store_fault: str | None = None
 
     async def run(self) -> None:
-        """Take in what comes until cancelled. What cannot be stored is tried again for ever, never dropped."""
+        """Take in what comes until cancelled; what cannot be stored is tried again for ever."""
         while True:
             messages = await self._inbox.take(self._settings.batch_messages, self._settings.linger_secs)
             if messages:
@@ -97,9 +97,7 @@ class Intake:
                 break
             except StoreError as error:
                 if self.store_fault is None:
-                    _log.error(
-                        "records cannot be stored; nothing is acknowledged until they are", reason=str(error)
-                    )
+                    _log.error("nothing can be stored, nor acknowledged", reason=str(error))
                 self.store_fault = str(error)
                 await asyncio.sleep(pause_secs)
                 pause_secs = min(2 * pause_secs, _MAX_RETRY_SECS)
@@ -138,15 +136,14 @@ class Intake:
         if fresh:
             newest_us = int(appended.fresh["time_us"].max())
             self._last_record_us = max(newest_us, self._last_record_us or 0)
-        for letter in received.arrivals.dead_letters[:3]:
-            _log.warning(
-                "refused", topic=letter.topic, reason=letter.reason, of=len(received.arrivals.dead_letters)
-            )
+        if dead := received.arrivals.dead_letters:
+            _log.warning("refused", messages=len(dead), topic=dead[0].topic, reason=dead[0].reason)
         self._compare_clocks(received, now_us)
 
     def _compare_clocks(self, received: Received, now_us: int) -> None:
         """Say once of each gateway that its clock and ours differ, and once that they agree again."""
-        for gateway, status in received.statuses.items():
+        for gateway in received.just_said:
+            status = received.statuses[gateway]
             behind_us = now_us - round(status.epochtime * 1e6)
             was_wrong = gateway in self._clock_warnings
             is_wrong = status.online and abs(behind_us) > _CLOCK_TOLERANCE_US

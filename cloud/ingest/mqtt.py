@@ -290,6 +290,7 @@ class Broker:
             client.disconnect()
             return
         self._connection += 1
+        is_back = self._ever_connected
         self._session_made = self._ever_connected = True
         wanted: Any = (
             [(topic, SubscribeOptions(qos=1)) for topic in SUBSCRIPTIONS]
@@ -303,11 +304,10 @@ class Broker:
             self._in_flight.clear()
             for topic, payload in self._retained.items():
                 self._waiting.setdefault(topic, _Outgoing(payload, retain=True, sent=None))
-        was_lost = self.state == "lost"
         self._logged_fault = None
         self._set_state("connected")
         _log.info(
-            "the broker is back" if was_lost else "connected to the broker",
+            "the broker is back" if is_back else "connected to the broker",
             broker=self._settings.url,
             mqtt=self._version,
             session="kept" if flags.session_present else "new",
@@ -328,7 +328,14 @@ class Broker:
             topic = repr(error.object)
         with contextlib.suppress(RuntimeError):  # the loop has ended: the message comes again
             self._inbox.put(
-                Message(topic, bytes(message.payload), message.mid, message.qos, self._connection)
+                Message(
+                    topic,
+                    bytes(message.payload),
+                    message.mid,
+                    message.qos,
+                    self._connection,
+                    message.retain,
+                )
             )
 
     def _on_publish(
