@@ -1,0 +1,161 @@
+"""The live board: every machine now, the running shift's states, the last shift's figures, open alerts."""
+
+from datetime import tzinfo
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from cloud.views import BoardView, LineView, MachineView, ShiftRow
+from contract.machine_key import MachineKey
+from dashboards.charts import ribbon
+from dashboards.port import CloudReader
+from dashboards.web.feed import Fragments, Renderer, key_of
+
+_US: Final = 1_000_000
+_BACK_SECS: Final = 8 * 3600.0
+"""How far the ribbon reaches back when no shift runs."""
+_LONGEST_SECS: Final = 24 * 3600.0
+_CLOSED_BACK_SECS: Final = 4 * 86_400
+
+
+class Window(NamedTuple):
+    """The time that the board's ribbons show [s since 1970]."""
+
+    start: float
+    end: float
+
+
+class BoardPages:
+    """Renders the board, whole for a page and in fragments for the feed."""
+
+    def __init__(self, cloud: CloudReader, jinja: Environment) -> None:
+        self._cloud = cloud
+        self._page = jinja.get_template("board.html")
+        self._parts: Any = jinja.get_template("parts/board.html").module
+        self._zones: dict[str, tzinfo] = {}
+
+    async def show(self, request: Request) -> Response:
+        """Answer `/`."""
+        board = self._cloud.board()
+        zone = self.zone(board)
+        window = shown(board)
+        closed = self._closed(board)
+        return HTMLResponse(
+            self._page.render(
+                board=board,
+                zone=zone,
+                window=window,
+                parts=self._parts,
+                ribbons={
+                    str(key_of(machine)): self._ribbon(machine, board)
+                    for line in board.lines
+                    for machine in line.machines
+                },
+                axis=ribbon.axis(window.start, window.end, zone),
+                closed=closed,
+                theme=request.cookies.get("theme", "auto"),
+                page="board",
+            ),
+            headers={"cache-control": "no-store"},
+        )
+
+    def renderer(self) -> Renderer:
+        """Return the functions that the feed renders with."""
+        return Renderer(tile=self._tile, line=self._line, ribbon=self._ribbon_fragment, frame=self._frame)
+
+    def zone(self, board: BoardView) -> tzinfo:
+        """Return the plant's time zone."""
+        return self._zones.setdefault(board.timezone, ZoneInfo(board.timezone))
+
+    def _tile(self, machine: MachineView, board: BoardView) -> Fragments:
+        return {f"m/{key_of(machine)}": str(self._parts.tile(machine, self.zone(board)))}
+
+    def _line(self, line: LineView, board: BoardView) -> Fragments:
+        del board
+        return {f"l/{line.area}/{line.line}": str(self._parts.line_head(line))}
+
+    def _ribbon_fragment(self, machine: MachineView, board: BoardView) -> Fragments:
+        return {f"r/{key_of(machine)}": str(self._parts.ribbon_cell(machine, self._ribbon(machine, board)))}
+
+    def _frame(self, board: BoardView) -> Fragments:
+        zone = self.zone(board)
+        return {
+            "shift": str(self._parts.shift(board, zone)),
+            "alerts": str(self._parts.alerts(board, zone)),
+            "banner": str(self._parts.banner(board, zone)),
+        }
+
+    def _ribbon(self, machine: MachineView, board: BoardView) -> str:
+        window = shown(board)
+        timeline = self._cloud.timeline(key_of(machine), round(window.start * _US), round(window.end * _US))
+        return ribbon.ribbon(
+            machine.machine,
+            timeline.segments,
+            window.start,
+            window.end,
+            self.zone(board),
+            now=board.generated_epochtime,
+        )
+
+    def _closed(self, board: BoardView) -> list["ClosedLine"]:
+        """Return the last closed shift of each line with its machines."""
+        now_us = round(board.generated_epochtime * _US)
+        since_us = now_us - _CLOSED_BACK_SECS * _US
+        lines = self._cloud.shift_table(since_us, now_us, "line")
+        machines = self._cloud.shift_table(since_us, now_us, "machine")
+        return closed_lines(board, lines, machines)
+
+
+class ClosedLine(NamedTuple):
+    """The last closed shift of a line."""
+
+    row: ShiftRow
+    machines: list[ShiftRow]
+
+
+def closed_lines(board: BoardView, lines: list[ShiftRow], machines: list[ShiftRow]) -> list[ClosedLine]:
+    """Pick each line's newest shift that has ended, with the same shift of its machines."""
+    found = []
+    for line in board.lines:
+        place = (line.site, line.area, line.line)
+        ended = [row for row in lines if _place(row) == place and _has_ended(row, board.generated_epochtime)]
+        if not ended:
+            continue
+        last = max(ended, key=lambda row: str(row["start"]))
+        own = {
+            row["machine"]: row
+            for row in machines
+            if _place(row) == place and _shift(row) == _shift(last) and row["machine"]
+        }
+        found.append(ClosedLine(last, [own[item.machine] for item in line.machines if item.machine in own]))
+    return found
+
+
+def shown(board: BoardView) -> Window:
+    """Return the time that the ribbons show: the running shift, or the last hours when none runs."""
+    if board.shift is None:
+        return Window(board.generated_epochtime - _BACK_SECS, board.generated_epochtime)
+    start, end = board.shift.start_epochtime, board.shift.end_epochtime
+    return Window(max(start, end - _LONGEST_SECS), end)
+
+
+def _place(row: ShiftRow) -> tuple[Any, Any, Any]:
+    return row["site"], row["area"], row["line"]
+
+
+def _shift(row: ShiftRow) -> tuple[Any, Any]:
+    return row["production_date"], row["shift"]
+
+
+def _has_ended(row: ShiftRow, now: float) -> bool:
+    from datetime import datetime
+
+    return datetime.fromisoformat(str(row["end"])).timestamp() <= now
+
+
+def machine_keys(board: BoardView) -> list[MachineKey]:
+    """Return the machines of plant.toml in its order."""
+    return [key_of(machine) for line in board.lines for machine in line.machines]

@@ -1,0 +1,84 @@
+// Every page: the plant's clock, running times, the live feed, the theme. Nothing here computes a figure.
+import { follow } from "./feed.js";
+import { showTips } from "./tips.js";
+
+const page = document.body.dataset;
+const zone = page.zone;
+const wallFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
+const secondsFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
+const STALE_SECS = 12;
+const OLD_DATA_SECS = 30;
+
+// The server's clock is the plant's: a tablet with a wrong clock must not show wrong ages.
+let serverEpoch = Number(page.generated);
+let heardAt = performance.now();
+const now = () => serverEpoch + (performance.now() - heardAt) / 1000;
+let lastHeard = performance.now();
+
+function stopwatch(secs) {
+  const whole = Math.max(0, Math.floor(secs));
+  const days = Math.floor(whole / 86400);
+  const rest = whole % 86400;
+  const two = (value) => String(value).padStart(2, "0");
+  const clock = `${Math.floor(rest / 3600)}:${two(Math.floor(rest / 60) % 60)}:${two(rest % 60)}`;
+  return days ? `${days} d ${clock}` : clock;
+}
+
+function age(secs) {
+  if (secs < 1.5) return "now";
+  if (secs < 60) return `${Math.round(secs)} s ago`;
+  if (secs < 3600) return `${Math.floor(secs / 60)} min ago`;
+  return `${Math.floor(secs / 3600)} h ago`;
+}
+
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function tick() {
+  const moment = now();
+  const silent = (performance.now() - lastHeard) / 1000;
+  const live = page.feed !== "none";
+  document.documentElement.classList.toggle("stale", live && silent > STALE_SECS);
+  for (const node of document.querySelectorAll("[data-fresh-word]")) put(node, `updated ${age(silent)}`);
+  for (const node of document.querySelectorAll("[data-wall]")) put(node, wallFormat.format(moment * 1000));
+  for (const node of document.querySelectorAll("[data-since]")) put(node, stopwatch(moment - Number(node.dataset.since)));
+  for (const node of document.querySelectorAll("[data-age]")) {
+    const secs = moment - Number(node.dataset.age);
+    put(node, `data ${age(secs)}`);
+    node.classList.toggle("old", secs > OLD_DATA_SECS);
+  }
+}
+
+const lost = document.querySelector("[data-lost]");
+function showLost(retryInSecs) {
+  if (!lost) return;
+  if (lost.hidden) put(lost.querySelector("[data-lost-at]"), secondsFormat.format(now() * 1000 - (performance.now() - lastHeard)));
+  lost.hidden = false;
+  put(lost.querySelector("[data-lost-next]"), retryInSecs > 0 ? `Trying again in ${retryInSecs} s.` : "Connecting…");
+}
+
+function heard(generated) {
+  lastHeard = performance.now();
+  if (generated) { serverEpoch = generated; heardAt = lastHeard; }
+  if (lost) lost.hidden = true;
+  tick();
+}
+
+const themes = document.querySelector("[data-theme-switch]");
+function theme() {
+  const chosen = document.documentElement.dataset.theme;
+  if (chosen !== "auto") return chosen;
+  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}
+themes?.addEventListener("click", () => {
+  const next = theme() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  document.querySelector("[data-dark]").media = next === "dark" ? "screen" : "not all";
+  document.cookie = `theme=${next}; path=${page.base || "/"}; max-age=31536000; samesite=lax`;
+});
+
+showTips(document.querySelector("[data-tip-box]"));
+tick();
+setInterval(tick, 1000);
+if (page.feed !== "none") follow({ base: page.base, topic: page.feed, heard, lost: showLost });

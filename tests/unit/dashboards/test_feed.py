@@ -1,0 +1,132 @@
+"""The live feed without a network: what is rendered, merged and offered."""
+
+import json
+
+import msgspec
+
+from cloud.views import Update
+from dashboards.web import feed
+from dashboards.web.feed import Browser, Feed, Renderer
+from tests.support.demo_cloud import DemoCloud
+
+NOON = 1_625_047_200.0
+
+
+class CountingRenderer:
+    """Renders ids and counts how often."""
+
+    def __init__(self):
+        self.tiles = 0
+        self.ribbons = 0
+
+    def renderer(self):
+        return Renderer(
+            tile=self._tile, line=self._line, ribbon=self._ribbon, frame=lambda board: {"shift": "s"}
+        )
+
+    def _tile(self, machine, board):
+        self.tiles += 1
+        return {f"m/{machine.machine}": f"{machine.state} {machine.good_units}"}
+
+    def _line(self, line, board):
+        return {f"l/{line.line}": str(line.figures["good_units"])}
+
+    def _ribbon(self, machine, board):
+        self.ribbons += 1
+        return {f"r/{machine.machine}": f"{self.ribbons}"}
+
+
+def make_feed(clock=lambda: NOON):
+    cloud, counting = DemoCloud(clock), CountingRenderer()
+    return cloud, counting, Feed(cloud, counting.renderer(), clock)
+
+
+def joined(live):
+    browser = Browser()
+    live._browsers.add(browser)
+    return browser
+
+
+def whole(board):
+    return Update(generated_epochtime=board.generated_epochtime, whole=board)
+
+
+def test_nothing_is_rendered_while_nobody_looks():
+    cloud, counting, live = make_feed()
+    live.publish(whole(cloud.board()))
+    assert counting.tiles == 0
+
+
+def test_only_what_changed_is_sent():
+    cloud, _, live = make_feed()
+    browser = joined(live)
+    board = cloud.board()
+    live.publish(whole(board))
+    browser.take()
+    first = board.lines[0].machines[0]
+    changed = msgspec.structs.replace(first, good_units=first.good_units + 7)
+    still = board.lines[0].machines[1]
+    live.publish(Update(generated_epochtime=NOON + 1, machines=[changed, still]))
+    message = json.loads(browser.take())
+    assert message == {
+        "generated": NOON + 1,
+        "fragments": {"m/filler-1": f"{first.state} {first.good_units + 7}"},
+    }
+
+
+def test_an_update_is_rendered_once_for_all_browsers_and_encoded_once():
+    cloud, counting, live = make_feed()
+    browsers = [joined(live) for _ in range(50)]
+    live.publish(whole(cloud.board()))
+    assert counting.tiles == 8
+    assert len({id(browser.shared) for browser in browsers}) == 1
+
+
+def test_a_slow_browser_gets_the_latest_of_each_fragment_only():
+    browser = Browser()
+    for count in range(1000):
+        fragments = {f"m/{count % 3}": str(count)}
+        browser.offer(float(count), fragments, feed.encode(count, fragments))
+    assert json.loads(browser.take()) == {
+        "generated": 999.0,
+        "fragments": {"m/0": "999", "m/1": "997", "m/2": "998"},
+    }
+    assert browser.skipped == 999
+    assert browser.waiting == {}
+
+
+def test_a_ribbon_is_drawn_again_on_a_change_of_state_and_else_rarely():
+    cloud, counting, live = make_feed()
+    joined(live)
+    board = cloud.board()
+    live.publish(whole(board))
+    assert counting.ribbons == 8
+    live.publish(Update(generated_epochtime=NOON + 1))
+    assert counting.ribbons == 8
+    first = board.lines[0].machines[0]
+    stopped = msgspec.structs.replace(first, state="faulted", state_since_epochtime=NOON + 2)
+    live.publish(Update(generated_epochtime=NOON + 2, machines=[stopped]))
+    assert counting.ribbons == 9
+    live.publish(Update(generated_epochtime=NOON + 21))
+    assert counting.ribbons == 16
+
+
+def test_a_new_machine_makes_pages_load_anew():
+    cloud, _, live = make_feed()
+    browser = joined(live)
+    board = cloud.board()
+    live.publish(whole(board))
+    browser.take()
+    stranger = msgspec.structs.replace(board.lines[0].machines[0], machine="robot", in_plant=False)
+    live.publish(Update(generated_epochtime=NOON + 1, machines=[stranger]))
+    assert json.loads(browser.take())["reload"] is True
+
+
+def test_merging_keeps_machines_of_lines_that_are_sent_without_them():
+    cloud, _, _ = make_feed()
+    board = cloud.board()
+    line = msgspec.structs.replace(board.lines[1], machines=[], figures={"oee": 0.5})
+    after = feed.merged(board, Update(generated_epochtime=NOON + 1, lines=[line]))
+    assert after.lines[1].figures == {"oee": 0.5}
+    assert len(after.lines[1].machines) == 4
+    assert after.alerts == board.alerts
