@@ -38,7 +38,7 @@ class Options:
     port: int = 4840
     seed: int = 1
     speed: float = 1.0
-    scenario: str = "good_day"
+    scenario: str = "good-day"
     timezone: str | None = None
     history_hours: float | None = None
     history_pace: float = 0.0

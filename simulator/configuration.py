@@ -22,7 +22,7 @@ def gateway_toml(
     uplink: Mapping[str, object] | None = None,
     health_port: int | None = None,
 ) -> str:
-    """Return a gateway.toml that reads every tag of the factory and publishes to one broker without encryption.
+    """Return a gateway.toml that reads every tag of the factory and publishes to one broker.
 
     endpoints: line -> OPC UA endpoint URL
     gateway, connection, uplink: further keys of these tables, the same for each line
@@ -46,8 +46,9 @@ def gateway_toml(
             "allow_insecure": True,
         }
         parts.append(_table("[[connection]]", {**reached, **(connection or {})}))
-        for machine in line.machines:
-            parts.append(_machine_tags(factory, line.name, machine.name, machine.counter_bits))
+        parts.extend(
+            _machine_tags(factory, line.name, machine.name, machine.counter_bits) for machine in line.machines
+        )
     insecure: dict[str, object] = {"name": "broker", "kind": "mqtt", "url": broker_url}
     if broker_url.startswith("mqtt://"):
         insecure["allow_insecure"] = True

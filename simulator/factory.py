@@ -33,7 +33,7 @@ class Factory:
     timetable: Timetable
     tick_us: int = US_PER_SEC
     seed: int = 1
-    scenario: str = "good_day"
+    scenario: str = "good-day"
 
     def __post_init__(self) -> None:
         if self.tick_us <= 0 or 60 * US_PER_SEC % self.tick_us:
@@ -77,7 +77,7 @@ class Run:
             raise ValueError(f"origin_us = {self.origin_us}: not on the tick of {self.factory.tick_us} us")
 
     def behaviour(self, line: Line, place: int) -> Iterator[Stretch]:
-        """Yield the stretches of a line's machine: its own process, under the timetable and the machine before it."""
+        """Yield a machine's stretches: its own process, under the timetable and the machine before it."""
         factory = self.factory
         machine = line.machines[place]
         shown = machines.stretches(machine, factory.seed, self.origin_us, factory.tick_us)

@@ -1,7 +1,7 @@
 """A machine as a seeded stochastic process: stretches of one state, and the moments at which its tags change.
 
-Pure: the same machine, seed and origin give the same moments for ever, and any moment can be reached without playing
-what lies before it second by second. All instants lie on the tick.
+Pure: the same machine, seed and origin give the same moments for ever, and any moment can be reached without
+playing what lies before it second by second. All instants lie on the tick.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +36,7 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A way in which a machine stands: how often beside the others (weight), for how long, with which codes."""
+    """A way in which a machine stands: how often beside the others, for how long, with which codes."""
 
     state: MachineState
     weight: float
@@ -215,7 +215,7 @@ def moments(
 ) -> Iterator[Moment]:
     """Yield the instants at which a tag changes; units show on the tick by which they were complete.
 
-    from_us: [us] on the tick; begin with a moment at this instant, as if the machine had been watched since its origin
+    from_us: [us] on the tick; begin with a moment at this instant, as if watched since the origin
     """
     watched_us = origin_us if from_us is None else from_us
     counters = _Counters(machine, seed)
@@ -328,7 +328,7 @@ class _Counters:
 
 
 def _next_tick(at_us: int, end_us: int, watched_us: int, reset_us: int | None, tick_us: int) -> int:
-    """Return the next instant to look at: each tick when watched, else only resets, the watch's start and the end."""
+    """Return the next instant to look at: each tick when watched, else only what changes the course."""
     if at_us >= watched_us:
         return min(at_us + tick_us, end_us)
     target_us = min(end_us, watched_us)

@@ -1,12 +1,13 @@
-"""A factory's telemetry straight from the model, without servers or clock: for `oee compute`, tests and benchmarks."""
+"""A factory's telemetry straight from the model, with no servers and no clock."""
 
 import heapq
 import itertools
 from collections.abc import Iterator
 
+from msgspec import UNSET
+
 from contract.states import MachineState
 from contract.telemetry import Telemetry
-from msgspec import UNSET
 from simulator.factory import Factory, Line, Run, Tagged
 from simulator.timetable import US_PER_SEC
 
@@ -19,7 +20,7 @@ def telemetry(
     heartbeat_secs: float = 10.0,
     first_sequence: int = 1,
 ) -> Iterator[Telemetry]:
-    """Yield what a perfect gateway would have sent until to_us [us], in order of time: each change, and heartbeats."""
+    """Yield what a perfect gateway would have sent until to_us [us]: each change, and heartbeats."""
     sequences = itertools.count(first_sequence)
     for tagged in _with_heartbeats(moments(run, to_us), to_us, round(heartbeat_secs * US_PER_SEC)):
         yield record(run.factory, tagged, gateway, next(sequences))

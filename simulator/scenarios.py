@@ -101,7 +101,7 @@ def build(
     timezone: of the timetable; None: as the scenario has it
     tick_us: [us] raster of every event; None: as the scenario has it
     """
-    name = name.replace("-", "_")
+    name = name.replace("_", "-")
     if name not in _SCENARIOS:
         raise ValueError(f"scenario {name!r} is unknown: use one of {', '.join(_SCENARIOS)}")
     scenario = _SCENARIOS[name](lines)
@@ -157,7 +157,7 @@ def _demo(lines: int) -> Scenario:
     )
     return Scenario(
         name="demo",
-        summary="a mixture of everything that happens in a factory; one machine stands idle soon after the start",
+        summary="everything that happens in a factory; one machine stands idle soon after the start",
         factory=replace(factory, tick_us=2 * US_PER_SEC),
         history_secs=3 * 3600.0,
         idle_soon=f"labeller-{lines}",
@@ -168,7 +168,7 @@ def _demo(lines: int) -> Scenario:
 def _good_day(lines: int) -> Scenario:
     stops = (replace(_SMALL, weight=4), replace(_IDLE, weight=1, mean_secs=30))
     return Scenario(
-        name="good_day",
+        name="good-day",
         summary="long runs at nearly full speed, few rejects",
         factory=_factory(lines, stops=stops, run_mean_secs=1500.0, slowest=0.96, reject_rate=0.003),
     )
@@ -176,7 +176,7 @@ def _good_day(lines: int) -> Scenario:
 
 def _small_stops(lines: int) -> Scenario:
     return Scenario(
-        name="small_stops",
+        name="small-stops",
         summary="machines that stand for a few seconds every minute",
         factory=_factory(lines, stops=(_SMALL, replace(_IDLE, mean_secs=20)), run_mean_secs=60.0),
     )
@@ -198,7 +198,7 @@ def _changeovers(lines: int) -> Scenario:
 
 def _counter_reset(lines: int) -> Scenario:
     return Scenario(
-        name="counter_reset",
+        name="counter-reset",
         summary="somebody sets the counters to zero now and then",
         factory=_factory(lines, reset_every_secs=2400.0),
     )
@@ -214,7 +214,7 @@ def _rollover(lines: int) -> Scenario:
 
 def _plc_lost(lines: int) -> Scenario:
     return Scenario(
-        name="plc_lost",
+        name="plc-lost",
         summary="the PLC is gone twice while the machines go on",
         factory=_factory(lines),
         history_secs=600.0,
@@ -224,7 +224,7 @@ def _plc_lost(lines: int) -> Scenario:
 
 def _bad_quality(lines: int) -> Scenario:
     return Scenario(
-        name="bad_quality",
+        name="bad-quality",
         summary="values turn bad for a minute or two, counters go on unseen",
         factory=_factory(lines, bad_every_secs=1500.0, bad_secs=90.0),
     )
@@ -232,7 +232,7 @@ def _bad_quality(lines: int) -> Scenario:
 
 def _idle_machine(lines: int) -> Scenario:
     return Scenario(
-        name="idle_machine",
+        name="idle-machine",
         summary="one machine stands idle soon after the start",
         factory=_factory(lines, stops=(replace(_SMALL, mean_secs=8),), run_mean_secs=900.0),
         history_secs=600.0,
@@ -256,7 +256,7 @@ def _maintenance(lines: int) -> Scenario:
 def _autumn_night(lines: int) -> Scenario:
     return replace(
         _span(lines, "2025-10-25T21:00", "2025-10-26T15:00"),
-        name="autumn_night",
+        name="autumn-night",
         summary="the night on which clocks go back: a shift of nine hours",
     )
 
@@ -264,7 +264,7 @@ def _autumn_night(lines: int) -> Scenario:
 def _spring_night(lines: int) -> Scenario:
     return replace(
         _span(lines, "2026-03-28T21:00", "2026-03-29T15:00"),
-        name="spring_night",
+        name="spring-night",
         summary="the night on which clocks go forward: a shift of seven hours",
     )
 
@@ -292,15 +292,15 @@ def _span(lines: int, start: str, end: str) -> Scenario:
 
 _SCENARIOS: Final[dict[str, Callable[[int], Scenario]]] = {
     "demo": _demo,
-    "good_day": _good_day,
-    "small_stops": _small_stops,
+    "good-day": _good_day,
+    "small-stops": _small_stops,
     "changeovers": _changeovers,
-    "counter_reset": _counter_reset,
+    "counter-reset": _counter_reset,
     "rollover": _rollover,
-    "plc_lost": _plc_lost,
-    "bad_quality": _bad_quality,
-    "idle_machine": _idle_machine,
+    "plc-lost": _plc_lost,
+    "bad-quality": _bad_quality,
+    "idle-machine": _idle_machine,
     "maintenance": _maintenance,
-    "autumn_night": _autumn_night,
-    "spring_night": _spring_night,
+    "autumn-night": _autumn_night,
+    "spring-night": _spring_night,
 }

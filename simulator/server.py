@@ -1,4 +1,4 @@
-"""One line's PLC: an OPC UA server whose tags show what the machines do. The simulator's only door to asyncua."""
+"""One line's PLC: an OPC UA server whose tags show what the machines do; the only door to asyncua."""
 
 import asyncio
 import logging
@@ -130,7 +130,7 @@ class LineServer:
         return [subscriber for subscriber in subscribers if subscriber.items]
 
     async def wait_for_subscriber(self, settle_secs: float = 0.4) -> None:
-        """Return when a client watches the state of each machine, or has stopped adding values for a while."""
+        """Return when a client watches every machine, or has stopped adding values for a while."""
         seen = 0
         since = time.monotonic()
         while True:
@@ -143,10 +143,10 @@ class LineServer:
             await asyncio.sleep(0.02)
 
     async def wait_until_read(self) -> int:
-        """Return when every subscriber has been sent all values; how many more writes of a tag each has room for.
+        """Return when every subscriber has been sent all values: how many more of a tag it has room for.
 
-        A subscriber that asks for nothing any more holds us up for a few seconds only, unless it is the only one.
-        Returns 0 when there is no subscriber.
+        A subscriber that asks for nothing any more holds us up for a few seconds only, unless it is the only
+        one. Returns 0 when there is no subscriber.
         """
         stuck_since = time.monotonic()
         while True:
@@ -180,7 +180,7 @@ class LineServer:
         server.set_security_policy(policies, permission_ruleset=rules)
 
     async def _lay_out(self, server: Server) -> None:
-        """Make Objects/Factory/line/machine/tag; folders, because a flat list of variables takes quadratic time."""
+        """Make Objects/Factory/line/machine/tag; a flat list of variables would take quadratic time."""
         space = await server.register_namespace(NAMESPACE_URI)
         factory = await server.nodes.objects.add_folder(_node_id("Factory", space), f"{space}:Factory")
         line_name = self._line.name
@@ -202,7 +202,7 @@ class LineServer:
 
 
 class Subscriber:
-    """A client's subscription as the server keeps it: how much it watches, and what it has not been sent yet."""
+    """A client's subscription as the server keeps it: what it watches, and what it was not sent yet."""
 
     def __init__(self, internal: Any) -> None:
         self._queues: dict[int, list[Any]] = internal._triggered_datachanges  # noqa: SLF001 - no public way

@@ -1,18 +1,18 @@
 """The oracle: what the factory really did, logged before it is shown, and its figures by integer arithmetic.
 
-Nothing here is shared with the product. The rules are the defaults of the OEE definitions: breaks and planned stops lie
-outside planned production time, idle and changeover count against availability, stops shorter than two minutes against
-performance, and units belong to the instant at which the counter showed them.
+Nothing here is shared with the product. The rules are the defaults of the OEE definitions: breaks and planned
+stops lie outside planned production time, idle and changeover count against availability, stops shorter than
+two minutes against performance, and units belong to the instant at which the counter showed them.
 
-The log is JSON Lines. The first row describes the factory (`kind` = "factory", see `simulator.factory.describe`); a later
-start of the simulator adds another, and the first counts. Every other row is one write of one tag:
+The log is JSON Lines. The first row describes the factory (`kind` = "factory", as `simulator.factory.describe`
+has it); later starts add others, and the first counts. Every other row is one write of one tag:
 
-    {"machine": "line-1/filler-1", "tag": "TotalUnits", "n": 17, "at_us": 1625011200000000, "value": 48210, "status": 0,
-     "made": 3210}
+    {"machine": "line-1/filler-1", "tag": "TotalUnits", "n": 17, "at_us": 1625011200000000, "value": 48210,
+     "status": 0, "made": 3210}
 
-n counts the writes of this tag since the simulator's start; `made` (counters only) are the units really counted since the
-origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody could see. A row with
-`"served": false` was never written: the server was away.
+n counts the writes of this tag since the start; `made` (counters only) are the units really counted since the
+origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody
+could see. A row with `"served": false` was never written: the server was away.
 """
 
 import json
@@ -161,9 +161,9 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """One machine in one shift, exact: times [us], units, ratios as fractions, None where the denominator is zero.
+    """One machine in one shift, exact: times [us], units, ratios as fractions, None for a zero denominator.
 
-    planned_us: planned production time: the shift without breaks, planned stops of the calendar and state planned_stop
+    planned_us: planned production time: the shift without breaks and planned stops, by calendar or state
     standing_us: planned time by state, small stops left out
     ideal_us: the time that the units in planned time would have taken at the ideal rate
     """
@@ -247,7 +247,7 @@ class Truth:
     """What a factory really did, and its figures per shift."""
 
     def __init__(self, described: dict[str, Any]) -> None:
-        self._before: dict[str, tuple[MachineState, str, int, int]] = {}
+        self._before: dict[str, _Seen] = {}
         self.timetable = timetable_of(described)
         self.histories = {
             f"{entry['line']}/{entry['name']}": History(
@@ -272,9 +272,8 @@ class Truth:
         """Take the truth from the model itself, with no log."""
         truth = cls(json.loads(json.dumps(describe(factory))))
         for line, machine, moment in moments:
-            truth._observe(
-                f"{line}/{machine}", moment.at_us, moment.state, moment.product, moment.made, moment.spoiled
-            )
+            seen = _Seen(moment.state, moment.product, moment.made, moment.spoiled)
+            truth._observe(f"{line}/{machine}", seen, moment.at_us)
         return truth
 
     def figures(self, from_us: int, to_us: int) -> list[Figures]:
@@ -309,29 +308,28 @@ class Truth:
             self._settle(machine, now)
 
     def _settle(self, machine: str, now: dict[str, Any]) -> None:
-        self._observe(
-            machine,
-            now["at_us"],
-            _STATES[now["State"]],
-            now["Product"],
-            now["TotalUnits.made"],
-            now["OffQualityUnits.made"],
+        seen = _Seen(
+            _STATES[now["State"]], now["Product"], now["TotalUnits.made"], now["OffQualityUnits.made"]
         )
+        self._observe(machine, seen, now["at_us"])
 
-    def _observe(
-        self, machine: str, at_us: int, state: MachineState, product: str, made: int, spoiled: int
-    ) -> None:
+    def _observe(self, machine: str, seen: "_Seen", at_us: int) -> None:
         history = self.histories[machine]
-        before = self._before.get(machine)
-        if before is not None:
-            was, product_was, made_was, spoiled_was = before
-            if (made, spoiled) != (made_was, spoiled_was):
-                count = Count(at_us, made - made_was, spoiled - spoiled_was, was, product_was)
-                history.counts.append(count)
-        if not history.states or history.states[-1][1] is not state:
-            history.states.append((at_us, state))
+        was = self._before.get(machine)
+        if was is not None and (seen.made, seen.spoiled) != (was.made, was.spoiled):
+            more = seen.made - was.made, seen.spoiled - was.spoiled
+            history.counts.append(Count(at_us, *more, was.state, was.product))
+        if not history.states or history.states[-1][1] is not seen.state:
+            history.states.append((at_us, seen.state))
         history.last_us = at_us
-        self._before[machine] = (state, product, made, spoiled)
+        self._before[machine] = seen
+
+
+class _Seen(NamedTuple):
+    state: MachineState
+    product: str
+    made: int
+    spoiled: int
 
 
 class _Interval(NamedTuple):
