@@ -28,11 +28,11 @@ from cloud.plant_tables import (
     Targets,
     microseconds,
 )
-from cloud.toml_file import read_table, validate
+from cloud.toml_file import Table, parse_table, read_table, validate
 from contract.machine_key import MachineKey
 from contract.states import MachineState
 
-__all__ = ["Calendar", "Definitions", "Machine", "Plant", "Reason", "Site", "Targets", "load"]
+__all__ = ["Calendar", "Definitions", "Machine", "Plant", "Reason", "Site", "Targets", "load", "loads"]
 
 _US_PER_MINUTE: Final = 60_000_000
 _US_PER_SEC: Final = 1_000_000
@@ -189,25 +189,38 @@ def load(path: Path) -> Plant:
     if not files:
         raise ConfigError.unreadable(path, "holds no *.toml file; one per site is expected")
     faults: list[Fault] = []
-    sites: list[tuple[Site, PlantFile]] = []
+    tables: dict[str, Table] = {}
     for file in files:
         try:
-            table = read_table(file)
+            tables[str(file)] = read_table(file)
         except ConfigError as error:
             faults += error.faults
-            continue
-        tables, found = validate(table, PlantFile, file=str(file), stand_ins=_STAND_INS)
-        if tables is not None:
-            found += faults_between(str(file), table, tables)
+    return _plant(tables, faults)
+
+
+def loads(text: str, file: str = "plant.toml") -> Plant:
+    """Read the text of one plant.toml; raise ConfigError, whose faults name the file, with every fault."""
+    return _plant({file: parse_table(text, file=file)}, [])
+
+
+def _plant(tables: Mapping[str, Table], faults: list[Fault]) -> Plant:
+    """Build the plant of the files' tables; faults: what is already known to be wrong."""
+    sites: list[tuple[Site, PlantFile]] = []
+    for file, table in tables.items():
+        plant_file, found = validate(table, PlantFile, file=file, stand_ins=_STAND_INS)
+        if plant_file is not None:
+            found += faults_between(file, table, plant_file)
             if not found:
-                sites.append((_site(tables, str(file)), tables))
+                sites.append((_site(plant_file, file), plant_file))
         faults += found
     faults += _twice(site for site, _ in sites)
     if faults:
         raise ConfigError(faults)
-    machines = {machine.key: machine for site, tables in sites for machine in _machines(site, tables)}
     return Plant(
-        sites=MappingProxyType({site.name: site for site, _ in sites}), machines=MappingProxyType(machines)
+        sites=MappingProxyType({site.name: site for site, _ in sites}),
+        machines=MappingProxyType(
+            {machine.key: machine for site, plant_file in sites for machine in _machines(site, plant_file)}
+        ),
     )
 
 

@@ -11,7 +11,6 @@ from cloud.plant_tables import (
     WEEKDAYS,
     BreakTable,
     CalendarTable,
-    ExceptionTable,
     PlantFile,
     RotationTable,
     ShiftTable,
@@ -185,8 +184,11 @@ class _Span(NamedTuple):
 
     start: int
     end: int
-    label: str
+    name: str
+    day: str
     place: str
+    source: str
+    """The version or the exception that it comes from."""
 
 
 def _calendars(raw: Mapping[str, Any], tables: PlantFile) -> Iterator[Complaint]:
@@ -222,7 +224,7 @@ def _week(
         if sum(shift.name == other.name and bool(set(shift.days) & set(other.days)) for other in shifts) > 1:
             yield at, "the name stands twice on one day", "one shift per name and day"
     spans = sorted(
-        _Span(start, end, f"{shift.name} on {day}", f"{place}.shifts[{shift.name}]")
+        _Span(start, end, shift.name, day, f"{place}.shifts[{shift.name}]", "week")
         for shift in shifts
         for day in shift.days
         for start, end in [_span(WEEKDAYS.index(day) * _DAY, shift.start, shift.end)]
@@ -245,14 +247,18 @@ def _secs(moment: time) -> int:
 
 
 def _overlaps(spans: Sequence[_Span]) -> Iterator[Complaint]:
-    for one, next_one in pairwise(spans):
-        if next_one.start < one.end:
-            minutes = (min(one.end, next_one.end) - next_one.start) / 60
-            yield (
-                next_one.place,
-                f"shift {next_one.label} overlaps shift {one.label} by {minutes:g} min",
-                "shifts of a calendar may touch, not overlap",
-            )
+    """Name each pair of neighbours that overlap, with all the days on which they do."""
+    found: dict[tuple[str, str, str, float], list[str]] = {}
+    for one, after in pairwise(sorted(spans)):
+        if after.start < one.end:
+            minutes = (min(one.end, after.end) - after.start) / 60
+            found.setdefault((after.place, after.name, one.name, minutes), []).append(after.day)
+    for (place, name, other, minutes), days in found.items():
+        yield (
+            place,
+            f"shift {name} overlaps shift {other} by {minutes:g} min on {', '.join(days)}",
+            "shifts of a calendar may touch, not overlap",
+        )
 
 
 def _breaks(place: str, start: time, end: time, breaks: Sequence[BreakTable]) -> Iterator[Complaint]:
@@ -367,43 +373,49 @@ def _overlaps_around(place: str, calendar: CalendarTable) -> Iterator[Complaint]
     days = {exception.date for exception in calendar.exceptions}
     days |= {version.valid_from for version in calendar.version}
     for day in sorted(days):
-        spans: list[_Span] = []
-        for offset in (-1, 0, 1):
-            spans += _spans_on(place, calendar, day + timedelta(days=offset), offset * _DAY)
-        yield from _overlaps(sorted(spans))
+        spans = [
+            span
+            for offset in (-1, 0, 1)
+            for span in _spans_on(place, calendar, day + timedelta(days=offset), offset * _DAY)
+        ]
+        for one, after in pairwise(sorted(spans)):
+            if one.source != after.source:  # what one week says is judged by that week
+                yield from _overlaps((one, after))
 
 
 def _spans_on(place: str, calendar: CalendarTable, day: date, base: int) -> list[_Span]:
     """Return what starts on a date, as cloud.oee.calendar lays it out."""
-    exceptions: dict[str, tuple[int, ExceptionTable]] = {
-        exception.shift: (index, exception)
-        for index, exception in enumerate(calendar.exceptions)
-        if exception.date == day
-    }
-    shifts = shifts_in_force(calendar, day)
+    exceptions = {e.shift: (index, e) for index, e in enumerate(calendar.exceptions) if e.date == day}
+    source, shifts = _in_force(place, calendar, day)
     holiday = any(h.date <= day <= (h.through or h.date) for h in calendar.holidays)
+    today = [shift for shift in shifts if WEEKDAYS[day.weekday()] in shift.days]
     spans = [
-        _Span(*_span(base, shift.start, shift.end), f"{shift.name} of {day}", f"{place}.shifts[{shift.name}]")
-        for shift in shifts
-        if WEEKDAYS[day.weekday()] in shift.days and not holiday and shift.name not in exceptions
+        _Span(
+            *_span(base, shift.start, shift.end),
+            shift.name,
+            str(day),
+            f"{source}.shifts[{shift.name}]",
+            source,
+        )
+        for shift in today
+        if not holiday and shift.name not in exceptions
     ]
     for name, (index, exception) in exceptions.items():
-        usual = next((shift for shift in shifts if shift.name == name), None)
+        usual = next((shift for shift in (*today, *shifts) if shift.name == name), None)
         start = exception.start or (usual.start if usual else None)
         end = exception.end or (usual.end if usual else None)
         if not exception.cancelled and start is not None and end is not None:
             at = f"{place}.exceptions[{index + 1}]"
-            spans.append(_Span(*_span(base, start, end), f"{name} of {day}", at))
+            spans.append(_Span(*_span(base, start, end), name, str(day), at, at))
     return spans
 
 
-def shifts_in_force(calendar: CalendarTable, day: date) -> tuple[ShiftTable, ...]:
-    """Return the shifts of the version that holds on a date."""
+def _in_force(place: str, calendar: CalendarTable, day: date) -> tuple[str, tuple[ShiftTable, ...]]:
+    """Return the key path and the shifts of the version that holds on a date."""
+    found: tuple[str, tuple[ShiftTable, ...]] = (place, calendar.shifts)
     if calendar.valid_from is not None and day < calendar.valid_from:
-        shifts: tuple[ShiftTable, ...] = ()
-    else:
-        shifts = calendar.shifts
-    for version in sorted(calendar.version, key=lambda version: version.valid_from):
+        found = (place, ())
+    for index, version in enumerate(calendar.version):
         if version.valid_from <= day:
-            shifts = version.shifts
-    return shifts
+            found = (f"{place}.version[{index + 1}]", version.shifts)
+    return found

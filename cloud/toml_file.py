@@ -58,10 +58,15 @@ def read_table(path: Path) -> Table:
         raise ConfigError.unreadable(path, f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError.unreadable(path, f"is not UTF-8: byte {error.start}") from error
+    return parse_table(text, file=str(path))
+
+
+def parse_table(text: str, *, file: str) -> Table:
+    """Read TOML, floats as Decimal; raise ConfigError, which names the file, when it is not TOML."""
     try:
         return tomllib.loads(text, parse_float=Decimal)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError.unreadable(path, f"is not TOML: {error}{_time_hint(text, str(error))}") from error
+        raise ConfigError.unreadable(file, f"is not TOML: {error}{_time_hint(text, str(error))}") from error
 
 
 def load_model(path: Path, model: type[Model]) -> Model:
@@ -122,7 +127,7 @@ def _step(here: Any, step: int | str) -> Any:
 
 
 def _drop(table: Any, location: Location) -> None:
-    """Take the innermost existing item of a location out of a table; of an array, the whole item."""
+    """Take what a location points at out of a table: the innermost row of an array, or else the key."""
     path: list[tuple[Any, Any]] = []
     here: Any = table
     for step in location:
@@ -133,9 +138,10 @@ def _drop(table: Any, location: Location) -> None:
     if len(path) < len(location) or not path:  # a missing key: its table goes
         holder, step = path[-1] if path else (table, "")
     else:
-        holder, step = next(
-            ((holder, step) for holder, step in reversed(path) if isinstance(step, int)), path[-1]
+        rows = (
+            place for place in reversed(path) if isinstance(_step(*place), dict) and isinstance(place[1], int)
         )
+        holder, step = next(rows, path[-1])
     if isinstance(holder, dict):
         holder.pop(step, None)
     elif isinstance(step, int) and step < len(holder):
@@ -149,7 +155,7 @@ def _fault(file: str, table: Table, model: type[BaseModel], problem: Any) -> Fau
     match problem["type"]:
         case "extra_forbidden":
             allowed = _keys_at(model, location[:-1])
-            close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+            close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
             hint = f"did you mean {close[0]}? " if close else ""
             return Fault(file, key, "unknown key", f"{hint}allowed: {', '.join(allowed)}")
         case "missing":
@@ -159,6 +165,8 @@ def _fault(file: str, table: Table, model: type[BaseModel], problem: Any) -> Fau
         case "value_error":
             text = str(context["error"])
             return Fault(file, key, f"is {_shown(problem['input'])}", text)
+        case "too_short":
+            return Fault(file, key, "is empty", "at least one item")
     wanted = problem["msg"].replace("Input should be", "must be").replace("String should", "must")
     return Fault(file, key, f"is {_shown(problem['input'])}", _plain(wanted))
 

@@ -191,6 +191,17 @@ def instant(zone: ZoneInfo, local: datetime) -> int:
     return first if first <= second else _transition(zone, second, first)
 
 
+def parse_instant(zone: ZoneInfo, text: str) -> int:
+    """Read an ISO 8601 date (its local midnight), local time, or time with offset, as an instant [us].
+
+    Raise ValueError for anything else.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        return instant(zone, moment)
+    return (moment - _EPOCH.replace(tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 # One calendar as one kind of machine follows it
 
 
@@ -312,7 +323,9 @@ def _window(
         production_date=day + _ONE_DAY if schedule.next_day and end_us > date_us else day,
         crew=(exception.crew if exception else "") or _crew(schedule.calendar, day, name),
         calendar=schedule.calendar.name,
-        planned_us=_planned_us(schedule, start_us, end_us, breaks),
+        planned_us=_planned_us(
+            schedule, (start_us, end_us), breaks, _planned_stops(schedule, start_us, end_us)
+        ),
         breaks=breaks,
         is_exception=exception is not None,
     )
@@ -327,27 +340,36 @@ def _times(usual: ShiftTable | None, exception: ExceptionTable | None) -> tuple[
 def _breaks(
     zone: ZoneInfo, day: date, pauses: Sequence[BreakTable], shift: tuple[time, int, int]
 ) -> tuple[tuple[int, int], ...]:
-    """Return the breaks that begin within a shift, each cut at the shift's end."""
+    """Return the breaks that begin within a shift, without overlaps and cut at the shift's end."""
     first, start_us, end_us = shift
-    found = []
-    for pause in pauses:
-        local = datetime.combine(day + timedelta(days=pause.start < first), pause.start)
-        begin_us = instant(zone, local)
-        if start_us <= begin_us < end_us:
-            found.append((begin_us, min(begin_us + pause.minutes * _MINUTE_US, end_us)))
-    return tuple(sorted(found))
+    starts = (
+        (
+            instant(zone, datetime.combine(day + timedelta(days=pause.start < first), pause.start)),
+            pause.minutes,
+        )
+        for pause in pauses
+    )
+    found: list[tuple[int, int]] = []
+    for pause_us, minutes in sorted(starts):
+        stop_us = min(pause_us + minutes * _MINUTE_US, end_us)
+        begin_us = max(pause_us, found[-1][1]) if found else pause_us
+        if start_us <= begin_us < stop_us:
+            found.append((begin_us, stop_us))
+    return tuple(found)
 
 
-def _planned_us(schedule: _Schedule, start_us: int, end_us: int, breaks: Sequence[tuple[int, int]]) -> int:
+def _planned_us(
+    schedule: _Schedule,
+    shift: tuple[int, int],
+    breaks: Iterable[tuple[int, int]],
+    stops: Iterable[StopWindow],
+) -> int:
+    start_us, end_us = shift
     away = [] if schedule.breaks_are_loss else list(breaks)
-    away += [
-        (max(stop.start_us, start_us), min(stop.end_us, end_us))
-        for stop in _planned_stops(schedule, start_us, end_us)
-        if stop.reason not in schedule.losses
-    ]
+    away += [(stop.start_us, stop.end_us) for stop in stops if stop.reason not in schedule.losses]
     planned_us, reached = end_us - start_us, start_us
     for begin_us, stop_us in sorted(away):
-        planned_us -= max(0, stop_us - max(begin_us, reached))
+        planned_us -= max(0, min(stop_us, end_us) - max(begin_us, reached))
         reached = max(reached, stop_us)
     return planned_us
 
@@ -466,6 +488,8 @@ def _grid(
 ) -> Grid:
     from_us, to_us = _widened(schedule, from_us, to_us, widen)
     shifts = _shifts(schedule, from_us, to_us)
+    if extra_stops:
+        shifts = tuple(_less(schedule, shift, extra_stops) for shift in shifts)
     stops = [*_planned_stops(schedule, from_us, to_us), *extra_stops]
     hours = _hours(schedule.zone, from_us, to_us)
     days = _days(schedule, from_us, to_us)
@@ -495,6 +519,13 @@ def _grid(
         local_days=local_days,
         reasons=reasons,
     )
+
+
+def _less(schedule: _Schedule, shift: ShiftWindow, extra_stops: Iterable[StopWindow]) -> ShiftWindow:
+    """Return a shift whose planned time knows the planned stops that were entered afterwards."""
+    stops = [*_planned_stops(schedule, shift.start_us, shift.end_us), *extra_stops]
+    planned_us = _planned_us(schedule, (shift.start_us, shift.end_us), shift.breaks, stops)
+    return shift._replace(planned_us=planned_us)
 
 
 def _widened(schedule: _Schedule, from_us: int, to_us: int, widen: Widen) -> tuple[int, int]:
