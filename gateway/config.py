@@ -306,7 +306,7 @@ class MqttUplink(_Uplink):
     def _consistent(self) -> Self:
         if not self.tls and not self.allow_insecure and not is_loopback(self.host):
             raise ValueError(
-                "mqtt:// sends everything unprotected over the network; use mqtts:// or say allow_insecure = true"
+                "mqtt:// sends everything unprotected; use mqtts:// or say allow_insecure = true"
             )
         if not self.tls and (self.ca_file or self.certificate_file):
             raise ValueError("ca_file and certificate_file are for mqtts://")

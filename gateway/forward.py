@@ -118,6 +118,7 @@ class Forwarder:
         self._log = structlog.get_logger("forward").bind(uplink=self._name)
         self._ledger = self._new_ledger()
         self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
         self._limits = Limits()
         self._publishes = TokenBucket(None)
         self._bytes = TokenBucket(None)
@@ -134,12 +135,6 @@ class Forwarder:
     def uplink(self) -> Uplink:
         """Return the uplink that is fed."""
         return self._uplink
-
-    @property
-    def idle(self) -> bool:
-        """Tell whether nothing is in flight and nothing is free to be sent."""
-        self._ledger.appended(self._outbox.next_sequence - 1)
-        return not self._in_flight and not self._ledger.next_live() and not self._ledger.next_backlog()
 
     @property
     def store_silent(self) -> bool:
@@ -161,6 +156,19 @@ class Forwarder:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_secs):
                     await self._wake.wait()
+
+    async def drained(self) -> None:
+        """Return once nothing is in flight and nothing is free to be sent."""
+        while True:
+            self._ledger.appended(self._outbox.next_sequence - 1)
+            if not self._in_flight and not self._ledger.next_live() and not self._ledger.next_backlog():
+                return
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+
+    def close(self) -> None:
+        """Want to hear no more of the outbox."""
+        self._outbox.unsubscribe(self._wake.set)
 
     def announce(self) -> None:
         """Have the status published soon."""
@@ -336,6 +344,8 @@ class Forwarder:
         if self._in_flight.pop(answer, None) is None:
             return  # its session was lost before
         self._wake.set()
+        if not self._in_flight:
+            self._drained.set()
         self._careful = max(0, self._careful - 1)
         error = answer.exception()
         if error is None:

@@ -99,6 +99,7 @@ class OutboxStatistics:
     dropped: records given up, by cause
     quarantined: records that an uplink would not take, kept aside
     damaged_files: earlier outboxes that lie aside because they were damaged
+    appended: records put on disk since it was opened
     alarm: what is wrong now, one sentence; None when all is well
     """
 
@@ -110,6 +111,7 @@ class OutboxStatistics:
     dropped: Mapping[DropCause, int] = field(default_factory=dict)
     quarantined: int = 0
     damaged_files: int = 0
+    appended: int = 0
     alarm: str | None = None
 
 
@@ -137,6 +139,14 @@ class Outbox(Protocol):
 
     def subscribe(self, appended: Callable[[], None]) -> None:
         """Have `appended()` called after each append."""
+        ...
+
+    def unsubscribe(self, appended: Callable[[], None]) -> None:
+        """Call it no more."""
+        ...
+
+    def use_uplinks(self, uplinks: Sequence[str]) -> None:
+        """Serve these from now on: new ones from the oldest record, the places of others forgotten."""
         ...
 
     def read(self, first: int, last: int, *, max_records: int, max_bytes: int) -> list[Stored]:

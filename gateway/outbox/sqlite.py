@@ -97,6 +97,7 @@ class SqliteOutbox:
         self._topic_names: dict[int, str] = {}
         self._eviction_at: list[int] = []
         self._next = self._first = self._ceiling = 0
+        self._appended = 0
         self._dirty = False
         self._pressed = False
         self._pressure: str | None = None
@@ -125,6 +126,7 @@ class SqliteOutbox:
         except OutboxCorruptError as error:
             self._replace_corrupt(str(error))
             self._insert(drafts, checkpoints or {})
+        self._appended += len(drafts)
         for appended in self._listeners if drafts else ():
             appended()
         return self._next - 1
@@ -140,6 +142,16 @@ class SqliteOutbox:
     def subscribe(self, appended: Callable[[], None]) -> None:
         """Have `appended()` called after each append."""
         self._listeners.append(appended)
+
+    def unsubscribe(self, appended: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._listeners.remove(appended)
+
+    def use_uplinks(self, uplinks: Sequence[str]) -> None:
+        """Serve these from now on: new ones from the oldest record, the places of others forgotten."""
+        self._uplinks = tuple(uplinks)
+        self._places = {name: self._places.get(name, Ranges()) for name in uplinks}
+        self._dirty = True
 
     def read(self, first: int, last: int, *, max_records: int, max_bytes: int) -> list[Stored]:
         """Return records with first <= sequence <= last, ascending, at least one where there is one."""
@@ -230,6 +242,7 @@ class SqliteOutbox:
             dropped={cause: self._sums[f"dropped_{cause}"] for cause in _CAUSES},
             quarantined=self._sums["quarantined"],
             damaged_files=self._damaged_files,
+            appended=self._appended,
             alarm=self._pressure or self._damage,
         )
 

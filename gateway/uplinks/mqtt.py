@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from gateway import config
 from gateway.errors import (
     MessageTooLargeError,
     PublishRefusedError,
@@ -120,6 +121,39 @@ class MqttUplink:
         self._sessions = 0
         self._last_error: str | None = "not connected yet"
         self._version: Version = "5" if broker.version == "auto" else broker.version
+
+    @classmethod
+    def from_config(
+        cls,
+        settings: config.MqttUplink,
+        *,
+        client_id: str,
+        subscriptions: Sequence[str] = (),
+        will: Callable[[], Will] | None = None,
+        randomness: random.Random | None = None,
+    ) -> "MqttUplink":
+        """Build the uplink that the configuration asks for; reads the password."""
+        tls = None
+        if settings.tls:
+            tls = Tls(settings.ca_file, settings.certificate_file, settings.private_key_file)
+        broker = Broker(
+            host=settings.host,
+            port=settings.port,
+            client_id=client_id,
+            tls=tls,
+            username=settings.username,
+            password=config.secret(settings.password_file, settings.password_env),
+            version=settings.version,
+            keepalive_secs=settings.keepalive_secs,
+            max_in_flight=settings.in_flight,
+            max_message_bytes=settings.max_message_bytes,
+            publishes_per_sec=settings.publishes_per_sec,
+            bytes_per_sec=settings.bytes_per_sec,
+        )
+        uplink = cls(settings.name, broker, subscriptions=subscriptions, will=will, randomness=randomness)
+        if tls is None and not config.is_loopback(settings.host):
+            uplink._log.warning("this uplink is not encrypted: anyone on the network can read and forge")
+        return uplink
 
     @property
     def name(self) -> str:

@@ -1,0 +1,63 @@
+"""How the daemon speaks: lines for people or JSON, one way for our own words and the libraries'."""
+
+import logging
+import sys
+from typing import Final, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["text", "json"]
+
+_SECRET_WORDS: Final = ("password", "secret", "private_key", "token")
+_NOISY: Final = ("asyncua", "paho", "awscrt", "botocore", "urllib3")
+"""Libraries that repeat themselves; what matters in their words, our own code says once."""
+
+
+def configure(level: Level, form: Format, stream: TextIO | None = None) -> None:
+    """Send every log line of this process to a stream (stderr when None)."""
+    target = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_secrets,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendered(form, colors=target.isatty()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+
+
+def _rendered(form: Format, *, colors: bool) -> list[Processor]:
+    if form == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
+
+
+def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Blank a value whose key says that it is a secret, should one ever come this way."""
+    for key in event:
+        if any(word in key.lower() for word in _SECRET_WORDS) and not key.endswith(("_file", "_env")):
+            event[key] = "***"
+    return event

@@ -1,0 +1,485 @@
+"""The edge daemon: one TaskGroup of sources, outbox, forwarders and health."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from asyncio import Task, TaskGroup
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from contract import topics
+from contract.delivery import ConnectionStatus, Status
+from gateway import config
+from gateway.config import AwsIotUplink, Configuration, Connection
+from gateway.errors import ConfigError, GatewayError
+from gateway.forward import Forwarder
+from gateway.health import ConnectionHealth, Health, HealthServer, OutboxHealth, UplinkHealth, problems
+from gateway.outbox.sqlite import SqliteOutbox
+from gateway.pipeline import Lane, Pipeline
+from gateway.sources.port import Source
+from gateway.systemd import Notifier
+from gateway.uplinks.port import Uplink, Will
+
+_US: Final = 1_000_000
+_TICK_SECS: Final = 0.2
+_KEEP_SECS: Final = 1.0
+_RESTART_SECS: Final = 5.0
+_HEALTH_RETRY_SECS: Final = 30.0
+_SOURCES_END_SECS: Final = 0.8
+_DRAIN_SECS: Final = 0.4
+_GOODBYE_SECS: Final = 0.7
+_EARLIEST_US: Final = 1_735_689_600 * _US
+"""2025-01-01: a clock before it was never set."""
+
+
+class MakeSource(Protocol):
+    """Builds the source of a connection, speaking to its lane."""
+
+    def __call__(self, configuration: Configuration, connection: Connection, lane: Lane) -> Source:
+        """Return a source that has not started."""
+        ...
+
+
+def clock_us() -> int:
+    """Return microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+def running_us() -> int:
+    """Return microseconds of the monotonic clock."""
+    return time.monotonic_ns() // 1_000
+
+
+def product_version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return version("oee-gateway")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A running connection."""
+
+    settings: Connection
+    source: Source
+    task: Task[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A running uplink."""
+
+    settings: config.Uplink
+    uplink: Uplink
+    forwarder: Forwarder
+    tasks: tuple[Task[None], ...]
+
+
+class Daemon:
+    """The gateway of one configuration.
+
+    path: where the configuration came from, to be read again at SIGHUP; None when it cannot be
+    make_source: builds the OPC UA source when None
+    """
+
+    def __init__(
+        self, configuration: Configuration, *, path: Path | None = None, make_source: MakeSource | None = None
+    ) -> None:
+        self._configuration = configuration
+        self._path = path
+        self._make_source = make_source or _opcua_source
+        self._log = structlog.get_logger("gateway")
+        self._notifier = Notifier(os.environ)
+        self._version = product_version()
+        self._started = time.monotonic()
+        self._stopping = asyncio.Event()
+        self._readings: dict[str, _Reading] = {}
+        self._sendings: dict[str, _Sending] = {}
+        self._last_error: str | None = None
+        self.health_url: str | None = None
+
+    def stop(self) -> None:
+        """Ask for a clean end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until asked to stop; raises StartError when this machine does not let it start."""
+        settings = self._configuration.gateway
+        if clock_us() < _EARLIEST_US:
+            self._log.error("the clock of this machine is not set", clock=time.ctime())
+        self._outbox = SqliteOutbox(
+            settings.data_dir,
+            gateway=settings.name,
+            uplinks=[uplink.name for uplink in self._configuration.uplink],
+            clock_us=clock_us,
+            running_us=running_us,
+            max_bytes=self._configuration.outbox.max_bytes,
+            max_age_us=round(self._configuration.outbox.max_age_days * 86_400 * _US),
+        )
+        try:
+            self._pipeline = Pipeline(self._configuration, self._outbox, clock_us)
+            with self._signals():
+                await self._serve()
+        finally:
+            self._outbox.close()
+        self._log.info("gateway stopped")
+
+    def health(self) -> Health:
+        """Return the state of everything, as of now."""
+        connections = [self._connection_health(reading) for reading in self._readings.values()]
+        uplinks = [self._uplink_health(sending) for sending in self._sendings.values()]
+        outbox = self._outbox_health()
+        return Health(
+            site=self._configuration.gateway.site,
+            gateway=self._configuration.gateway.name,
+            version=self._version,
+            pid=os.getpid(),
+            running_secs=time.monotonic() - self._started,
+            resident_bytes=_resident_bytes(),
+            records=self._outbox.statistics().appended,
+            problems=list(problems(connections, uplinks, outbox)),
+            connections=connections,
+            uplinks=uplinks,
+            outbox=outbox,
+        )
+
+    # Life
+
+    async def _serve(self) -> None:
+        async with TaskGroup() as group:
+            self._group = group
+            for uplink in self._configuration.uplink:
+                self._start_uplink(uplink)
+            for connection in self._configuration.connection:
+                self._start_connection(connection)
+            chores = [
+                group.create_task(self._tick(), name="pipeline.tick"),
+                group.create_task(self._keep(), name="outbox.keep"),
+                group.create_task(self._serve_health(), name="health.serve"),
+            ]
+            self._log.info(
+                "gateway started",
+                gateway=self._configuration.gateway.name,
+                connections=len(self._readings),
+                uplinks=len(self._sendings),
+                backlog_records=self._outbox.statistics().records,
+            )
+            self._notifier.tell("READY=1", f"STATUS={len(self._readings)} connections")
+            await self._stopping.wait()
+            self._notifier.tell("STOPPING=1")
+            await self._end(chores)
+
+    async def _end(self, chores: Iterable[Task[None]]) -> None:
+        """Stop reading, send what is quickly sent, say goodbye; what is left stands in the outbox."""
+        await _cancelled([reading.task for reading in self._readings.values()], _SOURCES_END_SECS)
+        self._pipeline.tick()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECS):
+                for sending in self._sendings.values():
+                    if sending.uplink.connected:
+                        await sending.forwarder.drained()
+        senders = [task for sending in self._sendings.values() for task in sending.tasks]
+        await _cancelled([*senders, *chores], _GOODBYE_SECS)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def _tick(self) -> None:
+        """Let time pass for machines that say nothing."""
+        while True:
+            await asyncio.sleep(_TICK_SECS)
+            self._pipeline.tick()
+
+    async def _keep(self) -> None:
+        """Keep the outbox small and systemd assured."""
+        since_watchdog_secs = 0.0
+        while True:
+            await asyncio.sleep(_KEEP_SECS)
+            while self._outbox.flush():  # noqa: ASYNC110 - work, step by step
+                await asyncio.sleep(0)
+            since_watchdog_secs += _KEEP_SECS
+            if self._notifier.watchdog_secs and since_watchdog_secs >= self._notifier.watchdog_secs / 3:
+                self._notifier.tell("WATCHDOG=1")
+                since_watchdog_secs = 0.0
+
+    async def _serve_health(self) -> None:
+        settings = self._configuration.health
+        server = HealthServer(self.health)
+        said = False
+        while True:
+            try:
+                await server.run(settings.host, settings.port, self._listening)
+            except OSError as error:
+                if not said:
+                    place = f"{settings.host}:{settings.port}"
+                    self._log.error("health cannot be served there", place=place, reason=str(error))
+                    said = True
+            await asyncio.sleep(_HEALTH_RETRY_SECS)
+
+    def _listening(self, url: str) -> None:
+        self.health_url = url
+        self._log.info("health is served", url=url)
+        with contextlib.suppress(OSError):
+            (self._configuration.gateway.data_dir / "health.url").write_text(url)
+
+    async def _supervise(self, subject: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a part for ever: a fault of one PLC or broker must not end the others."""
+        while True:
+            try:
+                await run()
+            except GatewayError as error:
+                self._log.error("part stopped; it starts again", part=subject, reason=str(error))
+                self._last_error = f"{subject}: {error}"
+            except Exception as error:  # noqa: BLE001 - the one supervisor
+                self._log.exception("part failed; it starts again", part=subject)
+                self._last_error = f"{subject}: {error!r}"
+            await asyncio.sleep(_RESTART_SECS)
+
+    # Connections and uplinks, started and stopped one by one
+
+    def _start_connection(self, settings: Connection) -> None:
+        lane = self._pipeline.lanes.get(settings.name)
+        if lane is None:
+            lane = Lane(self._configuration, settings, self._outbox, clock_us)
+            self._pipeline.lanes[settings.name] = lane
+        source = self._make_source(self._configuration, settings, lane)
+        task = self._group.create_task(
+            self._supervise(f"connection {settings.name}", source.run), name=f"source[{settings.name}].run"
+        )
+        self._readings[settings.name] = _Reading(settings, source, task)
+
+    def _start_uplink(self, settings: config.Uplink) -> None:
+        gateway = self._configuration.gateway
+        uplink = _make_uplink(self._configuration, settings, self._offline)
+        forwarder = Forwarder(
+            self._outbox,
+            uplink,
+            site=gateway.site,
+            gateway=gateway.name,
+            monotonic=time.monotonic,
+            acknowledge=settings.acknowledge,
+            receipt_timeout_secs=settings.receipt_timeout_secs,
+            status=lambda: self._status(settings.name),
+        )
+        tasks = (
+            self._group.create_task(
+                self._supervise(f"uplink {settings.name}", lambda: uplink.run(forwarder)),
+                name=f"uplink[{settings.name}].run",
+            ),
+            self._group.create_task(
+                self._supervise(f"forwarder {settings.name}", forwarder.run),
+                name=f"forwarder[{settings.name}].run",
+            ),
+        )
+        self._sendings[settings.name] = _Sending(settings, uplink, forwarder, tasks)
+
+    def _reload(self) -> None:
+        """Take up what changed in the configuration file; all else goes on undisturbed."""
+        if self._path is None:
+            return
+        try:
+            fresh = config.load(self._path)
+        except ConfigError as error:
+            self._log.error("configuration not reloaded; the old one stays", faults=error.faults)
+            return
+        old, self._configuration = self._configuration, fresh
+        fixed = [
+            name
+            for name in ("gateway", "outbox", "health", "log")
+            if getattr(old, name) != getattr(fresh, name)
+        ]
+        if fixed:
+            self._log.warning("these changes need a restart", tables=fixed)
+        self._group.create_task(self._change(old, fresh), name="gateway.reload")
+
+    async def _change(self, old: Configuration, fresh: Configuration) -> None:
+        self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={running_us()}")
+        connections = {item.name: item for item in fresh.connection}
+        uplinks = {item.name: item for item in fresh.uplink}
+        everything = old.gateway != fresh.gateway or old.certificates != fresh.certificates
+        gone = [
+            reading
+            for name, reading in self._readings.items()
+            if everything or connections.get(name) != reading.settings
+        ]
+        left = [sending for name, sending in self._sendings.items() if uplinks.get(name) != sending.settings]
+        await _cancelled(
+            [*(r.task for r in gone), *(task for s in left for task in s.tasks)],
+            _SOURCES_END_SECS + _GOODBYE_SECS,
+        )
+        for reading in gone:
+            del self._readings[reading.settings.name]
+            self._pipeline.lanes.pop(reading.settings.name, None)
+        for sending in left:
+            del self._sendings[sending.settings.name]
+            sending.forwarder.close()
+        self._outbox.use_uplinks(list(uplinks))
+        started = [item for name, item in connections.items() if name not in self._readings]
+        for connection in started:
+            self._start_connection(connection)
+        begun = [item for name, item in uplinks.items() if name not in self._sendings]
+        for uplink in begun:
+            self._start_uplink(uplink)
+        for sending in self._sendings.values():
+            sending.forwarder.announce()
+        self._log.info(
+            "configuration reloaded",
+            connections_stopped=[reading.settings.name for reading in gone],
+            connections_started=[item.name for item in started],
+            uplinks_stopped=[sending.settings.name for sending in left],
+            uplinks_started=[item.name for item in begun],
+        )
+        self._notifier.tell("READY=1")
+
+    # What is told to others
+
+    def _connections(self) -> list[ConnectionStatus]:
+        return [reading.source.status for reading in self._readings.values()]
+
+    def _status(self, uplink: str) -> Will:
+        statistics = self._outbox.statistics()
+        problem = statistics.alarm or self._last_error
+        status = Status(
+            gateway=self._configuration.gateway.name,
+            site=self._configuration.gateway.site,
+            online=True,
+            epochtime=clock_us() / _US,
+            version=self._version,
+            first_sequence=statistics.first_sequence,
+            connections=self._connections(),
+            backlog_records=self._outbox.pending(uplink),
+            backlog_bytes=statistics.bytes,
+            oldest_epochtime=msgspec.UNSET if statistics.oldest_us is None else statistics.oldest_us / _US,
+            dropped_records=sum(statistics.dropped.values()),
+            last_error=msgspec.UNSET if problem is None else problem[:256],
+        )
+        return Will(self._status_topic(), msgspec.json.encode(status))
+
+    def _offline(self) -> Will:
+        """Return what is said when the session ends, by us or by the broker."""
+        status = Status(
+            gateway=self._configuration.gateway.name,
+            site=self._configuration.gateway.site,
+            online=False,
+            epochtime=clock_us() / _US,
+            version=self._version,
+        )
+        return Will(self._status_topic(), msgspec.json.encode(status))
+
+    def _status_topic(self) -> str:
+        settings = self._configuration.gateway
+        return topics.gateway_topic(settings.site, settings.name, "status")
+
+    def _connection_health(self, reading: _Reading) -> ConnectionHealth:
+        counters = reading.source.counters
+        lane = self._pipeline.lanes[reading.settings.name]
+        return ConnectionHealth(
+            status=reading.source.status,
+            values=counters.values,
+            notifications=counters.notifications,
+            reconnects=counters.reconnects,
+            overflows=counters.overflows,
+            missed_notifications=counters.missed_notifications,
+            republished=counters.republished,
+            history_values=counters.history_values,
+            gaps=counters.gaps,
+            slow_decodes=counters.slow_decodes,
+            held_records=lane.held_drafts,
+        )
+
+    def _uplink_health(self, sending: _Sending) -> UplinkHealth:
+        counters, uplink = sending.forwarder.counters, sending.uplink
+        return UplinkHealth(
+            name=uplink.name,
+            kind=sending.settings.kind,
+            connected=uplink.connected,
+            store_silent=sending.forwarder.store_silent,
+            last_error=uplink.last_error,
+            reconnects=uplink.reconnects,
+            backlog_records=self._outbox.pending(uplink.name),
+            live_records=counters.live_records,
+            backlog_records_sent=counters.backlog_records,
+            messages=counters.messages,
+            bytes=counters.bytes,
+            resent_records=counters.resent_records,
+            refused_messages=counters.refused_messages,
+            quarantined_records=counters.quarantined_records,
+        )
+
+    def _outbox_health(self) -> OutboxHealth:
+        statistics = self._outbox.statistics()
+        oldest_us = statistics.oldest_us
+        return OutboxHealth(
+            records=statistics.records,
+            bytes=statistics.bytes,
+            oldest_age_secs=None if oldest_us is None else max(0.0, (clock_us() - oldest_us) / _US),
+            next_sequence=statistics.next_sequence,
+            dropped={str(cause): amount for cause, amount in statistics.dropped.items()},
+            quarantined=statistics.quarantined,
+            damaged_files=statistics.damaged_files,
+            alarm=statistics.alarm,
+        )
+
+
+async def _cancelled(tasks: Iterable[Task[None]], timeout_secs: float) -> None:
+    """Cancel tasks and wait for their goodbyes, though not for ever."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    if ending:
+        await asyncio.wait(ending, timeout=timeout_secs)
+
+
+def _opcua_source(configuration: Configuration, connection: Connection, lane: Lane) -> Source:
+    from gateway.sources.opcua import OpcUaSource
+
+    return OpcUaSource(configuration, connection, lane)
+
+
+def _make_uplink(configuration: Configuration, settings: config.Uplink, will: Callable[[], Will]) -> Uplink:
+    gateway = configuration.gateway
+    receipts = [topics.gateway_topic(gateway.site, gateway.name, "receipt")]
+    subscriptions = receipts if settings.acknowledge == "store" else []
+    if isinstance(settings, AwsIotUplink):
+        from gateway.uplinks.aws_iot import AwsIotCore
+
+        return AwsIotCore.from_config(settings, subscriptions=subscriptions, will=will)
+    from gateway.uplinks.mqtt import MqttUplink
+
+    return MqttUplink.from_config(
+        settings,
+        client_id=settings.client_id or f"oee-{gateway.site}-{gateway.name}-{settings.name}",
+        subscriptions=subscriptions,
+        will=will,
+        randomness=random.Random(),  # noqa: S311 - jitter, not a secret
+    )
+
+
+def _resident_bytes() -> int:
+    """Return the memory of this process; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
