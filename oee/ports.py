@@ -28,21 +28,33 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def choose(
-    wanted: int, what: str, *, fixed: bool, taken: Container[int] = (), host: str = "127.0.0.1"
+    wanted: int,
+    what: str,
+    *,
+    fixed: bool,
+    taken: Container[int] = (),
+    count: int = 1,
+    host: str = "127.0.0.1",
 ) -> int:
-    """Return the wanted port, or the next free one after it.
+    """Return the wanted port, or the next free one after it; with `count`, the first of so many in a row.
 
     fixed: the person asked for exactly this port: raise CommandError when it is in use
     taken: ports already given to others, though nobody listens there yet
     """
+
+    def in_use(first: int) -> int | None:
+        ports = range(first, first + count)
+        return next((port for port in ports if port in taken or not is_free(port, host)), None)
+
     if fixed:
-        if wanted in taken or not is_free(wanted, host):
-            raise CommandError(f"port {wanted} for {what} is in use{_by_whom(wanted, host)}; choose another")
+        if (busy := in_use(wanted)) is not None:
+            raise CommandError(f"port {busy} for {what} is in use{_by_whom(busy, host)}; choose another")
         return wanted
-    for port in range(wanted, min(wanted + _TRIES, _LAST + 1)):
-        if port not in taken and is_free(port, host):
+    last = min(wanted + _TRIES, _LAST + 2 - count)
+    for port in range(wanted, last):
+        if in_use(port) is None:
             return port
-    raise CommandError(f"no free port for {what} from {wanted} to {min(wanted + _TRIES, _LAST + 1) - 1}")
+    raise CommandError(f"no free port for {what} from {wanted} to {last - 1}")
 
 
 def _by_whom(port: int, host: str) -> str:

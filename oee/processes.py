@@ -72,7 +72,7 @@ class Child:
 
 
 async def stop_all(children: Iterable[Child], *, within_secs: float = KILL_AFTER_SECS) -> list[str]:
-    """Ask all processes at once to end; kill those that have not within_secs later, and return their names."""
+    """Ask all processes at once to end, after within_secs kill the rest; return the names of those killed."""
     running = [child for child in children if child.pid is not None]
     for child in running:
         child.signal(signal.SIGTERM)

@@ -26,7 +26,7 @@ class QuickGroup(TyperGroup):
     """A group of commands whose help costs no parsing."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Answer a call for help, or hand it to the command that it is about; parse everything else as usual."""
+        """Answer a call for help, or hand it on to the command that it is about; parse the rest as usual."""
         if args and _asks_for_help(ctx, args):
             command = self.get_command(ctx, args[0])
             if command is not None:
