@@ -45,12 +45,34 @@ def depth(text: bytes) -> int:
     return deepest
 
 
+def split(array: bytes) -> list[bytes]:
+    """Return the members of what is an array by its brackets, whatever stands in them; none if it is not."""
+    text = array.strip()
+    members: list[bytes] = []
+    level = start = 0
+    for token in _TOKEN.finditer(text):
+        match token[0]:
+            case b"[" | b"{":
+                level += 1
+                start = token.end() if level == 1 else start
+            case b"]" | b"}":
+                level -= 1
+                if level == 0:
+                    members.append(text[start : token.start()].strip())
+                    return members if text[:1] == b"[" and token.end() == len(text) else []
+            case b"," if level == 1:
+                members.append(text[start : token.start()].strip())
+                start = token.end()
+    return []
+
+
 def reason(error: Exception) -> str:
     """Return the first line of an error's text, short enough to be kept with each dead letter."""
     return str(error).split("\n", 1)[0][:200] or type(error).__name__
 
 
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
 
 

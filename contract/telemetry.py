@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from contract import strict, topics
 from contract.machine_key import LEVEL_PATTERN, MachineKey, is_level
 from contract.states import MachineState
-from contract.strict import MAX_DEPTH, MAX_INTEGER
+from contract.strict import MAX_INTEGER
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
 MAX_BACKLOG_BYTES: Final = 100_000
@@ -164,7 +164,7 @@ def decode_message(
                 if record.machine_key != machine:
                     return [Refusal(f"the body is of {record.machine_key}, the topic of {machine}", payload)]
                 if record.epochtime > latest_epochtime:
-                    return [_too_early(record, latest_epochtime)]
+                    return [_too_early(record, latest_epochtime, payload)]
             return [record]
         case topics.GatewayTopic(site, gateway, "backlog"):
             if (records := _decode_plain(payload)) is not None and _all_placed(
@@ -208,13 +208,14 @@ def _decode_plain(array: bytes) -> list[Telemetry] | None:
 
 def _decode_singly(array: bytes, whole: bytes) -> list[Telemetry | Refusal]:
     """Read member by member; `whole` is what is kept when the text cannot be taken apart."""
-    if (depth := strict.depth(array)) > MAX_DEPTH + 1:
-        return [Refusal(f"nested {depth - 1} deep; {MAX_DEPTH} are allowed", whole)]
     try:
-        members = _RAW_MANY.decode(array)
+        members = [bytes(member) for member in _RAW_MANY.decode(array)]
     except (ValueError, RecursionError) as error:
-        return [Refusal(strict.reason(error), whole)]
-    return [_decode_member(bytes(member)) for member in members]
+        # One member that no reader can read must not take its neighbours with it.
+        members = strict.split(array)
+        if not members:
+            return [Refusal(strict.reason(error), whole)]
+    return [_decode_member(member) for member in members]
 
 
 def _comes_back(array: bytes, records: list[Telemetry]) -> bool:
@@ -288,15 +289,13 @@ def _all_placed(records: Sequence[Telemetry], site: str, gateway: str, latest_ep
 def _misplaced(record: Telemetry, place: topics.GatewayTopic, latest_epochtime: float) -> Refusal:
     """Say why a member of a backlog may not come from this topic or this moment."""
     if (record.site, record.gateway) == (place.site, place.gateway):
-        return _too_early(record, latest_epochtime)
+        return _too_early(record, latest_epochtime, encode(record))
     return Refusal(
         f"the body is of gateway {record.site}/{record.gateway}, the topic of {place.site}/{place.gateway}",
         encode(record),
     )
 
 
-def _too_early(record: Telemetry, latest_epochtime: float) -> Refusal:
+def _too_early(record: Telemetry, latest_epochtime: float, raw: bytes) -> Refusal:
     ahead_secs = record.epochtime - latest_epochtime
-    return Refusal(
-        f"epochtime {record.epochtime} is {ahead_secs:.0f} s further ahead than allowed", encode(record)
-    )
+    return Refusal(f"epochtime {record.epochtime} is {ahead_secs:.0f} s further ahead than allowed", raw)

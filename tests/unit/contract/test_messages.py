@@ -1,0 +1,102 @@
+"""Topics, the other messages and their schemas."""
+
+import json
+
+import jsonschema
+import msgspec
+import pytest
+
+from contract import delivery, schema, topics
+from contract.delivery import Gap, Status
+from contract.machine_key import MachineKey
+from contract.telemetry import Refusal
+
+NOW_US = 1_625_011_500_000_000
+GAP_TOPIC = "oee/v1/berlin/gateways/gw/gap"
+GAP = Gap(
+    site="berlin",
+    area="packaging",
+    line="line-1",
+    machine="filler-1",
+    gateway="gw",
+    sequence=7,
+    from_epochtime=1625011000.5,
+    to_epochtime=1625011100.0,
+    cause="PLC did not answer",
+)
+
+
+@pytest.mark.parametrize("name", schema.MESSAGES)
+def test_the_schema_file_is_what_the_struct_says(name: str) -> None:
+    assert (schema.FOLDER / f"{name}.schema.json").read_text(encoding="utf-8") == schema.render(name)
+
+
+@pytest.mark.parametrize("name", schema.MESSAGES)
+def test_the_schema_is_a_schema(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema.build(name))
+
+
+def test_the_schema_accepts_and_refuses_as_the_reader_does() -> None:
+    validator = jsonschema.Draft202012Validator(schema.build("gap"))
+    told = msgspec.to_builtins(GAP)
+    assert validator.is_valid(told)
+    assert not validator.is_valid(told | {"machine": "a/b"})
+    assert not validator.is_valid(told | {"sequence": -1})
+
+
+def test_topics_are_parsed_as_they_are_built() -> None:
+    key = MachineKey("berlin", "packaging", "line-1", "filler-1")
+    assert topics.parse(topics.machine_topic(key, "oee")) == topics.MachineTopic(key, "oee")
+    assert topics.parse(topics.gateway_topic("berlin", "gw", "gap")) == topics.GatewayTopic(
+        "berlin", "gw", "gap"
+    )
+
+
+def test_a_topic_with_a_bad_level_cannot_be_built() -> None:
+    with pytest.raises(ValueError, match="may not stand"):
+        topics.gateway_topic("berlin", "#", "status")
+    with pytest.raises(ValueError, match="bytes"):
+        topics.machine_topic(MachineKey("x" * 64, "x" * 64, "x" * 64, "x" * 64), "telemetry")
+
+
+def test_a_machine_key_is_read_as_it_is_written() -> None:
+    key = MachineKey.parse("berlin/packaging/line-1/filler-1")
+    assert str(key) == "berlin/packaging/line-1/filler-1"
+    for wrong in ("", "a/b/c", "a/b/c/d/e", "a/b/c/d e", "a//c/d"):
+        with pytest.raises(ValueError, match="is not"):
+            MachineKey.parse(wrong)
+
+
+def test_a_gap_is_read_as_it_is_written() -> None:
+    assert delivery.decode_gap(GAP_TOPIC, msgspec.json.encode(GAP), now_us=NOW_US) == GAP
+    assert GAP.from_us == 1_625_011_000_500_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"gateway": "other"}, "the topic is"),
+        ({"to_epochtime": 1625010000.0}, "before it begins"),
+        ({"to_epochtime": 1625099999.0}, "further ahead"),
+        ({"sequence": True}, "sequence"),
+        ({"machine": "a b"}, "machine"),
+        ({"cause": 3}, "cause"),
+    ],
+)
+def test_a_gap_is_refused_with_its_reason(changes: dict[str, object], reason: str) -> None:
+    payload = json.dumps(msgspec.to_builtins(GAP) | changes).encode()
+    item = delivery.decode_gap(GAP_TOPIC, payload, now_us=NOW_US)
+    assert isinstance(item, Refusal)
+    assert reason in item.reason
+    assert item.payload == payload
+
+
+def test_a_status_is_read_or_refused() -> None:
+    status = Status(gateway="gw", site="berlin", online=True, epochtime=1625011000.0, first_sequence=5)
+    topic = "oee/v1/berlin/gateways/gw/status"
+    assert delivery.decode_status(topic, msgspec.json.encode(status)) == status
+    for bad in (b"", b"{}", b"[]", b'{"gateway":"gw","gateway":"gw"}', b"\xff"):
+        assert isinstance(delivery.decode_status(topic, bad), Refusal)
+    assert isinstance(
+        delivery.decode_status("oee/v1/rome/gateways/gw/status", msgspec.json.encode(status)), Refusal
+    )
