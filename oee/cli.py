@@ -272,6 +272,19 @@ def broker(port: Annotated[int, typer.Option(min=1, max=65535, help="Port of loo
     _leave(mqtt.run(port))
 
 
+@_command(
+    gateway,
+    "run",
+    "Read the PLCs and publish, until SIGTERM or Ctrl-C.",
+    "oee gateway run --config /etc/oee/gateway.toml",
+)
+def gateway_run(config: GatewayFile = Path("gateway.toml")) -> None:
+    """Read the PLCs and publish, until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
+    from gateway import commands
+
+    _leave(commands.run(config))
+
+
 @_command(config, "list", "List the example files.")
 def config_list() -> None:
     """List the example files."""

@@ -20,6 +20,7 @@ EXTRA_OF_PACKAGE: Final[dict[str, str]] = {
     "apprise": "cloud",
     "apscheduler": "cloud",
     "argon2": "cloud",
+    "brotli": "cloud",
     "fastapi": "cloud",
     "jinja2": "cloud",
     "numpy": "cloud",

@@ -43,8 +43,9 @@ class Screen:
             self._live.stop()
 
     def say(self, line: str, style: str = "") -> None:
-        """Print a line above the table."""
-        self._console.print(Text(line, style=style), soft_wrap=True)
+        """Print a line above the table; what could steer the terminal becomes a question mark."""
+        harmless = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in line)
+        self._console.print(Text(harmless, style=style), soft_wrap=True)
 
     def alert(self, alert: Alert) -> None:
         """Print one change in the life of an alert."""
