@@ -169,7 +169,7 @@ class _Demo:
             await part.start()
 
     async def _report_closed_shifts(self) -> None:
-        """Say the last closed shift of each line once it is known for all its machines, and each one after it."""
+        """Say each closed shift of a line once, as soon as it is known for all the line's machines."""
         from oee.screen import closed_shift
 
         told: set[tuple[str, object, object]] = set()

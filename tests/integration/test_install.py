@@ -1,0 +1,147 @@
+"""The wheels built from this tree install into empty environments and bring what they promise, no more."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.11", "3.12", "3.13")
+NOT_ON_THE_EDGE = "numpy pandas pyarrow fastapi starlette uvicorn jinja2 sqlalchemy amqtt simulator cloud dashboards".split()
+
+
+def _pythons() -> list[str]:
+    """Return an interpreter of each version that is here, the running one first."""
+    running = "{}.{}".format(*sys.version_info)
+    found = [sys.executable]
+    for version in PYTHONS:
+        if version == running:
+            continue
+        for path in [shutil.which(f"python{version}"), *_pyenv(version)]:
+            if path is not None and _answers(path, version):
+                found.append(path)
+                break
+    return found
+
+
+def _pyenv(version: str) -> list[str]:
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    return [str(path / "bin" / "python") for path in sorted(versions.glob(f"{version}.*"))]
+
+
+def _answers(path: str, version: str) -> bool:
+    asked = "import ensurepip, sys, venv; print('{}.{}'.format(*sys.version_info))"
+    answer = subprocess.run([path, "-c", asked], capture_output=True, text=True, check=False)
+    return answer.returncode == 0 and answer.stdout.strip() == version
+
+
+class Environment:
+    """An empty virtual environment, and what was installed into it."""
+
+    def __init__(self, folder: Path, python: str) -> None:
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
+        self.bin = folder / "bin"
+
+    def install(self, *what: str) -> None:
+        pip = [str(self.bin / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*pip, *what], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def oee(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.bin / "oee"), *arguments], capture_output=True, text=True, cwd=cwd, check=False
+        )
+
+    def importable(self, names: list[str], cwd: Path) -> list[str]:
+        asked = f"import importlib.util as u, json; print(json.dumps([n for n in {names} if u.find_spec(n)]))"
+        answer = subprocess.run(
+            [str(self.bin / "python"), "-c", asked], capture_output=True, text=True, cwd=cwd, check=True
+        )
+        return list(json.loads(answer.stdout))
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Build both wheels, from the tree as it is."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for project in (ROOT, ROOT / "packaging" / "edge"):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "build",
+                "--wheel",
+                "--no-isolation",
+                "--outdir",
+                str(folder),
+                str(project),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return {
+        "edge": next(folder.glob("oee_gateway_edge-*.whl")),
+        "whole": next(folder.glob("oee_gateway-*.whl")),
+    }
+
+
+def test_wheels_carry_code_examples_and_licence_and_no_leftovers(wheels: dict[str, Path]) -> None:
+    for wheel in wheels.values():
+        names = zipfile.ZipFile(wheel).namelist()
+        assert "oee/config/gateway.example.toml" in names
+        assert any(name.endswith("LICENSE") for name in names)
+        assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
+    whole = zipfile.ZipFile(wheels["whole"]).namelist()
+    assert any(name.startswith("dashboards/web/static/") for name in whole)
+    assert any(name.startswith("dashboards/web/templates/") for name in whole)
+    edge = {name.split("/")[0] for name in zipfile.ZipFile(wheels["edge"]).namelist()}
+    assert {name for name in edge if not name.endswith(".dist-info")} == {"contract", "gateway", "oee"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", _pythons())
+def test_an_edge_installs_without_analysis_web_or_simulator(
+    wheels: dict[str, Path], python: str, tmp_path: Path
+) -> None:
+    environment = Environment(tmp_path / "venv", python)
+    environment.install(str(wheels["edge"]))
+    assert environment.importable(NOT_ON_THE_EDGE, tmp_path) == []
+    assert environment.oee("version", cwd=tmp_path).stdout.startswith("oee-gateway-edge ")
+    assert "oee gateway run" in environment.oee("gateway", "run", "--help", cwd=tmp_path).stdout
+    assert environment.oee("config", "write", "config", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "config" / "gateway.toml").exists()
+    for command, extra in ((["demo"], "demo"), (["simulate"], "demo"), (["cloud", "run"], "cloud")):
+        refused = environment.oee(*command, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert f"pip install 'oee-gateway[{extra}]'" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    loaded = "import sys, gateway.service; print('\\n'.join(sys.modules))"
+    modules = subprocess.run(
+        [str(environment.bin / "python"), "-c", loaded],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert not set(NOT_ON_THE_EDGE) & set(modules.stdout.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", _pythons())
+def test_the_demo_answers_from_the_wheel(wheels: dict[str, Path], python: str, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "venv", python)
+    environment.install(str(wheels["whole"]))
+    shown = environment.oee("demo", "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    for option in ("--board-port", "--opcua-port", "--broker-port", "--seed", "--speed", "--scenario"):
+        assert option in shown.stdout
+    refused = environment.oee("demo", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "pip install 'oee-gateway[" in refused.stderr
