@@ -12,20 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11", "3.12", "3.13")
-NOT_ON_THE_EDGE = ["numpy", "pandas", "pyarrow", "fastapi", "starlette", "uvicorn", "jinja2", "sqlalchemy"]
-NOT_ON_THE_EDGE += ["amqtt", "simulator", "cloud", "dashboards"]
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "fastapi",
-    "starlette",
-    "uvicorn",
-    "jinja2",
-    "sqlalchemy",
-    "amqtt",
-    "simulator",
-    "cloud",
-    "dashboards",
+NOT_ON_THE_EDGE = [
+    *("numpy", "pandas", "pyarrow", "fastapi", "starlette", "uvicorn", "jinja2", "sqlalchemy", "amqtt"),
+    *("simulator", "cloud", "dashboards"),
 ]
 
 
