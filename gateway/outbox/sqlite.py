@@ -1,10 +1,10 @@
 """The outbox in one SQLite file: WAL, synchronous FULL, a lock against a second process.
 
 Layout: `records` waits; `places` are the ranges that each uplink has acknowledged; `ledger` holds the next
-sequence and the sums; `checkpoints` say where reading
-each source goes on; `marks` say how long the daemon had run when a sequence was given; `quarantine` keeps
-what an uplink would not take. Beside it lies `outbox.ceiling`, a sequence that was never reached, so that a
-new outbox begun after the file was lost does not repeat one.
+sequence and the sums; `checkpoints` say where reading each source goes on; `marks` say how
+long the daemon had run when a sequence was given; `quarantine` keeps what an uplink would not take.
+Beside it lie `outbox.ceiling`, a sequence that was never reached, so that a new outbox begun after the file
+was lost does not repeat one, and `outbox.reserve`, room to work with when the disk is full.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ ROW_BYTES: Final = 32
 
 _CEILING_STEP: Final = 10_000_000
 _MARK_EVERY_US: Final = 600 * 1_000_000
+_RESERVE_BYTES: Final = 8_388_608
 _KEPT_FREE_PAGES: Final = 4_000
 _DELETE_STEP: Final = 20_000
 _QUARANTINE_MAX: Final = 1_000
@@ -82,6 +83,7 @@ class SqliteOutbox:
         max_age_us: int = DEFAULT_MAX_AGE_US,
     ) -> None:
         self.path = folder / "outbox.sqlite"
+        self._reserve_path = folder / "outbox.reserve"
         self._ceiling_path = folder / "outbox.ceiling"
         self._gateway = gateway
         self._clock_us = clock_us
@@ -223,6 +225,7 @@ class SqliteOutbox:
             self._replace_corrupt(str(error))
         except OutboxError as error:
             self._raise_alarm(f"acknowledgements cannot be written: {error}")
+            self._make_room()
         return False
 
     def statistics(self) -> OutboxStatistics:
@@ -375,8 +378,25 @@ class SqliteOutbox:
             write()
         except OutboxFullError as error:
             self._raise_alarm(f"no room for records: {error}")
+            self._make_room()
             self._evict("the disk is full")
             write()
+
+    def _make_room(self) -> None:
+        """Give up the reserve: then even on a full disk the log can be emptied into the file and reused."""
+        self._reserve_path.unlink(missing_ok=True)
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    def _keep_reserve(self) -> None:
+        """Hold a little of the disk for the day it is full."""
+        if self._pressed or self._reserve_path.exists():
+            return
+        try:
+            with self._reserve_path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+        except OSError:
+            self._reserve_path.unlink(missing_ok=True)
 
     def _evict(self, reason: str) -> None:
         """Drop about a hundredth of what is held, in the order of the policy, with a gap per machine."""
@@ -421,6 +441,7 @@ class SqliteOutbox:
     def _flush(self) -> bool:
         now_us = self._running_us() + self._ran_before_us
         marked = now_us - self._last_mark_us >= _MARK_EVERY_US
+        self._keep_reserve()
         self._settle_alarm()
         if not self._dirty and not marked:
             return False
