@@ -53,6 +53,7 @@ class Lane:
         self._clock_us = clock_us
         self._outbox = outbox
         self._held: list[Draft] = []
+        self._taken: TagBatch | None = None
         self._source: bytes | None = None
         slowest_secs = max((b.sampling_interval_secs for b in self.bindings), default=0.0)
         self._sampler = ConnectionSampler(
@@ -69,8 +70,11 @@ class Lane:
 
     def on_batch(self, batch: TagBatch) -> None:
         """Put on disk what a batch makes; see Receiver."""
-        if len(self._held) > MAX_HELD_DRAFTS:
+        if len(self._held) > MAX_HELD_DRAFTS or batch is self._taken:
             self._write([])  # raises while the outbox still takes nothing
+        if batch is self._taken:
+            return
+        self._taken = batch
         if batch.checkpoint is not None:
             self._source = batch.checkpoint
         self._write(self._sampler.apply(batch))
@@ -99,6 +103,10 @@ class Lane:
     def on_gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
         """Record what is missing for ever; see Receiver."""
         self._write(self._sampler.gap(handles, from_us, to_us, cause))
+
+    def known(self, handle: int) -> tuple[object, int] | None:
+        """Return what was last delivered of a tag; see Receiver."""
+        return self._sampler.known(handle)
 
     def on_connection(self, status: ConnectionStatus) -> None:
         """Take note of the connection's state; see Receiver."""

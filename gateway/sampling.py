@@ -329,6 +329,12 @@ class ConnectionSampler:
                 self._advance(present, min(proven, present))
         return self._taken()
 
+    def known(self, handle: int) -> tuple[Any, int] | None:
+        """Return value and status that were last heard of a tag; None while there is none."""
+        machine, slot, _ = self._places[handle - 1]
+        status = machine.statuses[slot]
+        return None if status == WAITING else (machine.values[slot], status)
+
     # --- after a crash ---
 
     def emitted(self) -> Iterator[tuple[int, bytes]]:

@@ -90,6 +90,10 @@ class Receiver(Protocol):
         """Take note that values of these tags between two source times are missing for ever."""
         ...
 
+    def known(self, handle: int) -> tuple[object, int] | None:
+        """Return value and status that were last delivered of a tag; None while there is none."""
+        ...
+
     def on_connection(self, status: ConnectionStatus) -> None:
         """Take note of the connection's state."""
         ...

@@ -102,7 +102,10 @@ class Session:
         return protocol is not None and protocol.transport is not None
 
     async def call(self, request: Any, response_type: type[_R], timeout_secs: float | None = None) -> _R:
-        """Send one request and return its answer; raises SourceError, ServiceError where the server says why."""
+        """Send one request and return its answer.
+
+        Raises ServiceError where the server says why it will not, SourceError for anything else.
+        """
         what = type(request).__name__.removesuffix("Request")
         with mapped(what):
             protocol = self.client.uaclient.protocol
@@ -149,7 +152,7 @@ class Session:
             request.Parameters.MaxAge = max_age_secs * 1000.0
             request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
             request.Parameters.NodesToRead = [
-                ua.ReadValueId(NodeId_=node, AttributeId=attribute) for node in part
+                ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in part
             ]
             return (await self.call(request, ua.ReadResponse)).Results
 
@@ -157,7 +160,7 @@ class Session:
 
     async def learn(self) -> None:
         """Read the server's namespaces and its limits."""
-        known = await self.read([ua.NodeId(ua.ObjectIds.Server_NamespaceArray)])
+        known = await self.read([standard_node(ua.ObjectIds.Server_NamespaceArray)])
         self.namespaces = _strings(known[0])
         prefix = "Server_ServerCapabilities_OperationLimits_"
         names = {
@@ -167,7 +170,7 @@ class Session:
             "history": "MaxNodesPerHistoryReadData",
         }
         with contextlib.suppress(ServiceError):
-            nodes = [ua.NodeId(getattr(ua.ObjectIds, prefix + name)) for name in names.values()]
+            nodes = [standard_node(getattr(ua.ObjectIds, prefix + name)) for name in names.values()]
             for kind, limit in zip(names, await self.read(nodes), strict=True):
                 value = limit.Value.Value if limit.Value is not None else None
                 if isinstance(value, int) and value > 0:
@@ -273,7 +276,7 @@ async def _secure(client: Client, connection: Connection, identity: Identity, no
         now=now,
     )
     policy = _POLICIES[name](server, own.certificate, own.key, _MODES[connection.security_mode])
-    client.security_policy = policy
+    client.security_policy = policy  # type: ignore[assignment]  # the library's own set_security does the same
     client.uaclient.set_security(policy)
 
 
@@ -315,7 +318,7 @@ async def _activate(client: Client) -> None:
 async def _resumed(client: Client, resume: Resumable) -> bool:
     """Bind an earlier session to the new channel; false when the server does not know it any more."""
     client.uaclient.session.restore_authentication_token(ua.NodeId.from_string(resume.token))
-    client._server_nonce = resume.nonce or None  # noqa: SLF001
+    client._server_nonce = resume.nonce or None  # type: ignore[assignment]  # noqa: SLF001
     try:
         await _activate(client)
     except ua.UaStatusCodeError as error:
@@ -324,6 +327,11 @@ async def _resumed(client: Client, resume: Resumable) -> bool:
         client._server_nonce = None  # noqa: SLF001
         return False
     return True
+
+
+def standard_node(identifier: int) -> ua.NodeId:
+    """Return the node of the standard's own namespace with this number."""
+    return ua.NodeId(ua.Int32(identifier), ua.Int16(0))
 
 
 def _strings(value: ua.DataValue) -> list[str]:

@@ -1,0 +1,249 @@
+"""One PLC over OPC UA, for ever: connect, serve, notice the loss, connect anew."""
+
+import asyncio
+import datetime as dt
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from contract.delivery import ConnectionStatus
+from gateway.config import Configuration, Connection
+from gateway.errors import CertificateError, GatewayError, OutboxError, SourceError
+from gateway.sources.certificates import CertificateStore
+from gateway.sources.port import Receiver, SourceCounters
+from gateway.sources.session import Identity, Session, open_session
+from gateway.sources.subscription import Saved, SilentError, Subscription, SubscriptionLostError, Tally
+from gateway.tags import Binding
+
+_log = logging.getLogger(__name__)
+
+_US: Final = 1_000_000
+_FIRST_DELAY_SECS: Final = 0.1
+_STEADY_SECS: Final = 10.0
+"""A session that has lived this long starts the delays anew."""
+
+
+def identity(configuration: Configuration) -> Identity:
+    """Return who the gateway is to OPC UA servers."""
+    return Identity(
+        configuration.application_uri, CertificateStore(configuration.pki_dir), configuration.certificates
+    )
+
+
+def backoff_secs(failures: int, cap_secs: float, chance: float) -> float:
+    """Return how long to wait [s] before the next try: doubling, capped, spread by chance in [0, 1)."""
+    ceiling = min(cap_secs, _FIRST_DELAY_SECS * 2 ** min(failures, 30))
+    return float(ceiling * (0.5 + 0.5 * chance))
+
+
+class OpcUaSource:
+    """One PLC.
+
+    identity: who we are to it
+    bindings: the tags to be read
+    receiver: takes their values
+    saved: the checkpoint of an earlier process; None for none
+    clock_us: [us since 1970] our clock
+    chance: returns random numbers in [0, 1)
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        identity: Identity,
+        bindings: Sequence[Binding],
+        receiver: Receiver,
+        clock_us: Callable[[], int],
+        saved: bytes | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._connection = connection
+        self._identity = identity
+        self._bindings = bindings
+        self._receiver = receiver
+        self._clock_us = clock_us
+        self._chance = chance
+        self._tally = Tally()
+        self._saved, self._next_sequence = _parse(saved)
+        self._subscription: Subscription | None = None
+        self._status = ConnectionStatus(
+            name=connection.name,
+            endpoint=connection.endpoint,
+            state="connecting",
+            since_epochtime=clock_us() / _US,
+            items_wanted=len(bindings),
+        )
+
+    @property
+    def name(self) -> str:
+        """Return the connection's name in the configuration."""
+        return self._connection.name
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """Return the connection's state as of now."""
+        return self._status
+
+    @property
+    def counters(self) -> SourceCounters:
+        """Return what was counted so far."""
+        tally = self._tally
+        return SourceCounters(
+            values=tally.values,
+            notifications=tally.notifications,
+            reconnects=tally.reconnects,
+            keepalives=tally.keepalives,
+            overflows=tally.overflows,
+            missed_notifications=tally.missed_notifications,
+            republished=tally.republished,
+            history_values=tally.history_values,
+            gaps=tally.gaps,
+            slow_decodes=tally.slow_decodes,
+        )
+
+    async def run(self) -> None:
+        """Read for ever; returns only by cancellation, after the session is closed."""
+        if self._connection.security == "None":
+            _log.warning(
+                "%s: is read without any protection, as allow_insecure says: whoever is on the network can "
+                "read and forge its values",
+                self.name,
+            )
+        loop = asyncio.get_running_loop()
+        failures = 0
+        told = False
+        try:
+            while True:
+                began = loop.time()
+                try:
+                    await self._connect_and_serve()
+                except GatewayError as error:
+                    cause = error
+                except Exception as error:  # noqa: BLE001 - the supervisor: no fault of one PLC may end the reading of it
+                    _log.exception("%s: an unforeseen fault; connecting anew", self.name)
+                    cause = SourceError(f"unforeseen: {type(error).__name__}: {error}")
+                if self._subscription is not None:
+                    self._lost(cause)
+                    told = False
+                failures = 0 if loop.time() - began > _STEADY_SECS else failures + 1
+                if not told:
+                    _log.error("%s: %s; trying again", self.name, cause)
+                    told = True
+                self._tell("failed" if isinstance(cause, CertificateError) else "connecting", str(cause))
+                await asyncio.sleep(
+                    backoff_secs(failures, self._connection.reconnect_max_secs, self._chance())
+                )
+        finally:
+            self._tell("stopped")
+
+    async def _connect_and_serve(self) -> None:
+        """Open a session, read until it is lost, and leave nothing of it behind."""
+        session = await open_session(
+            self._connection,
+            self._identity,
+            now=dt.datetime.fromtimestamp(self._clock_us() / _US, dt.UTC),
+            resume=self._saved.session if self._saved else None,
+        )
+        politely, keep = True, True
+        try:
+            await self._serve(session)
+        except SubscriptionLostError:
+            self._saved, keep = None, False
+            raise
+        except SilentError:
+            politely = False
+            raise
+        except asyncio.CancelledError:
+            keep = True
+            raise
+        finally:
+            await asyncio.shield(session.close(keep_subscriptions=keep, politely=politely))
+
+    async def _serve(self, session: Session) -> None:
+        subscription = Subscription(
+            session, self._connection, self._bindings, self._receiver, self._clock_us, self._tally
+        )
+        resumed = self._saved is not None and await subscription.take_over(self._saved, self._next_sequence)
+        if not resumed:
+            await subscription.create()
+        else:
+            self._announce(subscription)
+        self._subscription = subscription
+        subscription.on_change = lambda: self._tell_items(subscription)
+        _log.info(
+            "%s: %s %s",
+            self.name,
+            "goes on at" if resumed else "connected to",
+            session.client.server_url.geturl(),
+        )
+        self._tell_items(subscription)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(subscription.publish(), name=f"source[{self.name}].publish")
+                tasks.create_task(subscription.reconcile(), name=f"source[{self.name}].reconcile")
+                tasks.create_task(session.renew_channel(), name=f"source[{self.name}].renew")
+        except ExceptionGroup as group:
+            ours, foreign = group.split(GatewayError)
+            if ours is None or foreign is not None:
+                raise
+            raise _first(ours) from None
+        finally:
+            self._saved = subscription.saved
+            self._next_sequence = subscription.next_sequence
+
+    def _announce(self, subscription: Subscription) -> None:
+        handles = [handle for handle, item in subscription.items.items() if item.item_id is not None]
+        try:
+            self._receiver.on_subscribed(handles, resumed=True)
+        except OutboxError:
+            _log.debug("%s: records wait in memory for the outbox", self.name)
+
+    def _lost(self, cause: Exception) -> None:
+        """Tell the receiver that nothing is heard any more."""
+        subscription, self._subscription = self._subscription, None
+        self._tally.reconnects += 1
+        if subscription is not None:
+            try:
+                self._receiver.on_lost(subscription.as_of_us, str(cause))
+            except OutboxError:
+                _log.debug("%s: records wait in memory for the outbox", self.name)
+
+    def _tell_items(self, subscription: Subscription) -> None:
+        faults = [item for item in subscription.items.values() if item.item_id is None and item.reason]
+        first = f"{faults[0].binding.name}: {faults[0].reason}" if faults else ""
+        self._tell("connected", first, items_live=subscription.live)
+
+    def _tell(self, state: str, error: str = "", *, items_live: int = 0) -> None:
+        """Tell the connection's state when it has changed."""
+        before = self._status
+        same = before.state == state
+        status = msgspec.structs.replace(
+            before,
+            state=state,
+            since_epochtime=before.since_epochtime if same else self._clock_us() / _US,
+            items_live=items_live,
+            last_error=error[:256] if error else UNSET,
+        )
+        if status != before:
+            self._status = status
+            self._receiver.on_connection(status)
+
+
+def _first(errors: ExceptionGroup[GatewayError]) -> GatewayError:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+def _parse(saved: bytes | None) -> tuple[Saved | None, int]:
+    """Read a checkpoint; what cannot be read is as if there were none."""
+    if not saved:
+        return None, 1
+    try:
+        return msgspec.msgpack.decode(saved[4:], type=Saved), int.from_bytes(saved[:4], "big")
+    except msgspec.DecodeError:
+        return None, 1

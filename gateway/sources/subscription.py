@@ -1,0 +1,730 @@
+"""One subscription on one session: published, acknowledged after commit, reconciled, its losses found."""
+
+import asyncio
+import hashlib
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from asyncua import ua
+from asyncua.ua.ua_binary import struct_from_binary
+from msgspec import Struct
+
+from gateway.config import Connection
+from gateway.errors import OutboxError, SourceError
+from gateway.sampling import SourceClock
+from gateway.sources.addresses import Unresolved, resolve
+from gateway.sources.errors import ServiceError, mapped
+from gateway.sources.port import BAD, Receiver, TagBatch
+from gateway.sources.session import Resumable, Session, standard_node
+from gateway.sources.statuses import status_name
+from gateway.sources.values import Columns, columns, epoch_us, moment
+from gateway.tags import Binding, Role
+
+_log = logging.getLogger(__name__)
+
+_US: Final = 1_000_000
+_KEEPALIVE_SHARE: Final = 0.35
+"""Of the silence that we bear, how often a quiet server has to speak."""
+_LISTEN_SHARE: Final = 0.7
+"""Of the silence that we bear, what passes before we ask; the rest is for the answer."""
+_MAX_NOTIFICATIONS: Final = 10_000
+_MAX_MERGED: Final = 100_000
+_MAX_REPUBLISHED: Final = 10_000
+_SEQUENCES: Final = 2**32 - 1
+_RETRY_FIRST_SECS: Final = 0.5
+_HISTORY_VALUES: Final = 10_000
+_OUTBOX_RETRY_SECS: Final = 1.0
+_GONE: Final = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid})
+_FILTER_REFUSED: Final = frozenset(
+    {
+        ua.StatusCodes.BadFilterNotAllowed,
+        ua.StatusCodes.BadMonitoredItemFilterInvalid,
+        ua.StatusCodes.BadMonitoredItemFilterUnsupported,
+        ua.StatusCodes.BadDeadbandFilterInvalid,
+    }
+)
+_NO_HISTORY: Final = frozenset({ua.StatusCodes.GoodNoData, ua.StatusCodes.BadNoData})
+
+
+class SubscriptionLostError(SourceError):
+    """The server has no such subscription any more; what came in between is lost."""
+
+
+class SilentError(SourceError):
+    """The server has said nothing for too long."""
+
+
+class Saved(Struct, frozen=True, array_like=True):
+    """What must be known to go on with a subscription, also in a new process."""
+
+    session: Resumable
+    subscription: int
+    fingerprint: str
+    items: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Item:
+    """One wanted tag and how it stands on the server."""
+
+    binding: Binding
+    node: ua.NodeId | None = None
+    item_id: int | None = None
+    fault: int = 0
+    reason: str = ""
+    failures: int = 0
+    retry_at: float = 0.0
+    plain: bool = False
+    """Without a filter, because the server takes none."""
+    suspicion: tuple[Any, Any] | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted, over all sessions of a source."""
+
+    values: int = 0
+    notifications: int = 0
+    keepalives: int = 0
+    reconnects: int = 0
+    overflows: int = 0
+    missed_notifications: int = 0
+    republished: int = 0
+    history_values: int = 0
+    gaps: int = 0
+    slow_decodes: int = 0
+    extra: dict[str, int] = field(default_factory=dict)
+
+
+def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
+    """Return what a saved subscription must have in common with the configuration to be taken over."""
+    said = repr((connection.endpoint, connection.publishing_interval_secs, list(bindings)))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+class Subscription:
+    """The tags of one connection on one session.
+
+    bindings: what is wanted
+    receiver: takes the values; a notification is acknowledged only after it has them safe
+    clock_us: [us since 1970] our clock
+    """
+
+    def __init__(  # noqa: PLR0917 - each is given once, by the source
+        self,
+        session: Session,
+        connection: Connection,
+        bindings: Sequence[Binding],
+        receiver: Receiver,
+        clock_us: Callable[[], int],
+        tally: Tally,
+    ) -> None:
+        self._session = session
+        self._connection = connection
+        self._receiver = receiver
+        self._clock_us = clock_us
+        self._tally = tally
+        self.items = {binding.handle: Item(binding) for binding in bindings}
+        self._fingerprint = fingerprint(connection, bindings)
+        self.id = 0
+        self.next_sequence = 1
+        self._acks: list[int] = []
+        self._merged: Columns | None = None
+        self._merged_sequences: list[int] = []
+        self._newest_us = 0
+        self._server_clock = SourceClock(0)
+        self.as_of_us = clock_us()
+        self._silence_secs = connection.silence_secs
+        self._heard_at = 0.0
+        self._arrived: deque[Any] = deque()
+        self._something = asyncio.Event()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._outstanding = connection.publish_requests
+        self._static: bytes = b""
+        self.look_closer = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+
+    # --- life ---
+
+    @property
+    def live(self) -> int:
+        """Return how many wanted tags the server watches for us."""
+        return sum(item.item_id is not None for item in self.items.values())
+
+    async def create(self) -> None:
+        """Make a new subscription, without items yet."""
+        interval_secs = self._connection.publishing_interval_secs
+        keepalive = max(1, math.floor(self._connection.silence_secs * _KEEPALIVE_SHARE / interval_secs))
+        lifetime = math.ceil(self._connection.subscription_lifetime_secs / interval_secs)
+        request = ua.CreateSubscriptionRequest()
+        wanted = request.Parameters
+        wanted.RequestedPublishingInterval = interval_secs * 1000.0
+        wanted.RequestedMaxKeepAliveCount = keepalive
+        wanted.RequestedLifetimeCount = max(lifetime, 3 * keepalive)
+        wanted.MaxNotificationsPerPublish = _MAX_NOTIFICATIONS
+        wanted.PublishingEnabled = True
+        revised = (await self._session.call(request, ua.CreateSubscriptionResponse)).Parameters
+        self.id = int(revised.SubscriptionId)
+        self.next_sequence = 1
+        speaks_secs = revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000.0
+        self._silence_secs = max(self._connection.silence_secs, 1.5 * speaks_secs / _LISTEN_SHARE)
+        self._save()
+
+    async def take_over(self, saved: Saved, next_sequence: int) -> bool:
+        """Go on with a subscription of an earlier connection; false when that is not possible.
+
+        Values that came in between are fetched when the first message shows which are missing.
+        """
+        if saved.fingerprint != self._fingerprint:
+            return False
+        try:
+            if self._session.resumed:
+                request = ua.SetPublishingModeRequest()
+                request.Parameters.PublishingEnabled = True
+                request.Parameters.SubscriptionIds = [ua.UInt32(saved.subscription)]
+                answer = await self._session.call(request, ua.SetPublishingModeResponse)
+                status = int(answer.Parameters.Results[0].value)
+            else:
+                transfer = ua.TransferSubscriptionsRequest()
+                transfer.Parameters.SubscriptionIds = [ua.UInt32(saved.subscription)]
+                transfer.Parameters.SendInitialValues = False
+                moved = await self._session.call(transfer, ua.TransferSubscriptionsResponse)
+                status = int(moved.Parameters.Results[0].StatusCode.value)
+        except ServiceError as error:
+            _log.info("%s: the earlier subscription cannot go on: %s", self._connection.name, error)
+            return False
+        if status >> 30 >= BAD:
+            _log.info("%s: the earlier subscription is gone: %s", self._connection.name, status_name(status))
+            return False
+        self.id = saved.subscription
+        self.next_sequence = next_sequence
+        for handle, item_id in saved.items:
+            if handle in self.items:
+                self.items[handle].item_id = item_id
+        await self._find(self.items.values())
+        self._save()
+        return True
+
+    @property
+    def saved(self) -> Saved:
+        """Return what is needed to go on with this subscription over another connection."""
+        items = [(handle, item.item_id) for handle, item in self.items.items() if item.item_id is not None]
+        return Saved(self._session.resumable, self.id, self._fingerprint, items)
+
+    def _save(self) -> None:
+        self._static = msgspec.msgpack.encode(self.saved)
+
+    def checkpoint(self, next_sequence: int) -> bytes:
+        """Return the checkpoint that is true once everything before a sequence number is on disk."""
+        return next_sequence.to_bytes(4, "big") + self._static
+
+    # --- publishing ---
+
+    async def publish(self) -> None:
+        """Receive for ever; raises SourceError when the subscription or the server is lost."""
+        loop = asyncio.get_running_loop()
+        self._heard_at = loop.time()
+        try:
+            for _ in range(self._outstanding):
+                self._request()
+            while True:
+                while self._arrived:
+                    body = self._arrived.popleft()
+                    await self._handle(body)
+                self._something.clear()
+                patience_secs = self._heard_at + self._silence_secs * _LISTEN_SHARE - loop.time()
+                try:
+                    async with asyncio.timeout(max(0.0, patience_secs)):
+                        await self._something.wait()
+                except TimeoutError:
+                    if not self._arrived:
+                        await self._ask_why_silent()
+        finally:
+            for task in self._requests:
+                task.cancel()
+            await asyncio.gather(*self._requests, return_exceptions=True)
+
+    def _request(self) -> None:
+        acks, self._acks = self._acks, []
+        task = asyncio.create_task(self._one_publish(acks), name=f"publish[{self._connection.name}]")
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    async def _one_publish(self, acks: list[int]) -> None:
+        request = ua.PublishRequest()
+        request.Parameters.SubscriptionAcknowledgements = [
+            ua.SubscriptionAcknowledgement(ua.UInt32(self.id), ua.UInt32(sequence)) for sequence in acks
+        ]
+        try:
+            with mapped("Publish"):
+                protocol = self._session.client.uaclient.protocol
+                if protocol is None:
+                    raise ConnectionError("not connected")
+                self._arrived.append(await protocol.send_request(request, timeout=0))
+        except SourceError as error:
+            self._arrived.append(error)
+        self._something.set()
+
+    async def _ask_why_silent(self) -> None:
+        """Ask a silent server for its state; raises SilentError where it does not answer.
+
+        One that answers has lost our subscription: raises SubscriptionLostError.
+        """
+        silent_secs = asyncio.get_running_loop().time() - self._heard_at
+        request = ua.ReadRequest()
+        request.Parameters.NodesToRead = [
+            ua.ReadValueId(standard_node(ua.ObjectIds.Server_ServerStatus_State), ua.AttributeIds.Value)
+        ]
+        patience_secs = max(0.5, self._silence_secs * (1 - _LISTEN_SHARE))
+        try:
+            await self._session.call(request, ua.ReadResponse, patience_secs)
+        except SourceError as error:
+            raise SilentError(f"silent for {silent_secs:.1f} s and does not answer a read") from error
+        if not self._arrived:
+            raise SubscriptionLostError(f"answers, but has published nothing for {silent_secs:.1f} s")
+
+    async def _handle(self, body: Any) -> None:
+        """Take one answer to a publish request."""
+        if isinstance(body, SourceError):
+            self._refused(body)
+            return
+        self._heard_at = asyncio.get_running_loop().time()
+        with mapped("a publish response"):
+            response = struct_from_binary(ua.PublishResponse, body)
+            response.ResponseHeader.ServiceResult.check()
+            result = response.Parameters
+            message = result.NotificationMessage
+            notes = list(message.NotificationData or [])
+            sequence = int(message.SequenceNumber)
+            published_us = epoch_us(message.PublishTime) if message.PublishTime else 0
+        if int(result.SubscriptionId) != self.id:
+            self._request()
+            return
+        self._judge_time(published_us)
+        if not notes:
+            self._tally.keepalives += 1
+            await self._missing(sequence, published_us)
+            if self._merged is None:
+                self._receiver.on_alive(self.as_of_us)
+        elif self._is_new(sequence):
+            await self._missing(sequence, published_us)
+            await self._take(sequence, notes, more=bool(result.MoreNotifications))
+        else:
+            self._acks.append(sequence)
+        self._acknowledge_old(result.AvailableSequenceNumbers or [])
+        self._request()
+
+    def _refused(self, error: SourceError) -> None:
+        status = error.status if isinstance(error, ServiceError) else 0
+        if status == ua.StatusCodes.BadTooManyPublishRequests and len(self._requests) > 1:
+            return  # one fewer from now on
+        if status == ua.StatusCodes.BadTimeout:
+            self._request()
+            return
+        if status in (ua.StatusCodes.BadNoSubscription, ua.StatusCodes.BadSubscriptionIdInvalid):
+            raise SubscriptionLostError("the server has dropped our subscription") from error
+        raise error
+
+    def _judge_time(self, published_us: int) -> None:
+        """Settle when, by our clock, the server made the message that is in hand."""
+        now_us = self._clock_us()
+        self.as_of_us = now_us
+        if published_us > 0:
+            self._server_clock.heard(published_us, now_us)
+            self.as_of_us = min(now_us, published_us + (self._server_clock.lag_us or 0))
+
+    def _is_new(self, sequence: int) -> bool:
+        return (sequence - self.next_sequence) % _SEQUENCES < _SEQUENCES // 2
+
+    def _acknowledge_old(self, available: Iterable[int]) -> None:
+        """Acknowledge what the server still keeps although we have it."""
+        waiting = {*self._acks, *self._merged_sequences}
+        self._acks += [
+            int(sequence)
+            for sequence in available
+            if int(sequence) not in waiting and not self._is_new(int(sequence))
+        ]
+
+    async def _take(self, sequence: int, notes: Iterable[Any], *, more: bool = False) -> None:
+        """Hand a notification on; messages that belong together are handed on together."""
+        merged = self._merged or Columns()
+        for note in notes:
+            if isinstance(note, ua.DataChangeNotification):
+                merged.extend(columns(note.MonitoredItems or []))
+            elif isinstance(note, ua.StatusChangeNotification):
+                self._status_changed(int(note.Status.value))
+        self._tally.notifications += 1
+        self._merged_sequences.append(sequence)
+        self.next_sequence = sequence % _SEQUENCES + 1
+        if more and len(merged) < _MAX_MERGED:
+            self._merged = merged
+            return
+        self._merged = None
+        if len(merged):
+            await self._commit(merged, self.next_sequence)
+        self._acks += self._merged_sequences
+        self._merged_sequences = []
+
+    def _status_changed(self, status: int) -> None:
+        if status in (ua.StatusCodes.BadTimeout, ua.StatusCodes.GoodSubscriptionTransferred):
+            raise SubscriptionLostError(f"the server ended our subscription: {status_name(status)}")
+        self.look_closer.set()
+
+    async def _commit(self, found: Columns, next_sequence: int | None) -> None:
+        """Have the receiver make values safe, for as long as that takes."""
+        batch = self._batch(found, next_sequence)
+        self._tally.values += len(found)
+        if found.overflowed:
+            self._overflowed(found)
+        if any(status in _GONE for status in set(found.statuses)):
+            self.look_closer.set()
+        warned = False
+        while True:
+            try:
+                self._receiver.on_batch(batch)
+                break
+            except OutboxError as error:
+                if not warned:
+                    _log.error("%s: values cannot be put on disk: %s", self._connection.name, error)
+                    warned = True
+                await asyncio.sleep(_OUTBOX_RETRY_SECS)
+        if warned:
+            _log.warning("%s: values are put on disk again", self._connection.name)
+            self._heard_at = asyncio.get_running_loop().time()
+
+    def _batch(self, found: Columns, next_sequence: int | None) -> TagBatch:
+        offset_us = round(self._connection.source_clock_offset_secs * _US)
+        times: list[int] = found.source_us
+        unstamped = frozenset(position for position, stamp in enumerate(times) if stamp <= 0)
+        if offset_us or unstamped:
+            times = [stamp + offset_us if stamp > 0 else self.as_of_us for stamp in times]
+        self._newest_us = max(self._newest_us, min(max(times), self.as_of_us + _US))
+        return TagBatch(
+            handles=found.handles,
+            values=found.values,
+            statuses=found.statuses,
+            source_us=times,
+            received_us=self.as_of_us,
+            unstamped=unstamped,
+            checkpoint=None if next_sequence is None else self.checkpoint(next_sequence),
+        )
+
+    def _overflowed(self, found: Columns) -> None:
+        """Record as a gap that the server threw away values of which each one counts."""
+        self._tally.overflows += len(found.overflowed)
+        facts = [h for h in set(found.overflowed) if self.items[h].binding.role is Role.FACT]
+        first: dict[int, int] = {}
+        for handle, stamp in zip(found.handles, found.source_us, strict=True):
+            first.setdefault(handle, stamp)
+        for handle in facts:
+            self._gap([handle], 0, first[handle] or self.as_of_us, "queue overflow in the server")
+
+    def _gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
+        self._tally.gaps += 1
+        try:
+            self._receiver.on_gap(handles, from_us, to_us, cause)
+        except OutboxError:
+            _log.debug("the gap waits in memory for the outbox")
+
+    # --- what is missing ---
+
+    async def _missing(self, sequence: int, published_us: int) -> None:
+        """Fetch the messages between the last one and this; record a gap where they are gone."""
+        missed = (sequence - self.next_sequence) % _SEQUENCES
+        if not missed or missed >= _SEQUENCES // 2:
+            return
+        self._tally.missed_notifications += missed
+        from_us = self._newest_us
+        lost = missed > _MAX_REPUBLISHED
+        while not lost and self.next_sequence != sequence:
+            notes = await self._republish(self.next_sequence)
+            if notes is None:
+                lost = True
+            else:
+                self._tally.republished += 1
+                await self._take(self.next_sequence, notes)
+        if lost:
+            _log.warning("%s: %d notifications were missed", self._connection.name, missed)
+            self.next_sequence = sequence
+            await self._from_history(from_us, published_us or self.as_of_us)
+
+    async def _republish(self, sequence: int) -> list[Any] | None:
+        """Return the notifications of an earlier message; None where the server does not have it any more."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = ua.UInt32(self.id)
+        request.Parameters.RetransmitSequenceNumber = ua.UInt32(sequence)
+        try:
+            message = (await self._session.call(request, ua.RepublishResponse)).NotificationMessage
+        except ServiceError as error:
+            _log.info("%s: message %d: %s", self._connection.name, sequence, error)
+            return None
+        if int(message.SequenceNumber) != sequence or not message.NotificationData:
+            return None
+        return list(message.NotificationData)
+
+    async def _from_history(self, from_us: int, to_us: int) -> None:
+        """Fetch missed values from the server's history; record a gap for those that it does not keep."""
+        live = [item for item in self.items.values() if item.item_id is not None and item.node is not None]
+        found = Columns()
+        without: list[int] = []
+        try:
+            answers = await read_history(
+                self._session, [item.node for item in live if item.node], from_us, to_us
+            )
+        except SourceError as error:
+            _log.info("%s: no history: %s", self._connection.name, error)
+            answers = [None] * len(live)
+        for item, values in zip(live, answers, strict=True):
+            if values is None:
+                without.append(item.binding.handle)
+                continue
+            for value in values:
+                found.add(item.binding.handle, value)
+        self._tally.history_values += len(found)
+        missing_facts = [h for h in without if self.items[h].binding.role is not Role.ANALOGUE]
+        if missing_facts:
+            self._gap(missing_facts, from_us, to_us, "notifications lost between server and gateway")
+        if len(found):
+            await self._commit(found, None)
+
+    # --- reconciling ---
+
+    async def reconcile(self) -> None:
+        """Compare wanted with live items for ever, and heal what differs."""
+        loop = asyncio.get_running_loop()
+        verify_secs = self._connection.verify_secs
+        verify_at = loop.time() + verify_secs
+        while True:
+            await self.mend()
+            try:
+                async with asyncio.timeout(self._connection.reconcile_secs):
+                    await self.look_closer.wait()
+            except TimeoutError:
+                pass
+            if self.look_closer.is_set() or (verify_secs and loop.time() >= verify_at):
+                self.look_closer.clear()
+                await self.verify()
+                verify_at = loop.time() + verify_secs
+
+    async def mend(self) -> None:
+        """Create the items that are wanted, not live, and due for another try."""
+        now = asyncio.get_running_loop().time()
+        due = [item for item in self.items.values() if item.item_id is None and item.retry_at <= now]
+        if not due:
+            return
+        await self._find(due)
+        ready = [item for item in due if item.node is not None]
+        if ready:
+            self._receiver_call(lambda: self._receiver.on_subscribed(_handles(ready), resumed=False))
+            await self._create_items(ready)
+        failed = [item for item in due if item.item_id is None]
+        for status in {item.fault for item in failed}:
+            handles = _handles(item for item in failed if item.fault == status)
+            self._receiver_call(lambda h=handles, s=status: self._receiver.on_unreadable(h, s))  # type: ignore[misc]
+        for item in failed:
+            self._put_off(item)
+        self._save()
+        self._receiver_call(lambda: self._receiver.on_checkpoint(self.checkpoint(self.next_sequence)))
+        self.on_change()
+
+    @staticmethod
+    def _receiver_call(call: Callable[[], None]) -> None:
+        try:
+            call()
+        except OutboxError as error:
+            _log.debug("the outbox takes nothing now; it is kept in memory: %s", error)
+
+    def _put_off(self, item: Item) -> None:
+        """Set when a failed item is tried again; say so once."""
+        if item.failures == 0:
+            _log.warning(
+                "%s: %s (%s) cannot be read: %s",
+                self._connection.name,
+                item.binding.name,
+                item.binding.node,
+                item.reason,
+            )
+        delay_secs = min(_RETRY_FIRST_SECS * 2**item.failures, self._connection.node_retry_max_secs)
+        item.failures = min(item.failures + 1, 30)
+        item.retry_at = asyncio.get_running_loop().time() + delay_secs
+
+    async def _find(self, items: Iterable[Item]) -> None:
+        """Resolve the addresses of items under the server's present namespaces."""
+        wanted = list(items)
+        nodes = await resolve(self._session, [item.binding.node for item in wanted])
+        for item in wanted:
+            found = nodes[item.binding.node]
+            if isinstance(found, Unresolved):
+                item.node, item.fault, item.reason = None, found.status, found.reason
+            else:
+                item.node = found
+
+    async def _create_items(self, items: Sequence[Item]) -> None:
+        async def ask(part: Sequence[Item]) -> Sequence[ua.MonitoredItemCreateResult]:
+            request = ua.CreateMonitoredItemsRequest()
+            request.Parameters.SubscriptionId = ua.UInt32(self.id)
+            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+            request.Parameters.ItemsToCreate = [_wanted_item(item) for item in part]
+            return (await self._session.call(request, ua.CreateMonitoredItemsResponse)).Results
+
+        again: list[Item] = []
+        for item, result in zip(items, await self._session.in_chunks("items", items, ask), strict=True):
+            status = int(result.StatusCode.value)
+            if status in _FILTER_REFUSED and not item.plain:
+                item.plain = True
+                again.append(item)
+            elif status >> 30 >= BAD:
+                item.fault, item.reason = status, status_name(status)
+            else:
+                self._created(item, result)
+        if again:
+            await self._create_items(again)
+
+    def _created(self, item: Item, result: ua.MonitoredItemCreateResult) -> None:
+        if item.failures:
+            _log.info("%s: %s is read again", self._connection.name, item.binding.name)
+        item.item_id = int(result.MonitoredItemId)
+        item.failures, item.fault, item.reason, item.suspicion = 0, 0, "", None
+        granted = int(result.RevisedQueueSize)
+        if granted < item.binding.queue_size and item.binding.role is Role.FACT:
+            self._tally.extra["queues_cut"] = self._tally.extra.get("queues_cut", 0) + 1
+            _log.info(
+                "%s: %s: the server queues %d values, not %d",
+                self._connection.name,
+                item.binding.name,
+                granted,
+                item.binding.queue_size,
+            )
+
+    async def verify(self) -> None:
+        """Read what the items should have told, and make those anew that have not told it.
+
+        An item is dead when reading shows a value that differs from the last one delivered, and neither has
+        moved nor has it been delivered by the next time; or when its node is gone; or when its address now
+        leads to another node.
+        """
+        before = list(self._session.namespaces)
+        await self._session.learn()
+        live = [item for item in self.items.values() if item.item_id is not None]
+        renamed: list[Item] = []
+        if self._session.namespaces != before:
+            nodes = {item.binding.handle: item.node for item in live}
+            await self._find(live)
+            renamed = [item for item in live if item.node != nodes[item.binding.handle]]
+        nodes_now = [item.node for item in live if item.node is not None]
+        read = await self._session.read(nodes_now, max_age_secs=self._connection.verify_secs)
+        dead: list[Item] = renamed
+        for item, value in zip([item for item in live if item.node is not None], read, strict=True):
+            if item not in dead and self._is_dead(item, value):
+                dead.append(item)
+        if dead:
+            names = ", ".join(item.binding.name for item in dead[:3])
+            _log.warning(
+                "%s: %d tags are read anew, they had gone quiet: %s", self._connection.name, len(dead), names
+            )
+            await self._discard(dead)
+            await self.mend()
+
+    def _is_dead(self, item: Item, value: ua.DataValue) -> bool:
+        probe = Columns()
+        probe.add(item.binding.handle, value)
+        shown = probe.values[0], probe.statuses[0]
+        if shown[1] in _GONE:
+            return True
+        known = self._receiver.known(item.binding.handle)
+        if known is None or shown == known or not _differs(shown[0], known[0], item.binding.deadband):
+            item.suspicion = None
+            return False
+        if item.suspicion == known:
+            return True
+        item.suspicion = known
+        return False
+
+    async def _discard(self, items: Sequence[Item]) -> None:
+        """Give up items on the server; whether it still knows them does not matter."""
+
+        async def ask(part: Sequence[int]) -> Sequence[ua.StatusCode]:
+            request = ua.DeleteMonitoredItemsRequest()
+            request.Parameters.SubscriptionId = ua.UInt32(self.id)
+            request.Parameters.MonitoredItemIds = [ua.UInt32(one) for one in part]
+            return (await self._session.call(request, ua.DeleteMonitoredItemsResponse)).Results
+
+        await self._session.in_chunks(
+            "items", [item.item_id for item in items if item.item_id is not None], ask
+        )
+        for item in items:
+            item.item_id, item.retry_at, item.suspicion = None, 0.0, None
+
+
+def _handles(items: Iterable[Item]) -> list[int]:
+    return [item.binding.handle for item in items]
+
+
+def _differs(one: Any, other: Any, deadband: float) -> bool:
+    if deadband and isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) > deadband
+    return not (one == other or (one != one and other != other))  # noqa: PLR0124 - NaN is like NaN here
+
+
+def _wanted_item(item: Item) -> ua.MonitoredItemCreateRequest:
+    binding = item.binding
+    wanted = ua.MonitoredItemCreateRequest()
+    wanted.ItemToMonitor.NodeId = item.node
+    wanted.ItemToMonitor.AttributeId = ua.AttributeIds.Value
+    wanted.MonitoringMode = ua.MonitoringMode.Reporting
+    wanted.RequestedParameters.ClientHandle = ua.UInt32(binding.handle)
+    wanted.RequestedParameters.SamplingInterval = binding.sampling_interval_secs * 1000.0
+    wanted.RequestedParameters.QueueSize = ua.UInt32(binding.queue_size)
+    wanted.RequestedParameters.DiscardOldest = True
+    if binding.deadband and not item.plain:
+        wanted.RequestedParameters.Filter = ua.DataChangeFilter(
+            Trigger=ua.DataChangeTrigger.StatusValue,
+            DeadbandType=ua.UInt32(ua.DeadbandType.Absolute),
+            DeadbandValue=binding.deadband,
+        )
+    return wanted
+
+
+async def read_history(
+    session: Session, nodes: Sequence[ua.NodeId], from_us: int, to_us: int
+) -> list[list[ua.DataValue] | None]:
+    """Return what the server's history has of each node in (from, to]; None where it keeps none."""
+    details = ua.ReadRawModifiedDetails()
+    details.IsReadModified = False
+    details.StartTime = moment(from_us + 1)
+    details.EndTime = moment(to_us)
+    details.NumValuesPerNode = ua.UInt32(_HISTORY_VALUES)
+    details.ReturnBounds = False
+
+    async def ask(part: Sequence[ua.NodeId]) -> Sequence[list[ua.DataValue] | None]:
+        found: list[list[ua.DataValue] | None] = [[] for _ in part]
+        points: dict[int, bytes | None] = dict.fromkeys(range(len(part)))
+        while points:
+            request = ua.HistoryReadRequest()
+            request.Parameters.HistoryReadDetails = details
+            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+            request.Parameters.NodesToRead = [
+                ua.HistoryReadValueId(NodeId=part[position], ContinuationPoint=point)
+                for position, point in points.items()
+            ]
+            answer = await session.call(request, ua.HistoryReadResponse)
+            left: dict[int, bytes | None] = {}
+            for position, result in zip(points, answer.Results, strict=True):
+                values = found[position]
+                status = int(result.StatusCode.value)
+                if values is None or (status >> 30 >= BAD and status not in _NO_HISTORY):
+                    found[position] = None
+                    continue
+                history: Any = result.HistoryData
+                values += getattr(history, "DataValues", None) or []
+                if result.ContinuationPoint:
+                    left[position] = result.ContinuationPoint
+            points = left
+        return found
+
+    return await session.in_chunks("history", nodes, ask)
