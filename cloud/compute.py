@@ -1,0 +1,220 @@
+"""From files alone to figures: the way to check any number, with the same functions that the service uses."""
+
+import gzip
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple, cast
+
+import msgspec
+import numpy as np
+
+from cloud.errors import CloudError, TelemetryFileError
+from cloud.oee import records, rollup, timeline
+from cloud.oee.calendar import instant
+from cloud.oee.figures import Figures
+from cloud.oee.frame import Frame, Window
+from cloud.oee.records import Names, Records
+from cloud.oee.rollup import Level, Per
+from cloud.oee.totals import timeline as judged
+from cloud.plant import Plant
+from contract.delivery import Gap
+from contract.machine_key import MachineKey
+from contract.telemetry import Refusal, Telemetry, decode_many, decode_one
+
+Moment = date | datetime
+Progress = Callable[[int], None]
+"""Is told how many bytes of a file were read since it was last called."""
+
+_BATCH: Final = 2000
+_GZIP: Final = b"\x1f\x8b"
+_GAP: Final = b'"from_epochtime"'
+
+
+class RefusedLine(NamedTuple):
+    """A line that is no telemetry."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Return `file:line: reason`."""
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What files come to."""
+
+    figures: list[Figures]
+    records: int
+    """Without repeated ones."""
+    refused: list[RefusedLine]
+    not_in_plant: dict[MachineKey, int]
+    """Records of machines that the plant does not name."""
+
+
+def compute(
+    plant: Plant,
+    files: Sequence[Path],
+    *,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    per: Per = "shift",
+    level: Level = "machine",
+    progress: Progress | None = None,
+) -> Computation:
+    """Return the figures of telemetry files.
+
+    since, until: [since, until) to take the windows of: dates mean production dates, moments without a time
+        zone are local to the site; by default every window that a record falls into
+    """
+    names = Names()
+    for key in plant.machines:
+        names.machine(key)
+    read, refused = read_telemetry(files, names, progress)
+    known = np.array([key in plant.machines for key in names.machines], dtype=np.bool_)[read.machine]
+    strangers = Counter(names.machines[index] for index in read.machine[~known].tolist())
+    read = read.take(known)
+    figures = (
+        figures_of(read, plant, names, since=since, until=until, per=per, level=level)
+        if len(read) or (since is not None and until is not None)
+        else []
+    )
+    return Computation(figures, len(known), refused, dict(strangers))
+
+
+def figures_of(
+    read: Records,
+    plant: Plant,
+    names: Names,
+    *,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    per: Per = "shift",
+    level: Level = "machine",
+) -> list[Figures]:
+    """Return the figures of records."""
+    from_us = _instant(plant, since) if since is not None else int(read.time_us.min())
+    to_us = _instant(plant, until) if until is not None else int(read.time_us.max()) + 1
+    if to_us <= from_us:
+        raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
+    whole_range = per in ("range", "product", "order")
+    frame = Frame.over(plant, names, from_us, to_us, widen="none" if whole_range else "day")
+    rules = timeline.Rules.of(plant, names)
+    piece = timeline.build(read, rules, frame.cuts)
+    found = judged(piece, frame, plant, names, rules=rules)
+
+    def wanted(window: Window) -> bool:
+        return _begins_before(window, until, to_us) and not _ends_before(window, since, from_us)
+
+    return rollup.figures(
+        found, plant, names, per=per, level=level, wanted=(lambda _: True) if whole_range else wanted
+    )
+
+
+def read_telemetry(
+    files: Iterable[Path], names: Names, progress: Progress | None = None
+) -> tuple[Records, list[RefusedLine]]:
+    """Return the records of JSONL files, also gzipped, and what no line of them could be read as.
+
+    A line is one object of the telemetry contract, a gap, or an array of such objects.
+    """
+    tables: list[Records] = []
+    refused: list[RefusedLine] = []
+    for file in files:
+        for batch in _batches(file, progress):
+            items, faults = _decoded(batch, str(file))
+            refused += faults
+            tables.append(records.unordered(items, names))
+    return records.merged(tables, names), refused
+
+
+def parse_moment(text: str) -> Moment:
+    """Read an ISO date or moment; raise CloudError for anything else."""
+    try:
+        return date.fromisoformat(text) if len(text) <= len("2021-06-30") else datetime.fromisoformat(text)
+    except ValueError:
+        raise CloudError(
+            f"{text!r} is neither a date such as 2021-06-30 nor a moment such as 2021-06-30T06:00"
+        ) from None
+
+
+def _instant(plant: Plant, moment: Moment) -> int:
+    zone = next(iter(plant.sites.values())).timezone
+    if not isinstance(moment, datetime):
+        return instant(zone, datetime.combine(moment, time()))
+    if moment.tzinfo is None:
+        return instant(zone, moment)
+    return round(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _begins_before(window: Window, until: Moment | None, to_us: int) -> bool:
+    if until is None or isinstance(until, datetime) or window.production_date is None:
+        return window.start_us < to_us
+    return window.production_date < until
+
+
+def _ends_before(window: Window, since: Moment | None, from_us: int) -> bool:
+    if since is None or isinstance(since, datetime) or window.production_date is None:
+        return window.end_us <= from_us
+    return window.production_date < since
+
+
+def _batches(file: Path, progress: Progress | None) -> Iterator[list[tuple[int, bytes]]]:
+    """Return (line number, line) of a file's lines that are not empty, many at a time."""
+    try:
+        with file.open("rb") as raw:
+            packed = raw.read(len(_GZIP)) == _GZIP
+            raw.seek(0)
+            lines = cast("BinaryIO", gzip.open(raw)) if packed else raw
+            batch: list[tuple[int, bytes]] = []
+            before = 0
+            for number, line in enumerate(lines, start=1):
+                if text := line.strip():
+                    batch.append((number, text))
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+                    if progress:
+                        progress(raw.tell() - before)
+                        before = raw.tell()
+            yield batch
+            if progress:
+                progress(raw.tell() - before)
+    except (OSError, EOFError) as error:
+        raise TelemetryFileError(f"{file}: {error}") from error
+
+
+def _decoded(
+    batch: Sequence[tuple[int, bytes]], file: str
+) -> tuple[list[Telemetry | Gap], list[RefusedLine]]:
+    """Read all lines at once, and one by one only when something is odd."""
+    if not any(_GAP in line or line.startswith(b"[") for _, line in batch):
+        found = decode_many(b"[" + b",".join(line for _, line in batch) + b"]")
+        plain = [item for item in found if isinstance(item, Telemetry)]
+        if len(plain) == len(found) == len(batch):
+            return list(plain), []
+    items: list[Telemetry | Gap] = []
+    refused: list[RefusedLine] = []
+    for number, line in batch:
+        for item in _members(line):
+            if isinstance(item, Refusal):
+                refused.append(RefusedLine(file, number, item.reason))
+            else:
+                items.append(item)
+    return items, refused
+
+
+def _members(line: bytes) -> Sequence[Telemetry | Gap | Refusal]:
+    if line.startswith(b"["):
+        return decode_many(line)
+    if _GAP in line:
+        try:
+            return [msgspec.json.decode(line, type=Gap)]
+        except ValueError as error:
+            return [Refusal(str(error), line)]
+    return [decode_one(line)]

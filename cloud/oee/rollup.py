@@ -1,0 +1,156 @@
+"""Figures of lines, areas and sites, of days, crews and products: sums of times and units, never of ratios."""
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from cloud.oee.figures import Figures, Place
+from cloud.oee.frame import By, Window
+from cloud.oee.records import Names
+from cloud.oee.totals import Group, Split, Timeline, Totals, totals
+from cloud.plant import Machine, Plant, Reason
+from contract.machine_key import MachineKey
+
+Level = Literal["machine", "line", "area", "site"]
+Per = Literal["shift", "hour", "day", "week", "month", "range", "crew", "product", "order"]
+_DEPTH: dict[Level, int] = {"site": 1, "area": 2, "line": 3, "machine": 4}
+
+
+class _Row(NamedTuple):
+    """What is summed into one row of figures; windows of several calendars meet by name."""
+
+    place: Place
+    production_date: date | None
+    shift: str | None
+    hour: tuple[int, int, int] | None
+    crew: str | None
+    product: str | None
+    order: str | None
+
+
+def figures(
+    whole: Timeline,
+    plant: Plant,
+    names: Names,
+    *,
+    per: Per = "shift",
+    level: Level = "machine",
+    wanted: Callable[[Window], bool] = lambda _: True,
+    revision: int = 1,
+) -> list[Figures]:
+    """Return the figures of a timeline, sorted by place, time and split.
+
+    per: crew, product and order give one row each over all wanted shifts or the whole range
+    wanted: which windows to take; all by default
+    """
+    by, split = _windows_of(per)
+    found = totals(whole, plant, names, by=by, split=split)
+    taken = {group: sums for group, sums in found.items() if wanted(group.window)}
+    return rolled_up(taken, plant, level=level, per=per, revision=revision)
+
+
+def rolled_up(
+    found: Mapping[Group, Totals], plant: Plant, *, level: Level, per: Per = "shift", revision: int = 1
+) -> list[Figures]:
+    """Return the figures of totals of single machines, summed to a level."""
+    rows: dict[_Row, tuple[Window, Totals]] = {}
+    for group, sums in found.items():
+        machine = plant.machines[group.machine]
+        if not _speaks_for(machine, plant, level):
+            continue
+        row = _row(group, level, per)
+        window = _window(group.window, per)
+        if row in rows:
+            before, others = rows[row]
+            rows[row] = (_both(before, window), others + sums)
+        else:
+            rows[row] = (window, sums)
+    places = _Places(plant)
+    return [
+        Figures(
+            place=row.place,
+            window=window,
+            totals=sums,
+            cap_performance=row.place in places.capped,
+            product=row.product,
+            order=row.order,
+            revision=revision,
+            reasons=_reasons(plant, row.place),
+        )
+        for row, (window, sums) in sorted(rows.items(), key=lambda item: _order(places, *item))
+    ]
+
+
+def place_of(key: MachineKey, level: Level) -> Place:
+    """Return the machine itself, or the line, area or site that it is of."""
+    return Place(*key[: _DEPTH[level]])
+
+
+def _windows_of(per: Per) -> tuple[By, Split]:
+    match per:
+        case "crew":
+            return "shift", "none"
+        case "product" | "order":
+            return "range", per
+        case _:
+            return per, "none"
+
+
+def _speaks_for(machine: Machine, plant: Plant, level: Level) -> bool:
+    """Tell whether a machine's figures are part of the level's: all of them, or the bottleneck alone."""
+    if level == "machine" or machine.definitions.line_from == "machines":
+        return True
+    return machine.bottleneck or not any(other.bottleneck for other in plant.lines[machine.key[:3]])
+
+
+def _row(group: Group, level: Level, per: Per) -> _Row:
+    window = group.window
+    if per == "crew":
+        return _Row(place_of(group.machine, level), None, None, None, window.crew or "", None, None)
+    return _Row(
+        place=place_of(group.machine, level),
+        production_date=window.production_date,
+        shift=window.shift,
+        hour=None if window.hour is None else (window.hour, window.fold, window.start_us),
+        crew=None,
+        product=group.product,
+        order=group.order,
+    )
+
+
+def _window(window: Window, per: Per) -> Window:
+    return window._replace(production_date=None, shift=None) if per == "crew" else window
+
+
+def _both(one: Window, other: Window) -> Window:
+    return one._replace(
+        start_us=min(one.start_us, other.start_us),
+        end_us=max(one.end_us, other.end_us),
+        crew=one.crew if one.crew == other.crew else None,
+    )
+
+
+def _reasons(plant: Plant, place: Place) -> Mapping[str, Reason]:
+    site = plant.sites.get(place.site)
+    return site.reasons if site else MappingProxyType({})
+
+
+class _Places:
+    """Where each place stands in the order of the plant's files, and which cap performance."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.position: dict[Place, int] = {}
+        uncapped: set[Place] = set()
+        for index, (key, machine) in enumerate(plant.machines.items()):
+            for level in _DEPTH:
+                place = place_of(key, level)
+                self.position.setdefault(place, index)
+                if not machine.definitions.cap_performance:
+                    uncapped.add(place)
+        self.capped = self.position.keys() - uncapped
+        """A place caps when all its machines do."""
+
+
+def _order(places: _Places, row: _Row, found: tuple[Window, Totals]) -> tuple[object, ...]:
+    return places.position[row.place], found[0].start_us, row.crew or "", row.product or "", row.order or ""
