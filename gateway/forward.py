@@ -280,7 +280,7 @@ class Forwarder:
             if now < self._probe_at:
                 return self._probe_at - now
             self._ledger.probe()
-            self._probe_at = now + self._receipt_timeout_secs
+            self._probe_at = now + self._ledger.patience_secs
         elif self._acknowledge == "store" and self._ledger.awaiting.count() >= _AWAITING_MAX_RECORDS:
             return None  # a receipt or its time-out goes on
         return self._send_array(*free, now, reserve=0.2)

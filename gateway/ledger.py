@@ -35,16 +35,16 @@ class Ledger:
     taken: Ranges = field(default_factory=Ranges)
     awaiting: Ranges = field(default_factory=Ranges)
     store_silent: bool = False
+    patience_secs: float = 0.0
     sendings: dict[int, int] = field(default_factory=dict)
     _backlog_next: int = 0
     _buckets: deque[tuple[float, Ranges]] = field(default_factory=deque)
     _progress_at: float = float("-inf")
-    _patience_secs: float = 0.0
 
     def __post_init__(self) -> None:
         """Start with everything unacknowledged free."""
         self.taken = self.acknowledged.copy()
-        self._patience_secs = self.receipt_timeout_secs
+        self.patience_secs = self.receipt_timeout_secs
         self.live_next = self.last + 1
 
     def begin_session(self, first: int, last: int) -> None:
@@ -119,7 +119,7 @@ class Ledger:
             self.acknowledge(start, end)
         if fresh:
             self._progress_at = now
-            self._patience_secs = self.receipt_timeout_secs
+            self.patience_secs = self.receipt_timeout_secs
             self.store_silent = False
         return fresh
 
@@ -130,8 +130,8 @@ class Ledger:
         other records but never for this one will not do so at the twentieth sending either.
         """
         hopeless: list[int] = []
-        silent = now - self._progress_at > self._patience_secs
-        while self._buckets and now - self._buckets[0][0] >= self._patience_secs:
+        silent = now - self._progress_at > self.patience_secs
+        while self._buckets and now - self._buckets[0][0] >= self.patience_secs:
             _, bucket = self._buckets.popleft()
             waiting = [part for first, last in bucket for part in self.awaiting.present(first, last)]
             for first, last in waiting:
@@ -143,11 +143,11 @@ class Ledger:
 
     def probe(self) -> None:
         """Take note that one message went to a silent store: wait twice as long before the next."""
-        self._patience_secs = min(self._patience_secs * 2, max(600.0, self.receipt_timeout_secs))
+        self.patience_secs = min(self.patience_secs * 2, max(600.0, self.receipt_timeout_secs))
 
     def next_expiry(self) -> float | None:
         """Return when `expire` has something to do, in the clock of `now`."""
-        return self._buckets[0][0] + self._patience_secs if self._buckets else None
+        return self._buckets[0][0] + self.patience_secs if self._buckets else None
 
     def _count_sending(self, first: int, last: int) -> list[int]:
         hopeless: list[int] = []
