@@ -53,17 +53,13 @@ def test_every_second_and_every_unit_is_in_one_place(name: str) -> None:
 
 
 def figures_of(*moments: tuple[float, MachineState, int, int]) -> Figures:
-            Moment(ORIGIN_US + round(at * US_PER_SEC), state, 0, "SKU-1", 0, made, spoiled, made, spoiled),
+    """Return the figures of one machine from (seconds, state, made, spoiled), for the hour from the origin."""
     factory = scenarios.build("good-day", lines=1).factory
     name = factory.lines[0].machines[0].name
-    tagged = [
-        Tagged(
-            "line-1",
-            name,
-            Moment(ORIGIN_US + round(at * US_PER_SEC), state, 0, "SKU-1", 0.0, made, spoiled, made, spoiled),
-        )
-        for at, state, made, spoiled in moments
-    ]
+    tagged = []
+    for at, state, *made in moments:
+        at_us = ORIGIN_US + round(at * US_PER_SEC)
+        tagged.append(Tagged("line-1", name, Moment(at_us, state, 0, "SKU-1", 0.0, *made, *made)))
     return Truth.from_moments(factory, tagged).figures(ORIGIN_US, ORIGIN_US + HOUR_US)[0]
 
 
@@ -118,7 +114,7 @@ def test_rows_are_what_changed(run: Run) -> None:
     rows = [row for tagged in moments for row in writer.rows(tagged)]
     shown: dict[tuple[str, str], object] = {}
     for row in rows:
-        assert shown.get((row.machine, row.tag), None) != (row.value, row.status)
+        assert shown.get((row.machine, row.tag)) != (row.value, row.status)
         shown[row.machine, row.tag] = (row.value, row.status)
     assert len(shown) == 6 * 4
 
