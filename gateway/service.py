@@ -452,9 +452,16 @@ async def _cancelled(tasks: Iterable[Task[None]], timeout_secs: float) -> None:
 
 
 def _opcua_source(configuration: Configuration, connection: Connection, lane: Lane) -> Source:
-    from gateway.sources.opcua import OpcUaSource
+    from gateway.sources.opcua import OpcUaSource, identity
 
-    return OpcUaSource(configuration, connection, lane)
+    return OpcUaSource(
+        connection,
+        identity=identity(configuration),
+        bindings=lane.bindings,
+        receiver=lane,
+        clock_us=clock_us,
+        saved=lane.saved,
+    )
 
 
 def _make_uplink(configuration: Configuration, settings: config.Uplink, will: Callable[[], Will]) -> Uplink:
