@@ -1,0 +1,323 @@
+"""The history: closed days as Parquet files, one per site and UTC day.
+
+    ROOT/site=berlin/day=2021-06-30/records.parquet
+
+A file holds the whole day of a site, sorted by area, line, machine, time, gateway and sequence, each record
+once. It is only ever replaced as a whole: a reader sees the old file or the new one, also after a power cut.
+"""
+
+import fcntl
+import heapq
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cloud.errors import HistoryError
+from cloud.oee.records import Names, Records, merged
+from cloud.store.parquet_columns import COUNTED, FOR_FIGURES, IDENTITY, SCHEMA, TEXTS, records_of
+from contract.machine_key import MachineKey
+
+US_PER_DAY: Final = 86_400_000_000
+FILE: Final = "records.parquet"
+_UNFINISHED: Final = ".records.parquet.unfinished"
+_ZSTD_LEVEL: Final = 3
+_LEVELS: Final = ("area", "line", "machine")
+
+Levels = tuple[str, str, str]
+"""area, line, machine"""
+
+
+class Partition(NamedTuple):
+    """The file of one site and UTC day."""
+
+    site: str
+    day: date
+    path: Path
+
+    @property
+    def start_us(self) -> int:
+        """Return the first instant of the day."""
+        return day_start_us(self.day)
+
+    @property
+    def end_us(self) -> int:
+        """Return the first instant after the day."""
+        return self.start_us + US_PER_DAY
+
+
+class Block(NamedTuple):
+    """The rows of one machine."""
+
+    machine: Levels
+    rows: pa.Table
+
+
+class History:
+    """A folder of partitions. Any number of readers; writers wait for each other."""
+
+    def __init__(self, root: Path, *, rows_per_group: int = 250_000) -> None:
+        self.root = root
+        self._rows_per_group = rows_per_group
+
+    def partitions(self, site: str | None = None) -> list[Partition]:
+        """Return the partitions that exist, by site and day."""
+        return sorted(
+            Partition(path.parent.parent.name.removeprefix("site="), day, path)
+            for path in self.root.glob(f"site={site or '*'}/day=*/{FILE}")
+            if (day := _day(path.parent.name.removeprefix("day="))) is not None
+        )
+
+    def add(self, site: str, day: date, tables: Iterable[pa.Table]) -> Partition:
+        """Take records of one site and day in, and return their partition.
+
+        A record that the partition has already, by gateway and sequence, changes nothing.
+
+        tables: of SCHEMA, in the order of their machines and each with whole machines, so that a day can be
+        larger than memory
+        """
+        partition = self._partition(site, day)
+        with self._writing(), _mapped(partition.path):
+            partition.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = (block for table in tables for block in _blocks(table))
+            groups = _row_groups(_merged(self._stored(partition), fresh), self._rows_per_group)
+            _write(partition.path, groups)
+        return partition
+
+    def forget(self, site: str, before: date) -> list[Partition]:
+        """Delete a site's partitions of days before a date; return those that were."""
+        with self._writing():
+            old = [partition for partition in self.partitions(site) if partition.day < before]
+            for partition in old:
+                with _mapped(partition.path):
+                    doomed = partition.path.parent.with_name(f".{partition.path.parent.name}")
+                    partition.path.parent.rename(doomed)
+                    shutil.rmtree(doomed)
+        return old
+
+    def tables(
+        self,
+        partition: Partition,
+        *,
+        machines: Collection[MachineKey] | None = None,
+        columns: Collection[str] | None = None,
+    ) -> Iterator[pa.Table]:
+        """Return a partition's rows in order, a stretch of whole machines at a time.
+
+        machines: which to read, all when None; columns: of SCHEMA, all when None
+        """
+        wanted = None if machines is None else {key[1:] for key in machines if key.site == partition.site}
+        if not partition.path.exists() or (wanted is not None and not wanted):
+            return
+        names = SCHEMA.names if columns is None else [name for name in SCHEMA.names if name in columns]
+        with _mapped(partition.path), pq.ParquetFile(partition.path, read_dictionary=TEXTS) as file:
+            for group in range(file.num_row_groups):
+                if wanted is None:
+                    yield file.read_row_group(group, columns=names, use_threads=False)
+                elif _may_hold(file.metadata.row_group(group), wanted):
+                    whole = file.read_row_group(group, columns=list({*_LEVELS, *names}), use_threads=False)
+                    found = [block.rows for block in _blocks(whole) if block.machine in wanted]
+                    if found:
+                        yield pa.concat_tables(found).select(names)
+
+    def scan(
+        self,
+        names: Names,
+        from_us: int,
+        to_us: int,
+        *,
+        machines: Collection[MachineKey] | None = None,
+        identified: bool = False,
+    ) -> Iterator[Records]:
+        """Return the records of [from_us, to_us), a few whole machines of a day at a time, the days in order.
+
+        identified: whether gateway and sequence matter, for merging with records from elsewhere
+        """
+        columns = (*FOR_FIGURES, *IDENTITY) if identified else FOR_FIGURES
+        sites = None if machines is None else {key.site for key in machines}
+        chosen = [
+            partition
+            for partition in self.partitions()
+            if partition.start_us < to_us
+            and partition.end_us > from_us
+            and (sites is None or partition.site in sites)
+        ]
+        for partition in sorted(chosen, key=lambda partition: (partition.day, partition.site)):
+            for table in self.tables(partition, machines=machines, columns=columns):
+                records = records_of(table, partition.site, names)
+                if not from_us <= partition.start_us or not partition.end_us <= to_us:
+                    records = records.take((records.time_us >= from_us) & (records.time_us < to_us))
+                if len(records):
+                    yield records
+
+    def records(
+        self, names: Names, from_us: int, to_us: int, machines: Collection[MachineKey] | None = None
+    ) -> Records:
+        """Return the records of [from_us, to_us) as one table."""
+        return merged(list(self.scan(names, from_us, to_us, machines=machines, identified=True)), names)
+
+    def _partition(self, site: str, day: date) -> Partition:
+        return Partition(site, day, self.root / f"site={site}" / f"day={day.isoformat()}" / FILE)
+
+    def _stored(self, partition: Partition) -> Iterator[Block]:
+        for table in self.tables(partition):
+            yield from _blocks(table)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with _mapped(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def day_of(time_us: int) -> date:
+    """Return the UTC day of an instant."""
+    return date(1970, 1, 1) + timedelta(days=time_us // US_PER_DAY)
+
+
+def day_start_us(day: date) -> int:
+    """Return the first instant of a UTC day."""
+    return (day - date(1970, 1, 1)).days * US_PER_DAY
+
+
+def _day(text: str) -> date | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise HistoryError(f"{path}: {error}") from error
+
+
+def _may_hold(group: pq.RowGroupMetaData, wanted: Collection[Levels]) -> bool:
+    """Tell by a row group's statistics whether any of the machines can be in it."""
+    bounds = [group.column(SCHEMA.get_field_index(level)).statistics for level in _LEVELS]
+    return any(
+        all(
+            bound is None or not bound.has_min_max or bound.min <= name <= bound.max
+            for bound, name in zip(bounds, machine, strict=True)
+        )
+        for machine in wanted
+    )
+
+
+def _blocks(table: pa.Table) -> Iterator[Block]:
+    """Return a table's stretches of one machine each."""
+    if not len(table):
+        return
+    columns = [table[level].unify_dictionaries().combine_chunks() for level in _LEVELS]
+    new = np.zeros(len(table), dtype=np.bool_)
+    new[0] = True
+    for column in columns:
+        indexes = column.indices.to_numpy()
+        new[1:] |= indexes[1:] != indexes[:-1]
+    begin = np.flatnonzero(new)
+    for first, last in zip(begin.tolist(), [*begin[1:].tolist(), len(table)], strict=True):
+        area, line, machine = (column[first].as_py() for column in columns)
+        yield Block((area, line, machine), table.slice(first, last - first))
+
+
+def _merged(stored: Iterable[Block], fresh: Iterable[Block]) -> Iterator[pa.Table]:
+    """Return each machine's rows, sorted and once each, from two streams in the order of their machines."""
+    both = heapq.merge(_whole(stored), _whole(fresh), key=lambda block: block.machine)
+    for _, blocks in groupby(both, key=lambda block: block.machine):
+        found = [block.rows for block in blocks]
+        yield found[0] if len(found) == 1 else _sorted(found)
+
+
+def _whole(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Return one sorted block per machine."""
+    before: Levels | None = None
+    for machine, found in groupby(blocks, key=lambda block: block.machine):
+        if before is not None and machine < before:
+            raise ValueError(f"{'/'.join(machine)} comes after {'/'.join(before)}")
+        before = machine
+        yield Block(machine, _sorted([block.rows for block in found]))
+
+
+def _sorted(tables: list[pa.Table]) -> pa.Table:
+    """Return one machine's rows by time, gateway and sequence, without repetitions."""
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    time = table["time"].chunk(0).view(pa.int64()).to_numpy()
+    gateway = _ranks(table["gateway"].chunk(0))
+    sequence = table["sequence"].chunk(0).to_numpy()
+    later = (time[1:] > time[:-1]) | (
+        (time[1:] == time[:-1]) & (gateway[1:] == gateway[:-1]) & (sequence[1:] > sequence[:-1])
+    )
+    if later.all():
+        return table
+    order = np.lexsort((sequence, gateway, time))
+    same = np.zeros(len(order), dtype=np.bool_)
+    same[1:] = (np.diff(gateway[order]) == 0) & (np.diff(sequence[order]) == 0) & (np.diff(time[order]) == 0)
+    return table.take(pa.array(order[~same]))
+
+
+def _ranks(column: pa.DictionaryArray) -> npt.NDArray[np.int64]:
+    """Return what sorts texts as texts."""
+    texts = column.dictionary.to_pylist()
+    rank = np.empty(len(texts), dtype=np.int64)
+    rank[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+    found: npt.NDArray[np.int64] = rank[column.indices.to_numpy()]
+    return found
+
+
+def _write(path: Path, row_groups: Iterable[pa.Table]) -> None:
+    """Put a file in place of another at once, on disk when this returns."""
+    unfinished = path.with_name(_UNFINISHED)
+    with unfinished.open("wb") as file:
+        writer = pq.ParquetWriter(
+            file,
+            SCHEMA,
+            compression="zstd",
+            compression_level=_ZSTD_LEVEL,
+            use_dictionary=list(TEXTS),
+            column_encoding=dict.fromkeys(COUNTED, "DELTA_BINARY_PACKED"),
+        )
+        with writer:
+            for group in row_groups:
+                writer.write_table(group, row_group_size=len(group))
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    _sync_folder(path.parent)
+
+
+def _row_groups(machines: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Return whole machines together, as many as a row group may have rows."""
+    waiting: list[pa.Table] = []
+    for table in machines:
+        if waiting and sum(map(len, waiting)) + len(table) > rows:
+            yield pa.concat_tables(waiting).unify_dictionaries().combine_chunks()
+            waiting = []
+        waiting.append(table)
+    if waiting:
+        yield pa.concat_tables(waiting).unify_dictionaries().combine_chunks()
+
+
+def _sync_folder(folder: Path) -> None:
+    for each in (folder, folder.parent):
+        handle = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
