@@ -27,6 +27,7 @@ from contract.machine_key import LEVEL_PATTERN, MachineKey
 from contract.states import MachineState
 from gateway.errors import ConfigError, ExpressionError
 from gateway.expressions import Expression
+from gateway.packml import STATE_MAP
 
 SecurityPolicy = Literal["auto", "None", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"]
 SecurityMode = Literal["sign", "sign_and_encrypt"]
@@ -104,13 +105,22 @@ class StateRule(_Table):
         return text
 
 
+def _named_map(value: object) -> object:
+    """Let a name stand for a map that many machines share."""
+    if not isinstance(value, str):
+        return value
+    if value == "packml":
+        return STATE_MAP
+    raise ValueError("a map is a table, or the name 'packml'")
+
+
 class StateTag(_Table):
     """How the machine's state is told: by exactly one of `map`, `bits`, `rules` and `moving`."""
 
     node: NodeAddress | None = None
     sampling_interval_secs: float | None = Field(default=None, ge=0, le=3600)
     queue_size: int | None = Field(default=None, ge=1, le=1_000_000)
-    map: dict[str, MachineState] | Literal["packml"] | None = None
+    map: Annotated[dict[str, MachineState] | None, BeforeValidator(_named_map)] = None
     bits: dict[Annotated[str, Field(pattern=r"^\d{1,2}$")], MachineState] | None = None
     nodes: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], NodeAddress] = Field(
         default_factory=dict
@@ -221,7 +231,7 @@ class Connection(_Table):
     source_ahead_max_secs: PositiveSecs = 120.0
     assume_live_after_secs: PositiveSecs = 10.0
     fast_decoder: bool = True
-    machine: tuple[Machine, ...] = Field(min_length=1)
+    machine: tuple[Machine, ...]
 
     @field_validator("endpoint")
     @classmethod
@@ -235,6 +245,8 @@ class Connection(_Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.machine:
+            raise ValueError("a connection has at least one [[connection.machine]]")
         if self.security == "None" and not self.allow_insecure:
             raise ValueError(
                 'security = "None" sends everything unprotected; say allow_insecure = true to accept that'

@@ -23,28 +23,6 @@ _OUT_OF_RANGE: Final = 0x803C0000
 _QUALITY: Final[tuple[DataQuality, ...]] = ("good", "uncertain", "bad")
 _WORD: Final = (1 << 64) - 1
 
-_PACKML: Final[tuple[tuple[str, MachineState], ...]] = (
-    ("undefined", MachineState.UNKNOWN),
-    ("clearing", MachineState.FAULTED),
-    ("stopped", MachineState.STOPPED),
-    ("starting", MachineState.IDLE),
-    ("idle", MachineState.IDLE),
-    ("suspended", MachineState.IDLE),
-    ("execute", MachineState.RUNNING),
-    ("stopping", MachineState.STOPPED),
-    ("aborting", MachineState.FAULTED),
-    ("aborted", MachineState.FAULTED),
-    ("holding", MachineState.STOPPED),
-    ("held", MachineState.STOPPED),
-    ("unholding", MachineState.IDLE),
-    ("suspending", MachineState.IDLE),
-    ("unsuspending", MachineState.IDLE),
-    ("resetting", MachineState.IDLE),
-    ("completing", MachineState.IDLE),
-    ("complete", MachineState.IDLE),
-)
-"""The states of ISA-TR88.00.02 by number: only Execute makes product; Suspended waits for other machines."""
-
 
 class Role(IntEnum):
     """What a tag is good for, and so how its changes are treated."""
@@ -344,9 +322,6 @@ def _as_further(value: object, tag: NumberTag) -> tuple[Any, int]:
 def _state_reader(tag: StateTag) -> Callable[[list[object]], MachineState]:
     """Return the function from the state's raw values to the state, made once per machine."""
     otherwise = tag.otherwise
-    if tag.map == "packml":
-        by_name = dict(_PACKML)
-        return lambda raw: _packml(raw[0], by_name)
     if tag.map is not None:
         table: Mapping[str, MachineState] = tag.map
         return lambda raw: table.get(_spelled(raw[0]), otherwise)
@@ -370,14 +345,6 @@ def _spelled(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def _packml(value: object, by_name: Mapping[str, MachineState]) -> MachineState:
-    if isinstance(value, str):
-        return by_name.get(value.strip().lower(), MachineState.UNKNOWN)
-    if isinstance(value, int) and 0 <= value < len(_PACKML):
-        return _PACKML[value][1]
-    return MachineState.UNKNOWN
 
 
 def _by_bits(value: object, bits: list[tuple[int, MachineState]], otherwise: MachineState) -> MachineState:
