@@ -285,6 +285,95 @@ def gateway_run(config: GatewayFile = Path("gateway.toml")) -> None:
     _leave(commands.run(config))
 
 
+@_command(
+    gateway,
+    "check",
+    "Try configuration, certificates, PLCs, tags and broker.",
+    "oee gateway check --config gateway.toml",
+)
+def gateway_check(config: GatewayFile = Path("gateway.toml")) -> None:
+    """Try everything that the configuration names, and print what to do about each fault."""
+    from gateway import commands_opcua
+
+    _leave(commands_opcua.check(config))
+
+
+@_command(
+    gateway,
+    "browse",
+    "List a PLC's tags, or draft gateway.toml from them.",
+    "oee gateway browse opc.tcp://plc:4840",
+    "oee gateway browse opc.tcp://plc:4840 'Factory/*/filler-*/**'",
+    "oee gateway browse opc.tcp://plc:4840 'Factory/**' --draft >> gateway.toml",
+)
+def gateway_browse(
+    endpoint: Annotated[
+        str, typer.Argument(help="opc.tcp://HOST:PORT, or a connection's name with --config.")
+    ],
+    pattern: Annotated[
+        str, typer.Argument(help="Browse names below Objects: * and ? in a name, ** for any folders.")
+    ] = "",
+    *,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Take security and user from here.")
+    ] = None,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Print gateway.toml entries, one machine per folder.")
+    ] = False,
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", help="Connect without any protection.")
+    ] = False,
+    username: Annotated[str, typer.Option(help="Who we are to the PLC.")] = "",
+    password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The user's password.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Stop after so many tags; 0 for all.")] = 0,
+) -> None:
+    """List the tags that match a pattern with value, type and quality."""
+    from gateway import commands_opcua
+
+    _leave(
+        commands_opcua.browse(
+            endpoint,
+            pattern,
+            draft=draft,
+            path=config,
+            allow_insecure=allow_insecure,
+            username=username,
+            password_file=password_file,
+            limit=limit,
+        )
+    )
+
+
+TrustFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="The edge's configuration.")
+]
+Certificate = Annotated[str, typer.Argument(help="Six digits or more of the thumbprint, or a file.")]
+
+
+@_command(trust, "list", "List trusted and rejected certificates.", "oee gateway trust list -c gateway.toml")
+def trust_list(config: TrustFile = None) -> None:
+    """List the certificates that are trusted, and those that wait for a decision."""
+    from gateway import commands_opcua
+
+    _leave(commands_opcua.trust_list(config))
+
+
+@_command(trust, "add", "Trust a PLC's certificate.", "oee gateway trust add 3f2a91 -c gateway.toml")
+def trust_add(certificate: Certificate, config: TrustFile = None) -> None:
+    """Trust a rejected certificate, or one in a file."""
+    from gateway import commands_opcua
+
+    _leave(commands_opcua.trust_add(certificate, config))
+
+
+@_command(trust, "reject", "Trust a certificate no more.", "oee gateway trust reject 3f2a91 -c gateway.toml")
+def trust_reject(certificate: Certificate, config: TrustFile = None) -> None:
+    """Trust a certificate no more, or forget a rejected one."""
+    from gateway import commands_opcua
+
+    _leave(commands_opcua.trust_reject(certificate, config))
+
+
 @_command(config, "list", "List the example files.")
 def config_list() -> None:
     """List the example files."""

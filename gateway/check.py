@@ -1,0 +1,245 @@
+"""Whether a configuration works: each PLC, certificate, node and broker tried once, with a remedy."""
+
+import asyncio
+import datetime as dt
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from gateway.config import AwsIotUplink, Configuration, Connection, MqttUplink, Uplink
+from gateway.errors import CertificateError, SourceError
+from gateway.sources.statuses import status_name
+from gateway.tags import MachineTags, bindings
+
+Grade = Literal["ok", "warning", "fault"]
+_SOON_DAYS: Final = 30
+_BROKER_SECS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried.
+
+    subject: what, such as `plc-1` or `plc-1 line-1/filler-1 state`
+    remedy: what to do about it; empty when all is well
+    """
+
+    subject: str
+    grade: Grade
+    said: str
+    remedy: str = ""
+
+
+async def check(configuration: Configuration, now: dt.datetime) -> AsyncIterator[Finding]:
+    """Try everything that a configuration names; PLCs and brokers at the same time, told in order."""
+    for finding in _own_certificate(configuration, now):
+        yield finding
+    tries = [
+        *(_connection(configuration, connection, now) for connection in configuration.connection),
+        *(_uplink(uplink) for uplink in configuration.uplink),
+    ]
+    if not configuration.connection:
+        yield Finding("connections", "warning", "there are none", "add a [[connection]] per PLC")
+    if not configuration.uplink:
+        yield Finding(
+            "uplinks", "warning", "there are none", "add an [[uplink]], else records stay on this disk"
+        )
+    tasks = [asyncio.ensure_future(one) for one in tries]
+    for task in tasks:
+        for finding in await task:
+            yield finding
+
+
+def _own_certificate(configuration: Configuration, now: dt.datetime) -> Iterable[Finding]:
+    """Make or look at our certificate, where a connection needs one."""
+    if all(connection.security == "None" for connection in configuration.connection):
+        return
+    from gateway.sources.certificates import CertificateStore
+
+    settings = configuration.certificates
+    try:
+        own = CertificateStore(configuration.pki_dir).own(
+            configuration.application_uri,
+            valid_days=settings.valid_days,
+            renew_before_days=settings.renew_before_days,
+            now=now,
+        )
+    except CertificateError as error:
+        yield Finding("own certificate", "fault", str(error), "make the folder writable for this user")
+        return
+    until = f"{own.file}, valid until {own.certificate.not_valid_after_utc:%Y-%m-%d}"
+    if own.renewed:
+        yield Finding("own certificate", "warning", f"made just now: {until}", "have each PLC trust it")
+    else:
+        yield Finding("own certificate", "ok", until)
+
+
+async def _connection(
+    configuration: Configuration, connection: Connection, now: dt.datetime
+) -> list[Finding]:
+    from gateway.sources.opcua import identity
+    from gateway.sources.session import open_session
+
+    name = connection.name
+    found: list[Finding] = []
+    if connection.security == "None":
+        found.append(Finding(name, "warning", "is read without any protection", 'use security = "auto"'))
+    try:
+        session = await open_session(connection, identity(configuration), now=now)
+    except CertificateError as error:
+        remedy = "compare its thumbprint with the PLC's, then `oee gateway trust add THUMBPRINT`"
+        return [*found, Finding(name, "fault", str(error), remedy)]
+    except SourceError as error:
+        return [*found, Finding(name, "fault", str(error), _remedy(str(error)))]
+    try:
+        protection = "None" if connection.security == "None" else session.client.security_policy.URI
+        found.append(Finding(name, "ok", f"connected, {str(protection).rpartition('#')[2]}"))
+        found += await _nodes(configuration, connection, session)
+    except SourceError as error:
+        found.append(Finding(name, "fault", str(error), _remedy(str(error))))
+    finally:
+        await session.close(keep_subscriptions=False)
+    return found
+
+
+async def _nodes(configuration: Configuration, connection: Connection, session: object) -> list[Finding]:
+    """Read every tag once and see whether it can be what it is meant to be."""
+    from gateway.sources.addresses import Unresolved, resolve
+    from gateway.sources.session import Session
+    from gateway.sources.values import plain_value
+
+    assert isinstance(session, Session)
+    machines = [
+        MachineTags(configuration.key(machine), machine, status_name) for machine in connection.machine
+    ]
+    wanted = bindings(connection, machines)
+    nodes = await resolve(session, [binding.node for binding in wanted])
+    found: list[Finding] = []
+    there = []
+    for binding in wanted:
+        node = nodes[binding.node]
+        if isinstance(node, Unresolved):
+            remedy = f"find it with `oee gateway browse {connection.endpoint}`"
+            found.append(Finding(f"{connection.name} {binding.name}", "fault", node.reason, remedy))
+        else:
+            there.append((binding, node))
+    statuses: dict[int, tuple[object, int]] = {}
+    for (binding, _), value in zip(there, await session.read([node for _, node in there]), strict=True):
+        plain, status = statuses[binding.handle] = plain_value(value)
+        if status >> 30:
+            said = f"{binding.node} is {status_name(status)}"
+            grade: Grade = "fault" if status >> 31 else "warning"
+            found.append(
+                Finding(f"{connection.name} {binding.name}", grade, said, _node_remedy(status_name(status)))
+            )
+        del plain
+    for index, machine in enumerate(machines):
+        ours = [binding for binding in wanted if binding.machine == index]
+        if all(binding.handle in statuses for binding in ours):
+            values = [statuses[binding.handle][0] for binding in ours]
+            codes = [statuses[binding.handle][1] & 0xFFFF0000 for binding in ours]
+            fields = machine.compose(values, codes)
+            subject = f"{connection.name} {machine.key.line}/{machine.key.machine}"
+            if fields.data_quality == "good" and fields.state == "unknown" and machine.moving_slot < 0:
+                shown = ", ".join(
+                    repr(statuses[b.handle][0]) for b in ours if b.name.partition(" ")[2].startswith("state")
+                )
+                found.append(
+                    Finding(
+                        subject,
+                        "warning",
+                        f"its state {shown} is mapped to unknown",
+                        "add the value to its map",
+                    )
+                )
+            elif fields.data_quality == "uncertain" and not any(code >> 30 for code in codes):
+                found.append(
+                    Finding(
+                        subject,
+                        "fault",
+                        f"a tag is not what it is meant to be: {fields.status}",
+                        "a counter is a number, a text a text: see `oee gateway browse`",
+                    )
+                )
+    if not found:
+        found.append(
+            Finding(connection.name, "ok", f"all {len(wanted)} tags of {len(machines)} machines can be read")
+        )
+    return found
+
+
+def _remedy(said: str) -> str:
+    """Return what to do about a connection that cannot be had."""
+    for sign, remedy in _REMEDIES:
+        if sign in said:
+            return remedy
+    return "see the PLC's own log"
+
+
+_REMEDIES: Final = (
+    ("connection refused", "is the PLC's OPC UA server on, and is this its port?"),
+    ("no answer in time", "is it the right address, and does a firewall stand between?"),
+    ("Name or service not known", "the name is unknown here: use an address, or repair DNS"),
+    ("BadIdentityTokenRejected", "the PLC does not take this user: check username and password"),
+    ("BadUserAccessDenied", "the PLC does not take this user: check username and password"),
+    ("BadIdentityTokenInvalid", "the PLC does not take this kind of user: set a username or a certificate"),
+    ("BadSecurityChecksFailed", "have the PLC trust our certificate, pki/own/gateway.der"),
+    ("BadCertificate", "have the PLC trust our certificate, pki/own/gateway.der"),
+    ("but not security", "set security and security_mode to something that it offers"),
+)
+
+
+def _node_remedy(status: str) -> str:
+    return {
+        "BadNodeIdUnknown": "the PLC has no such node: find it with `oee gateway browse`",
+        "BadUserAccessDenied": "give this user the right to read it",
+        "BadNotReadable": "give this user the right to read it",
+        "BadTypeMismatch": "this type cannot be mapped: choose a number, a text or a truth value",
+    }.get(status, "see what the PLC's program says about this tag")
+
+
+async def _uplink(uplink: Uplink) -> list[Finding]:
+    """See whether a broker is there, and whether it shows the right certificate."""
+    host, port, context = _door(uplink)
+    try:
+        async with asyncio.timeout(_BROKER_SECS):
+            _, writer = await asyncio.open_connection(
+                host, port, ssl=context() if context else None, server_hostname=host if context else None
+            )
+    except ssl.SSLCertVerificationError as error:
+        remedy = "set ca_file to the authority that signed the broker's certificate"
+        return [Finding(uplink.name, "fault", f"{host}:{port}: {error.verify_message}", remedy)]
+    except ssl.SSLError as error:
+        remedy = "does the broker speak TLS on this port, and want a certificate of ours?"
+        return [Finding(uplink.name, "fault", f"{host}:{port}: {error.reason or error}", remedy)]
+    except socket.gaierror:
+        return [
+            Finding(
+                uplink.name, "fault", f"{host}: the name is unknown here", "use an address, or repair DNS"
+            )
+        ]
+    except (OSError, TimeoutError) as error:
+        said = "no answer in time" if isinstance(error, TimeoutError) else "connection refused"
+        return [
+            Finding(uplink.name, "fault", f"{host}:{port}: {said}", "is the broker on, and is this its port?")
+        ]
+    writer.close()
+    return [Finding(uplink.name, "ok", f"{host}:{port} answers" + (", TLS is right" if context else ""))]
+
+
+def _door(uplink: Uplink) -> tuple[str, int, Callable[[], ssl.SSLContext] | None]:
+    if isinstance(uplink, AwsIotUplink):
+        return uplink.endpoint, uplink.port, lambda: _context(uplink)
+    assert isinstance(uplink, MqttUplink)
+    return uplink.host, uplink.port, (lambda: _context(uplink)) if uplink.tls else None
+
+
+def _context(uplink: MqttUplink | AwsIotUplink) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(uplink.ca_file) if uplink.ca_file else None)
+    if uplink.certificate_file is not None and uplink.private_key_file is not None:
+        context.load_cert_chain(uplink.certificate_file, uplink.private_key_file)
+    if isinstance(uplink, AwsIotUplink) and uplink.port == 443:
+        context.set_alpn_protocols(["x-amzn-mqtt-ca"])
+    return context
