@@ -374,6 +374,50 @@ def trust_reject(certificate: Certificate, config: TrustFile = None) -> None:
     _leave(commands_opcua.trust_reject(certificate, config))
 
 
+@_command(
+    cloud,
+    "run",
+    "Store, compute, alert, and show the board, until Ctrl-C.",
+    "oee cloud run --config /etc/oee/cloud.toml",
+    "oee cloud run --no-pages",
+)
+def cloud_run(
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    pages: Annotated[bool, typer.Option("--pages/--no-pages", help="Serve the board, too.")] = True,
+) -> None:
+    """Store telemetry, keep figures live, close shifts, raise alerts and serve the board, until Ctrl-C."""
+    require("cloud", "numpy", *(("dashboards", "fastapi", "uvicorn") if pages else ()))
+    from cloud import commands
+    from oee.pages import serve
+
+    _leave(commands.run(config, serve if pages else None))
+
+
+@_command(
+    app,
+    "import",
+    "Load telemetry files into the store.",
+    "oee import day.jsonl --config cloud.toml",
+    "oee import 2021-*.jsonl.gz",
+)
+def import_telemetry(
+    files: Annotated[list[Path], typer.Argument(help="JSON lines, also gzipped.")],
+    *,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Whose store.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The store's folder, instead of the configured one.")
+    ] = None,
+) -> None:
+    """Load telemetry files into the store; what is there stays, lines that cannot be used are refused."""
+    require("cloud", "numpy")
+    from cloud import commands
+
+    _leave(commands.import_telemetry(files, config, data_dir=data_dir))
+
+
 @_command(config, "list", "List the example files.")
 def config_list() -> None:
     """List the example files."""

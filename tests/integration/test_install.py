@@ -50,9 +50,9 @@ class Environment:
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
         self.bin = folder / "bin"
 
-    def install(self, *what: str) -> None:
-        pip = [str(self.bin / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, *what], capture_output=True, text=True, check=False)
+    def pip(self, *arguments: str) -> None:
+        pip = [str(self.bin / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
     def oee(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -66,6 +66,13 @@ class Environment:
             [str(self.bin / "python"), "-c", asked], capture_output=True, text=True, cwd=cwd, check=True
         )
         return list(json.loads(answer.stdout))
+
+    def loaded_by(self, module: str, cwd: Path) -> set[str]:
+        asked = f"import sys, {module}; print('\\n'.join(sys.modules))"
+        answer = subprocess.run(
+            [str(self.bin / "python"), "-c", asked], capture_output=True, text=True, cwd=cwd, check=True
+        )
+        return set(answer.stdout.split())
 
 
 @pytest.fixture(scope="module")
@@ -110,41 +117,37 @@ def test_wheels_carry_code_examples_and_licence_and_no_leftovers(wheels: dict[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("python", _pythons())
-def test_an_edge_installs_without_analysis_web_or_simulator(
+def test_both_wheels_install_into_an_empty_environment(
     wheels: dict[str, Path], python: str, tmp_path: Path
 ) -> None:
+    """First the edge, which is lean; then, on the same dependencies, the whole, whose demo answers."""
     environment = Environment(tmp_path / "venv", python)
-    environment.install(str(wheels["edge"]))
-    assert environment.importable(NOT_ON_THE_EDGE, tmp_path) == []
-    assert environment.oee("version", cwd=tmp_path).stdout.startswith("oee-gateway-edge ")
-    assert "oee gateway run" in environment.oee("gateway", "run", "--help", cwd=tmp_path).stdout
-    assert environment.oee("config", "write", "config", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "config" / "gateway.toml").exists()
+    environment.pip("install", str(wheels["edge"]))
+    _holds_the_edge_alone(environment, tmp_path)
+    environment.pip("uninstall", "--yes", "oee-gateway-edge")
+    environment.pip("install", str(wheels["whole"]))  # the base install: the same dependencies
+    _answers_for_the_demo(environment, tmp_path)
+
+
+def _holds_the_edge_alone(environment: Environment, cwd: Path) -> None:
+    assert environment.importable(NOT_ON_THE_EDGE, cwd) == []
+    assert environment.oee("version", cwd=cwd).stdout.startswith("oee-gateway-edge ")
+    assert "oee gateway run" in environment.oee("gateway", "run", "--help", cwd=cwd).stdout
+    assert environment.oee("config", "write", "config", cwd=cwd).returncode == 0
+    assert (cwd / "config" / "gateway.toml").exists()
     for command, extra in ((["demo"], "demo"), (["simulate"], "demo"), (["cloud", "run"], "cloud")):
-        refused = environment.oee(*command, cwd=tmp_path)
+        refused = environment.oee(*command, cwd=cwd)
         assert refused.returncode == 2
         assert f"pip install 'oee-gateway[{extra}]'" in refused.stderr
         assert "Traceback" not in refused.stderr
-    loaded = "import sys, gateway.service; print('\\n'.join(sys.modules))"
-    modules = subprocess.run(
-        [str(environment.bin / "python"), "-c", loaded],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    )
-    assert not set(NOT_ON_THE_EDGE) & set(modules.stdout.split())
+    assert not set(NOT_ON_THE_EDGE) & environment.loaded_by("gateway.service", cwd)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("python", _pythons())
-def test_the_demo_answers_from_the_wheel(wheels: dict[str, Path], python: str, tmp_path: Path) -> None:
-    environment = Environment(tmp_path / "venv", python)
-    environment.install(str(wheels["whole"]))
-    shown = environment.oee("demo", "--help", cwd=tmp_path)
+def _answers_for_the_demo(environment: Environment, cwd: Path) -> None:
+    shown = environment.oee("demo", "--help", cwd=cwd)
     assert shown.returncode == 0
     for option in ("--board-port", "--opcua-port", "--broker-port", "--seed", "--speed", "--scenario"):
         assert option in shown.stdout
-    refused = environment.oee("demo", cwd=tmp_path)
+    refused = environment.oee("demo", cwd=cwd)
     assert refused.returncode == 2
     assert "pip install 'oee-gateway[" in refused.stderr
