@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from cloud.oee import losses
+from cloud.oee import calendar, losses
 from cloud.oee.columns import Flags, Indexes, Ints
 from cloud.oee.frame import NO_WINDOW, By, Frame, Window
 from cloud.oee.losses import AVAILABILITY, BUCKETS, EXCLUDED, NO_DATA, PRODUCING, RUN, Cells, Policies
@@ -64,7 +64,7 @@ class Totals:
     unknown_us: int = 0
     """Its part of which nothing is known."""
     last_unknown_us: int = 0
-    """The part of unknown_us that goes on beyond the end of its window."""
+    """The part of unknown_us after which the first reading lies outside its window's planned time."""
     unplanned_running_us: int = 0
     failures: int = 0
     units: Mapping[Fraction, Units] = field(default_factory=dict)
@@ -170,7 +170,7 @@ def totals(
     cell_key = keys.of(cells.machine, window_of[cells.interval], cells.product, cells.order)
     count_key = keys.of(counts.machine, window_of[interval], counts.product, counts.order)
     groups = np.unique(np.concatenate([cell_key, count_key]))
-    times = _times(cells, np.searchsorted(groups, cell_key), len(groups), windows, window_of)
+    times = _times(cells, np.searchsorted(groups, cell_key), len(groups), whole.frame, window_of)
     made, unplanned = _made(
         counts, interval, np.searchsorted(groups, count_key), whole, windows, window_of, plant, names
     )
@@ -211,24 +211,28 @@ class _Keys(NamedTuple):
         return machine.tolist(), window.tolist(), (text - 1).tolist(), (text - 1).tolist()
 
 
-def _times(
-    cells: Cells, group: Ints, groups: int, windows: Sequence[Window], window_of: Indexes
-) -> list[Totals]:
+def _times(cells: Cells, group: Ints, groups: int, frame: Frame, window_of: Indexes) -> list[Totals]:
     length = cells.end_us - cells.start_us
 
     def summed(mask: Flags) -> list[int]:
         return list(map(int, _sums(group[mask], length[mask], groups)))
 
     buckets = _sums(group * len(BUCKETS) + cells.kind, length, groups * len(BUCKETS)).reshape(groups, -1)
-    ends = np.array([window.end_us for window in windows], dtype=np.int64)[window_of[cells.interval]]
     unknown = (cells.kind == NO_DATA) & (cells.role == AVAILABILITY)
+    shows = frame.intervals(cells.machine[unknown], cells.unknown_until_us[unknown])
+    beyond = unknown.copy()
+    beyond[unknown] = (
+        (shows < 0)
+        | (window_of[shows] != window_of[cells.interval[unknown]])
+        | (frame.category[shows] != calendar.PRODUCTION)
+    )
     failures = np.bincount(group[cells.begins_failure & (cells.kind == losses.BREAKDOWN)], minlength=groups)
     columns = zip(
         buckets.tolist(),
         summed(cells.role != EXCLUDED),
         summed(cells.role == RUN),
         summed(unknown),
-        summed(unknown & (cells.unknown_until_us >= ends)),
+        summed(beyond),
         summed(cells.unplanned),
         failures.tolist(),
         strict=True,
