@@ -4,8 +4,8 @@ Nothing here is shared with the product. The rules are the defaults of the OEE d
 stops lie outside planned production time, idle and changeover count against availability, stops shorter than
 two minutes against performance, and units belong to the instant at which the counter showed them.
 
-The log is JSON Lines. The first row describes the factory (`kind` = "factory", as `simulator.factory.describe`
-has it); later starts add others, and the first counts. Every other row is one write of one tag:
+The log is JSON Lines. The first row describes the factory (`kind` = "factory"); later starts add others, and
+the first counts. Every other row is one write of one tag:
 
     {"machine": "line-1/filler-1", "tag": "TotalUnits", "n": 17, "at_us": 1625011200000000, "value": 48210,
      "status": 0, "made": 3210}
@@ -17,7 +17,6 @@ could see. A row with `"served": false` was never written: the server was away.
 
 import json
 import os
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ from simulator.timetable import US_PER_SEC, Window, iso, windows
 SMALL_STOP_SECS: Final = 120
 _STATES: Final = {code: state for state, code in PLC_STATES.items()}
 _MINUTE_US: Final = 60 * US_PER_SEC
+_DAY_US: Final = 86_400 * US_PER_SEC
+_FOR_EVER_US: Final = 2**62
 _STANDING: Final = (
     MachineState.STOPPED,
     MachineState.IDLE,
@@ -165,7 +166,9 @@ class Figures:
 
     planned_us: planned production time: the shift without breaks and planned stops, by calendar or state
     standing_us: planned time by state, small stops left out
-    ideal_us: the time that the units in planned time would have taken at the ideal rate
+    run_us: in state running
+    small_stops: counted where the first planned instant of the stop lies
+    ideal_us, ideal_good_us: what units in planned time, and the good ones, would have taken at the ideal rate
     """
 
     line: str
@@ -185,6 +188,7 @@ class Figures:
     off_quality_units: int
     unplanned_units: int
     ideal_us: Fraction
+    ideal_good_us: Fraction
 
     @property
     def good_units(self) -> int:
@@ -203,18 +207,13 @@ class Figures:
 
     @property
     def quality(self) -> Fraction | None:
-        """Return good units over all units."""
-        return _ratio(self.good_units, self.total_units)
+        """Return good units over all units; units of several products are weighted by their ideal times."""
+        return _ratio(self.ideal_good_us, self.ideal_us)
 
     @property
     def oee(self) -> Fraction | None:
         """Return the product of the three; nothing made in planned time is 0."""
-        if self.planned_us == 0:
-            return None
-        if self.total_units == 0:
-            return Fraction(0)
-        good_share = Fraction(self.good_units, self.total_units)
-        return self.ideal_us * good_share / self.planned_us
+        return _ratio(self.ideal_good_us, self.planned_us)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON has them: seconds and ratios as numbers."""
@@ -228,7 +227,8 @@ class Figures:
             "planned_production_secs": self.planned_us / US_PER_SEC,
             "break_secs": self.break_us / US_PER_SEC,
             "planned_stop_secs": self.planned_stop_us / US_PER_SEC,
-            "run_secs": self.run_us / US_PER_SEC,
+            "running_secs": self.run_us / US_PER_SEC,
+            "run_secs": (self.run_us + self.small_stop_us) / US_PER_SEC,
             "standing_secs": {state.value: us / US_PER_SEC for state, us in self.standing_us.items()},
             "small_stop_secs": self.small_stop_us / US_PER_SEC,
             "small_stops": self.small_stops,
@@ -278,10 +278,15 @@ class Truth:
 
     def figures(self, from_us: int, to_us: int) -> list[Figures]:
         """Return the figures of each machine and shift that touch [from_us, to_us), cut to that span."""
+        shifts = windows(self.timetable, from_us, to_us)
+        earliest = min((shift.start_us for shift in shifts), default=from_us)
+        before = windows(self.timetable, earliest - _DAY_US, earliest)
+        planned = [span for window in (*before, *shifts) for span in _planned(window)]
         return [
-            _figures(history, window, from_us, to_us)
+            _figures(history, intervals, window, (from_us, to_us), planned)
             for history in self.histories.values()
-            for window in windows(self.timetable, from_us, to_us)
+            for intervals in [_intervals(history)]
+            for window in shifts
         ]
 
     def span_us(self) -> tuple[int, int]:
@@ -333,30 +338,43 @@ class _Seen(NamedTuple):
 
 
 class _Interval(NamedTuple):
+    """A time in one state, and the whole stretch of standing that it is part of; of running: itself."""
+
     start_us: int
     end_us: int
     state: MachineState
-    whole_us: int
+    whole: tuple[int, int]
 
 
-def _figures(history: History, window: Window, from_us: int, to_us: int) -> Figures:
-    start_us, end_us = max(window.start_us, from_us), min(window.end_us, to_us)
+def _figures(
+    history: History,
+    intervals: list[_Interval],
+    window: Window,
+    span: tuple[int, int],
+    planned: list[tuple[int, int]],
+) -> Figures:
+    start_us, end_us = max(window.start_us, span[0]), min(window.end_us, span[1])
     pauses = _union([*window.breaks, *window.planned_stops])
     break_us = _length(_clip(_union(window.breaks), start_us, end_us))
     paused_us = _length(_clip(pauses, start_us, end_us))
     time_us: dict[MachineState, int] = defaultdict(int)
-    small_stop_us = small_stops = 0
-    for interval in _intervals(history, start_us, end_us):
+    small_stop_us = 0
+    small: set[tuple[int, int]] = set()
+    for interval in intervals:
         inside = _without(max(interval.start_us, start_us), min(interval.end_us, end_us), pauses)
-        if interval.state in _STANDING and interval.whole_us < SMALL_STOP_SECS * US_PER_SEC:
+        begin_us, until_us = interval.whole
+        if interval.state in _STANDING and until_us - begin_us < SMALL_STOP_SECS * US_PER_SEC:
             small_stop_us += inside
-            small_stops += inside > 0
+            first = min((max(a, begin_us) for a, _ in _clip(planned, begin_us, until_us)), default=None)
+            if inside and first is not None and start_us <= first:
+                small.add(interval.whole)
         else:
             time_us[interval.state] += inside
+    small_stops = len(small)
     run_us = time_us.pop(MachineState.RUNNING, 0)
     stopped_us = time_us.pop(MachineState.PLANNED_STOP, 0)
     total = off_quality = unplanned = 0
-    ideal_us = Fraction(0)
+    ideal_us = ideal_good_us = Fraction(0)
     for count in history.counts:
         if not start_us <= count.at_us < end_us:
             continue
@@ -368,6 +386,7 @@ def _figures(history: History, window: Window, from_us: int, to_us: int) -> Figu
         off_quality += count.off_quality
         rate = Fraction(repr(float(history.ideal_run_rates[count.product])))
         ideal_us += count.total * _MINUTE_US / rate
+        ideal_good_us += (count.total - count.off_quality) * _MINUTE_US / rate
     return Figures(
         line=history.line,
         machine=history.machine,
@@ -386,19 +405,38 @@ def _figures(history: History, window: Window, from_us: int, to_us: int) -> Figu
         off_quality_units=off_quality,
         unplanned_units=unplanned,
         ideal_us=ideal_us,
+        ideal_good_us=ideal_good_us,
     )
 
 
-def _intervals(history: History, start_us: int, end_us: int) -> Iterator[_Interval]:
-    """Yield the states that touch [start_us, end_us); the last one goes on to the end."""
-    begins = [at_us for at_us, _ in history.states]
-    first = max(0, bisect_right(begins, start_us) - 1)
-    for index in range(first, len(begins)):
-        begin_us, state = history.states[index]
-        if begin_us >= end_us:
-            return
-        until_us = begins[index + 1] if index + 1 < len(begins) else max(end_us, begin_us)
-        yield _Interval(begin_us, until_us, state, until_us - begin_us)
+def _intervals(history: History) -> list[_Interval]:
+    """Return the states one after the other; the last one goes on to the end of what is known, and beyond."""
+    ends = [at_us for at_us, _ in history.states[1:]] + [_FOR_EVER_US]
+    found: list[_Interval] = []
+    standing: list[_Interval] = []
+    for (start_us, state), end_us in zip(history.states, ends, strict=True):
+        if standing and state not in _STANDING:
+            found += _whole(standing)
+            standing = []
+        interval = _Interval(start_us, end_us, state, (start_us, end_us))
+        (standing if state in _STANDING else found).append(interval)
+    return found + _whole(standing)
+
+
+def _whole(standing: list[_Interval]) -> list[_Interval]:
+    """Return neighbouring intervals as the parts of one stop."""
+    return [part._replace(whole=(standing[0].start_us, standing[-1].end_us)) for part in standing]
+
+
+def _planned(window: Window) -> list[tuple[int, int]]:
+    """Return the planned production time of a shift."""
+    spans, at_us = [], window.start_us
+    for begin_us, until_us in _clip(
+        _union([*window.breaks, *window.planned_stops]), window.start_us, window.end_us
+    ):
+        spans.append((at_us, begin_us))
+        at_us = until_us
+    return [(a, b) for a, b in [*spans, (at_us, window.end_us)] if a < b]
 
 
 def _union(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
