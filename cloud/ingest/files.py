@@ -41,15 +41,20 @@ class Batch(NamedTuple):
     """How far the file is read, of its size on disk."""
 
 
-def read(path: Path, batch_lines: int = BATCH_LINES) -> Iterator[Batch]:
-    """Yield what a file holds, batch by batch; raise TelemetryFileError when it cannot be read."""
+def read(
+    path: Path, batch_lines: int = BATCH_LINES, *, latest_epochtime: float = float("inf")
+) -> Iterator[Batch]:
+    """Yield what a file holds, batch by batch; raise TelemetryFileError when it cannot be read.
+
+    latest_epochtime: [s since 1970] later records are refused
+    """
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             lines = _lines(gzip.GzipFile(fileobj=raw) if packed else raw)
             number = 1
             while batch := list(islice(lines, batch_lines)):
-                records, gaps, bad = _decode(batch, number, path.name)
+                records, gaps, bad = _decode(batch, number, path.name, latest_epochtime)
                 yield Batch(records, gaps, bad, raw.tell())
                 number += len(batch)
     except (OSError, EOFError, zlib.error) as error:
@@ -66,11 +71,11 @@ def _lines(stream: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
 
 
 def _decode(
-    lines: Sequence[bytes], first_line: int, file: str
+    lines: Sequence[bytes], first_line: int, file: str, latest_epochtime: float
 ) -> tuple[list[Telemetry], list[Gap], list[BadLine]]:
     stripped = [line.strip() for line in lines]
     items = _all_telemetry(stripped)
-    if items is not None:
+    if items is not None and all(item.epochtime <= latest_epochtime for item in items):
         return items, [], []
     records: list[Telemetry] = []
     gaps: list[Gap] = []
@@ -79,6 +84,8 @@ def _decode(
         if not text:
             continue
         match _item(text):
+            case Telemetry(epochtime=at) | Gap(to_epochtime=at) if at > latest_epochtime:
+                bad.append(BadLine(file, number, f"{at} is in the future", text))
             case Telemetry() as record:
                 records.append(record)
             case Gap() as gap:

@@ -19,7 +19,7 @@ from contract.delivery import Receipt
 _RATE_SECS: Final = 10
 _MAX_RETRY_SECS: Final = 5.0
 _CLOCK_TOLERANCE_US: Final = 30_000_000
-"""A status is stamped when it is sent: one that is further than this from our clock tells of a wrong clock."""
+"""A status is stamped when it is sent: one further than this from our clock tells of a wrong clock."""
 
 _log = structlog.get_logger("cloud.ingest")
 

@@ -140,8 +140,8 @@ class Store(Protocol):
     def closed_between(self, scope: str, from_us: int, to_us: int) -> list[ClosedShift]:
         """Return the newest revision of each closed shift that starts in [from_us, to_us), in order."""
 
-    def closed_through(self, scope: str) -> int | None:
-        """Return the end of the last closed shift."""
+    def closed_span(self, scope: str) -> tuple[int, int] | None:
+        """Return the beginning of the first and the end of the last closed shift."""
 
     def save_alert(self, alert: AlertView, topic: str, event: bytes) -> None:
         """Keep an alert as it is now, and the event that told of the change, in one transaction."""

@@ -336,13 +336,16 @@ class SqliteStore:
                 )
             ]
 
-    def closed_through(self, scope: str) -> int | None:
-        """Return the end of the last closed shift."""
+    def closed_span(self, scope: str) -> tuple[int, int] | None:
+        """Return the beginning of the first and the end of the last closed shift."""
         with self._reading() as connection:
-            found = connection.execute(
+            first = connection.execute(
+                "SELECT start_us FROM closed_shift WHERE scope = ? ORDER BY start_us LIMIT 1", (scope,)
+            ).fetchone()
+            last = connection.execute(
                 "SELECT end_us FROM closed_shift WHERE scope = ? ORDER BY start_us DESC LIMIT 1", (scope,)
             ).fetchone()
-        return None if found is None else int(found[0])
+        return None if first is None else (int(first[0]), int(last[0]))
 
     def save_alert(self, alert: AlertView, topic: str, event: bytes) -> None:
         """Keep an alert as it is now, and the event that told of the change, in one transaction."""

@@ -1,0 +1,274 @@
+"""Closes shifts that have ended and revises those that late records or corrections reach.
+
+What is due follows from what is stored and the instant alone, so that it may be asked as often as one likes,
+after any restart and whatever the clock did in between. A revision is kept only where figures really changed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from cloud.evaluation import MARGIN_US, Evaluation
+from cloud.oee.calendar import ShiftWindow, shifts_between
+from cloud.oee.figures import Figures
+from cloud.oee.rollup import rolled_up
+from cloud.oee.totals import Group, Totals, totals
+from cloud.plant import Machine
+from cloud.store.port import ClosedShift, Dirty
+from cloud.store.rows import US_PER_HOUR
+from cloud.views import Revision
+from contract.machine_key import MachineKey
+
+FIRST: Final = "shift ended"
+LATE: Final = "late data"
+ONGOING: Final = "a stop went on beyond the end"
+_CHUNK_US: Final = 24 * US_PER_HOUR
+"""How much time is closed in one step, so that a long history does not hold up the live figures."""
+_MAX_WAIT_US: Final = 600_000_000
+"""How long late records may keep coming before a revision is made all the same."""
+
+_log = structlog.get_logger("cloud.closing")
+
+Line = tuple[str, str, str]
+
+
+class Step(NamedTuple):
+    """What one step closed or revised."""
+
+    shifts: list[ClosedShift]
+    is_done: bool
+    """Whether nothing more is due now."""
+
+
+class _Seen(NamedTuple):
+    """Since when an hour is dirty."""
+
+    mark: int
+    first_us: int
+    mark_us: int
+    """When this mark was first seen."""
+
+
+class Closing:
+    """One thread's at a time."""
+
+    def __init__(self, evaluation: Evaluation, *, grace_us: int, settle_us: int) -> None:
+        self._evaluation = evaluation
+        self._plant = evaluation.plant
+        self._store = evaluation.store
+        self._grace_us = grace_us
+        self._settle_us = settle_us
+        self._through_us: dict[Line, int] = {}
+        """By line: until when all shifts are closed."""
+        self._dirty: list[Dirty] = []
+        self._seen: dict[tuple[int, int], _Seen] = {}
+        """By (machine, hour)."""
+
+    def step(self, now_us: int) -> Step:
+        """Close or revise what is due now, at most about a day's worth."""
+        self._note_dirty(now_us)
+        for line, members in self._plant.lines.items():
+            if (step := self._close_line(line, members, now_us)) is not None:
+                return step
+        return self._revise(now_us)
+
+    def close_through_us(self, line: Line) -> int:
+        """Return until when the shifts of a line are closed."""
+        return self._through_us.get(line, 0)
+
+    def _close_line(self, line: Line, members: Sequence[Machine], now_us: int) -> Step | None:
+        through_us = self._begin_of(line, members)
+        if through_us is None:
+            return None
+        wait_us = self._grace_us + max(
+            machine.definitions.small_stop_us + machine.definitions.max_gap_us for machine in members
+        )
+        until_us = min(now_us - wait_us, through_us + _CHUNK_US)
+        ended = [
+            window
+            for machine in members
+            for window in shifts_between(machine, through_us, max(until_us, through_us + 1))
+            if through_us < window.end_us <= until_us
+        ]
+        if not ended:
+            if until_us < now_us - wait_us:
+                self._through_us[line] = until_us
+                return Step([], is_done=False)
+            return None
+        hours = self._hours_between(
+            members, min(window.start_us for window in ended), max(window.end_us for window in ended)
+        )
+        if not all(self._is_settled(dirty, now_us) for dirty in hours):
+            return None
+        closed = self._evaluate(members, [*_before(members, ended), *ended], now_us, FIRST)
+        self._store.save_closed(closed, hours)
+        self._through_us[line] = max(window.end_us for window in ended)
+        if closed:
+            _log.info("shifts closed", line="/".join(line), rows=len(closed))
+        return Step(closed, is_done=False)
+
+    def _hours_between(self, members: Sequence[Machine], from_us: int, to_us: int) -> list[Dirty]:
+        """Return the dirty hours that lie within some shifts."""
+        ids = set(self._evaluation.stored_ids(machine.key for machine in members))
+        return [
+            dirty
+            for dirty in self._dirty
+            if dirty.machine in ids
+            and from_us <= dirty.hour * US_PER_HOUR
+            and (dirty.hour + 1) * US_PER_HOUR <= to_us
+        ]
+
+    def _begin_of(self, line: Line, members: Sequence[Machine]) -> int | None:
+        """Return from when on shifts are to be closed: the last closed one, else the first record."""
+        if line not in self._through_us:
+            span = self._store.closed_span("/".join(line))
+            if span is not None:
+                closed_us = span[1]
+            else:
+                ids = self._evaluation.stored_ids(machine.key for machine in members)
+                firsts = [extent[0] for number in ids if (extent := self._store.extent(number))]
+                if not firsts:
+                    return None
+                closed_us = min(firsts) - 1
+                closed_us = min(
+                    (
+                        window.start_us
+                        for machine in members
+                        for window in shifts_between(machine, closed_us, closed_us + 1)
+                    ),
+                    default=closed_us,
+                )
+            self._through_us[line] = closed_us
+        return self._through_us[line]
+
+    def _revise(self, now_us: int) -> Step:
+        due = self._settled(now_us)
+        by_line: defaultdict[Line, list[Dirty]] = defaultdict(list)
+        cleaned: list[Dirty] = []
+        for dirty in due:
+            key = MachineKey(*self._store.names.name("machine", dirty.machine))
+            if key in self._plant.machines:
+                by_line[key[:3]].append(dirty)
+            else:
+                cleaned.append(dirty)
+        if cleaned:
+            self._store.clean(cleaned)
+        for line, hours in by_line.items():
+            closed = self._revise_line(line, hours, now_us)
+            return Step(closed, is_done=len(by_line) == 1)
+        return Step([], is_done=True)
+
+    def _revise_line(self, line: Line, hours: Sequence[Dirty], now_us: int) -> list[ClosedShift]:
+        members = self._plant.lines[line]
+        touched: set[ShiftWindow] = set()
+        for dirty in hours:
+            machine = self._plant.machines[MachineKey(*self._store.names.name("machine", dirty.machine))]
+            touched.update(self._reached(machine, dirty))
+        span = self._store.closed_span("/".join(line))
+        if span is not None and touched:
+            # Records from before all that was ever closed: every shift since then gets its figures.
+            first_us = min(window.start_us for window in touched)
+            for machine in members if first_us < span[0] else ():
+                touched.update(shifts_between(machine, first_us, span[0]))
+        through_us = self._through_us.get(line, 0)
+        windows = sorted(window for window in touched if window.end_us <= through_us)
+        closed = self._evaluate(members, windows, now_us, LATE)
+        self._store.save_closed(closed, hours)
+        for dirty in hours:
+            self._seen.pop((dirty.machine, dirty.hour), None)
+        if closed:
+            _log.info("shifts revised", line="/".join(line), rows=len(closed))
+        return closed
+
+    def _reached(self, machine: Machine, dirty: Dirty) -> Iterator[ShiftWindow]:
+        """Yield the shifts that records of an hour can change: also that of the next record after it."""
+        start_us, end_us = dirty.hour * US_PER_HOUR, (dirty.hour + 1) * US_PER_HOUR
+        yield from shifts_between(machine, start_us - MARGIN_US, end_us + MARGIN_US)
+        following_us = self._store.next_time(dirty.machine, end_us - 1)
+        if following_us is not None and following_us > end_us + MARGIN_US:
+            yield from shifts_between(machine, following_us, following_us + 1)
+
+    def _note_dirty(self, now_us: int) -> None:
+        """Look which hours are dirty, and since when their marks stand."""
+        self._dirty = self._store.dirty()
+        seen: dict[tuple[int, int], _Seen] = {}
+        for dirty in self._dirty:
+            place = (dirty.machine, dirty.hour)
+            before = self._seen.get(place, _Seen(-1, now_us, now_us))
+            seen[place] = before if before.mark == dirty.mark else _Seen(dirty.mark, before.first_us, now_us)
+        self._seen = seen
+
+    def _is_settled(self, dirty: Dirty, now_us: int) -> bool:
+        """Tell whether nothing came for an hour of the past for a while, or things come without end."""
+        seen = self._seen[dirty.machine, dirty.hour]
+        return now_us - seen.mark_us >= self._settle_us or now_us - seen.first_us >= _MAX_WAIT_US
+
+    def _settled(self, now_us: int) -> list[Dirty]:
+        """Return the settled hours; those of one line wait for each other: one revision, not many."""
+        waiting = {self._line_of(dirty) for dirty in self._dirty if not self._is_settled(dirty, now_us)}
+        return [
+            dirty
+            for dirty in self._dirty
+            if self._line_of(dirty) not in waiting
+            or now_us - self._seen[dirty.machine, dirty.hour].first_us >= _MAX_WAIT_US
+        ]
+
+    def _line_of(self, dirty: Dirty) -> tuple[str, ...]:
+        found: tuple[str, ...] = tuple(self._store.names.name("machine", dirty.machine)[:3])
+        return found
+
+    def _evaluate(
+        self, members: Sequence[Machine], windows: Sequence[ShiftWindow], now_us: int, why: str
+    ) -> list[ClosedShift]:
+        """Return revisions of the machines' and their line's shifts where figures differ from the stored."""
+        if not windows:
+            return []
+        from_us = min(window.start_us for window in windows)
+        to_us = max(window.end_us for window in windows)
+        wanted = {(window.start_us, window.end_us) for window in windows}
+        keys = [machine.key for machine in members]
+        whole, _ = self._evaluation.timeline(keys, from_us, to_us, now_us)
+        found = {
+            group: sums
+            for group, sums in totals(whole, self._plant, self._evaluation.names).items()
+            if (group.window.start_us, group.window.end_us) in wanted
+        }
+        rows = [*self._rows(found, "machine"), *self._rows(found, "line")]
+        return [revised for row in rows if (revised := self._revision(row, now_us, why)) is not None]
+
+    def _rows(self, found: Mapping[Group, Totals], level: Any) -> Iterable[Figures]:
+        return rolled_up(found, self._plant, level=level)
+
+    def _revision(self, row: Figures, now_us: int, why: str) -> ClosedShift | None:
+        scope = "/".join(part for part in row.place if part is not None)
+        before = self._store.closed(scope, row.window.start_us)
+        figures = row.to_dict()
+        if before:
+            last = before[-1]
+            if {**figures, "revision": last.revision} == last.figures:
+                return None
+            figures["revision"] = last.revision + 1
+            why = ONGOING if why == FIRST else why
+        else:
+            why = FIRST
+        return ClosedShift(
+            scope,
+            row.window.start_us,
+            row.window.end_us,
+            Revision(revision=figures["revision"], made_epochtime=now_us / 1e6, why=why, figures=figures),
+        )
+
+
+def _before(members: Sequence[Machine], windows: Sequence[ShiftWindow]) -> list[ShiftWindow]:
+    """Return the last shift before the windows of each machine.
+
+    A stop that went on beyond its end is known whole by now, and may prove not to be a small one.
+    """
+    first_us = min(window.start_us for window in windows)
+    return [
+        before[-1]
+        for machine in members
+        if (before := shifts_between(machine, first_us - 2 * _CHUNK_US, first_us))
+    ]

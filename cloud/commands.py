@@ -1,0 +1,203 @@
+"""What the `oee` command calls of the cloud side: each returns the exit code and prints for people."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloud.errors import CloudError, ConfigError, Fault
+
+if TYPE_CHECKING:
+    from cloud.config import CloudConfig
+    from cloud.service import ServePages
+
+OK, FAILED, BAD_CONFIG = 0, 1, 2
+
+
+def run(config: Path, serve_pages: "ServePages | None" = None) -> int:
+    """Run the service until SIGTERM or SIGINT."""
+    from cloud.config import load
+
+    try:
+        settings = load(config)
+        _log_as(settings)
+        with _alone(settings):
+            return asyncio.run(_serve(settings, serve_pages))
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    except CloudError as error:
+        _say(str(error))
+        return FAILED
+
+
+async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> int:
+    import structlog
+
+    from cloud import plant
+    from cloud.service import Cloud, open_store
+
+    log = structlog.get_logger("cloud")
+    the_plant = plant.load(settings.cloud.plant)
+    if serve_pages is not None and settings.web.enabled:
+        _try_port(settings.web.host, settings.web.port)
+    else:
+        serve_pages = None
+    store = open_store(settings)
+    try:
+        cloud = Cloud(settings, the_plant, store)
+        task = asyncio.create_task(cloud.run(serve_pages), name="cloud")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        log.info("started", machines=len(the_plant.machines), store=str(settings.cloud.data_dir))
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        log.info("stopped")
+    finally:
+        store.close()
+    return OK
+
+
+def import_telemetry(
+    files: Sequence[Path], config: Path | None = None, *, data_dir: Path | None = None
+) -> int:
+    """Load telemetry files into the store; lines that may not be used become dead letters."""
+    from cloud.config import CloudConfig, load
+    from cloud.ingest import files as telemetry_files
+    from cloud.service import clock_us, open_store
+    from cloud.store.port import Arrivals, DeadLetter
+
+    try:
+        settings = CloudConfig() if config is None else load(config)
+        if data_dir is not None:
+            settings = settings.model_copy(
+                update={"cloud": settings.cloud.model_copy(update={"data_dir": data_dir})}
+            )
+        store = open_store(settings)
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    stored = repeated = refused = 0
+    failed = False
+    latest_secs = clock_us() / 1e6 + settings.cloud.max_future_secs
+    with contextlib.closing(store), _progress(files) as advance:
+        for file in files:
+            try:
+                for batch in telemetry_files.read(file, latest_epochtime=latest_secs):
+                    appended = store.append(
+                        Arrivals(
+                            batch.records,
+                            batch.gaps,
+                            [
+                                DeadLetter(clock_us(), f"{bad.file}:{bad.line}", bad.reason, bad.text)
+                                for bad in batch.bad_lines
+                            ],
+                        )
+                    )
+                    stored += len(appended.fresh)
+                    repeated += appended.repeated
+                    refused += len(batch.bad_lines)
+                    for bad in batch.bad_lines[:5]:
+                        _say(f"refused {bad}")
+                    advance(file, batch.read_bytes)
+            except CloudError as error:
+                _say(str(error))
+                failed = True
+    print(f"{stored} records stored, {repeated} were there already, {refused} lines refused")  # noqa: T201
+    return FAILED if failed else OK
+
+
+@contextlib.contextmanager
+def _progress(files: Sequence[Path]) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    sizes = {file: file.stat().st_size if file.is_file() else 0 for file in files}
+    done: dict[Path, int] = {}
+    with Progress(
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        task = progress.add_task("import", total=sum(sizes.values()))
+
+        def advance(file: Path, read_bytes: int) -> None:
+            done[file] = read_bytes
+            progress.update(task, completed=sum(done.values()), description=file.name)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _alone(settings: "CloudConfig") -> Iterator[None]:
+    """Hold the data folder; raise ConfigError when it cannot be used or another service holds it."""
+    folder = settings.cloud.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise ConfigError(
+            [Fault("cloud.toml", "cloud.data_dir", f"{folder} cannot be written: {error.strerror}")]
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                [Fault("cloud.toml", "cloud.data_dir", f"{folder} is in use by another cloud service")]
+            ) from error
+        yield
+
+
+def _try_port(host: str, port: int) -> None:
+    """Raise ConfigError when the pages could not be served there."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            [Fault("cloud.toml", "web.port", f"{host}:{port} cannot be served: {error.strerror}")]
+        ) from error
+
+
+def _log_as(settings: "CloudConfig") -> None:
+    import structlog
+
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.cloud.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info
+            if settings.cloud.log_format == "json"
+            else structlog.processors.StackInfoRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            getattr(logging, settings.cloud.log_level.upper())
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201

@@ -1,0 +1,126 @@
+"""Figures from the store: reads the records that a range depends on, and judges them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud.oee import records as oee_records
+from cloud.oee import timeline as oee_timeline
+from cloud.oee.frame import Frame
+from cloud.oee.records import ABSENT, NO_RATE, UNKNOWN, Names, Records
+from cloud.oee.totals import Timeline, timeline
+from cloud.plant import Plant
+from cloud.store import rows as row_format
+from cloud.store.port import Store
+from cloud.store.rows import QUALITY_CODES, US_PER_HOUR, Rows
+from contract.machine_key import MachineKey
+
+MARGIN_US = US_PER_HOUR
+"""How much before and after a range is read, so that a stop across its edge is judged by its whole length."""
+
+
+@dataclass
+class Translation:
+    """Rows of the store as records: the store's integers become indexes of `names`."""
+
+    store: Store
+    names: Names = field(default_factory=Names)
+    _machines: list[int] = field(default_factory=list)
+    _gateways: list[int] = field(default_factory=list)
+    _texts: dict[int, int] = field(default_factory=dict)
+    _reasons: dict[int, int] = field(default_factory=dict)
+
+    def records(self, rows: Rows) -> Records:
+        """Return rows as ordered records."""
+        self._catch_up()
+        bad = (rows["quality"] == QUALITY_CODES["bad"]) | (rows["is_gap"] == 1)
+        rate = rows["ideal_run_rate"]
+        return oee_records.ordered(
+            Records(
+                machine=np.array(self._machines, dtype=np.int32)[rows["machine"]],
+                time_us=rows["time_us"].astype(np.int64),
+                state=np.where(bad, np.int8(UNKNOWN), rows["state"]),
+                total=np.where(bad, ABSENT, rows["total_units"]),
+                off=np.where(bad, ABSENT, rows["off_quality_units"]),
+                good=np.where(bad, ABSENT, rows["good_units"]),
+                reason=np.where(bad, np.int32(ABSENT), self._reason_indexes(rows["reason"])),
+                product=self._text_indexes(rows["product"]),
+                order=self._text_indexes(rows["order"]),
+                rate=np.where(np.isnan(rate), NO_RATE, rate),
+                gateway=np.array(self._gateways, dtype=np.int32)[rows["gateway"]],
+                sequence=rows["sequence"].astype(np.int64),
+            ),
+            self.names,
+            unique=True,
+        )
+
+    def _catch_up(self) -> None:
+        stored = self.store.names
+        for key in stored.all("machine")[len(self._machines) :]:
+            self._machines.append(self.names.machine(MachineKey(*key)))
+        for site, gateway in stored.all("gateway")[len(self._gateways) :]:
+            self._gateways.append(self.names.text(f"{site}/{gateway}"))
+
+    def _text_indexes(self, column: NDArray[np.int32]) -> NDArray[np.int32]:
+        found, inverse = np.unique(column, return_inverse=True)
+        for number in found.tolist():
+            if number != ABSENT and number not in self._texts:
+                self._texts[number] = self.names.text(self.store.names.name("text", number))
+        return np.array([self._texts.get(number, ABSENT) for number in found.tolist()], dtype=np.int32)[
+            inverse
+        ]
+
+    def _reason_indexes(self, column: NDArray[np.int32]) -> NDArray[np.int32]:
+        found, inverse = np.unique(column, return_inverse=True)
+        for number in found.tolist():
+            if number != ABSENT and number not in self._reasons:
+                code = row_format.reason_code(self.store.names.name("text", number))
+                self._reasons[number] = self.names.text(str(code))
+        return np.array([self._reasons.get(number, ABSENT) for number in found.tolist()], dtype=np.int32)[
+            inverse
+        ]
+
+
+class Evaluation:
+    """The store's records under one plant. Not safe to call from two threads at once."""
+
+    def __init__(self, plant: Plant, store: Store) -> None:
+        self.plant = plant
+        self.store = store
+        self.translation = Translation(store)
+        self.names = self.translation.names
+        for key in plant.machines:
+            self.names.machine(key)
+
+    def stored_ids(self, machines: Iterable[MachineKey]) -> list[int]:
+        """Return the store's integers of those machines that it has any record of."""
+        found = (self.store.names.find("machine", tuple(key)) for key in machines)
+        return [number for number in found if number != ABSENT]
+
+    def records(self, machines: Iterable[MachineKey], from_us: int, to_us: int) -> Records:
+        """Return all records that figures of [from_us, to_us) depend on."""
+        ids = self.stored_ids(machines)
+        begin_us = from_us - MARGIN_US
+        parts = [self.store.read_before(ids, begin_us), self.store.read(ids, begin_us, to_us + MARGIN_US)]
+        return self.translation.records(np.concatenate(parts))
+
+    def timeline(
+        self, machines: Sequence[MachineKey], from_us: int, to_us: int, until_us: int
+    ) -> tuple[Timeline, Frame]:
+        """Return the judged timeline of machines of the plant over the shifts that touch [from_us, to_us)."""
+        frame = Frame.over(self.plant, self.names, from_us, to_us, machines=machines, widen="shift")
+        records = self.records(machines, frame.from_us, min(frame.to_us, until_us))
+        records = records.take(records.time_us <= until_us)
+        rules = oee_timeline.Rules.of(self.plant, self.names)
+        piece = oee_timeline.build(records, rules, frame.cuts)
+        whole = timeline(
+            piece,
+            frame,
+            self.plant,
+            self.names,
+            until_us=min(until_us, frame.to_us + MARGIN_US),
+            rules=rules,
+        )
+        return whole, frame

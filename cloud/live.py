@@ -1,0 +1,410 @@
+"""The running shift of every machine, kept as one piece of timeline to which new records are joined.
+
+Records that come in order are joined; a late one makes its machine's stretch be read from the store again, so
+that what is shown is always a function of the stored records. The stretch goes back to the shift that ran an
+hour ago, and is cut anew every few hours.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cloud.alerts.rules import Standing, Stretch, standing
+from cloud.evaluation import Evaluation
+from cloud.oee import timeline as oee_timeline
+from cloud.oee.calendar import NOT_SCHEDULED, PLANNED_STOP, PRODUCTION, ShiftWindow, shift_at
+from cloud.oee.columns import firsts, lasts
+from cloud.oee.frame import Frame
+from cloud.oee.losses import BUCKETS, Cells
+from cloud.oee.records import ABSENT, UNKNOWN, Records
+from cloud.oee.rollup import rolled_up
+from cloud.oee.totals import Group, Timeline, Totals, timeline, totals
+from cloud.plant import Machine
+from cloud.store.rows import Rows
+from cloud.views import Category, LineView, LossLevel, MachineView, Segment, ShiftView
+from contract.machine_key import MachineKey
+from contract.states import STATES_BY_CODE, MachineState
+
+LOOK_BACK_US: Final = 3_600_000_000
+_LOOK_AHEAD_US: Final = 6 * 3_600_000_000
+_REREAD_US: Final = 2_000_000
+"""How often a machine's stretch is read again at most, while a backlog comes in."""
+_WARNING_SHARE: Final = 0.9
+_CATEGORIES: Final[tuple[Category, ...]] = ("not_scheduled", "production", "break", "planned_stop")
+"""By the calendar's code."""
+_STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
+_RATIOS: Final = ("oee", "availability", "performance", "quality")
+
+
+class Picture(NamedTuple):
+    """All running shifts at one instant."""
+
+    at_us: int
+    machines: dict[MachineKey, MachineView]
+    """Those of the plant in its order, then those that are not in it."""
+    lines: dict[tuple[str, str, str], LineView]
+    """Without their machines."""
+    standings: dict[MachineKey, Standing]
+
+
+class Live:
+    """Rows come from any thread by `add`; everything else is one thread's at a time."""
+
+    def __init__(self, evaluation: Evaluation, now_us: int) -> None:
+        self._evaluation = evaluation
+        self._plant = evaluation.plant
+        self._names = evaluation.names
+        self._pending: deque[Rows] = deque()
+        self._last_us: dict[int, int] = {}
+        """By index: the newest record in the piece."""
+        self._late: set[MachineKey] = set()
+        self._reread_us: dict[MachineKey, int] = {}
+        self._strangers: dict[MachineKey, MachineView] = {}
+        self._rules = oee_timeline.Rules.of(self._plant, self._names)
+        self._stretch(now_us)
+        self._meet_strangers()
+
+    @property
+    def from_us(self) -> int:
+        """Return since when records are seen here."""
+        return self._frame.from_us
+
+    def add(self, rows: Rows) -> None:
+        """Take rows that were just stored."""
+        if len(rows):
+            self._pending.append(rows)
+
+    def look(self, now_us: int) -> Picture:
+        """Return everything as it is now."""
+        if not self._frame.from_us <= now_us < self._fresh_until_us:
+            self._stretch(now_us)
+        else:
+            self._join_pending()
+            self._reread_late(now_us)
+        whole = self._whole(now_us)
+        sums = totals(whole, self._plant, self._names)
+        return self._picture(whole, sums, now_us)
+
+    def segments(self, machine: MachineKey, from_us: int, to_us: int, now_us: int) -> list[Segment] | None:
+        """Return a machine's timeline; None when it begins before what is held here."""
+        if from_us < self._frame.from_us or machine not in self._plant.machines:
+            return None
+        cells = self._whole(now_us).cells
+        return segments_of(
+            cells, self._names.machine(machine), self._frame, (from_us, to_us), self._evaluation
+        )
+
+    def _whole(self, now_us: int) -> Timeline:
+        return timeline(
+            self._piece, self._frame, self._plant, self._names, until_us=now_us, rules=self._rules
+        )
+
+    def _stretch(self, now_us: int) -> None:
+        """Read everything anew, for the shifts around this instant."""
+        self._pending.clear()
+        keys = list(self._plant.machines)
+        self._frame = Frame.over(
+            self._plant,
+            self._names,
+            now_us - LOOK_BACK_US,
+            now_us + _LOOK_AHEAD_US,
+            machines=keys,
+            widen="shift",
+        )
+        self._fresh_until_us = now_us + _LOOK_AHEAD_US
+        self._late.clear()
+        self._piece = self._read(keys)
+
+    def _read(self, machines: list[MachineKey]) -> oee_timeline.Piece:
+        records = self._evaluation.records(machines, self._frame.from_us, self._frame.to_us)
+        self._note_last(records)
+        return oee_timeline.build(records, self._rules, self._frame.cuts)
+
+    def _join_pending(self) -> None:
+        parts: list[Rows] = []
+        while self._pending:
+            parts.append(self._pending.popleft())
+        if not parts:
+            return
+        rows = self._of_plant(np.concatenate(parts))
+        records = self._evaluation.translation.records(rows)
+        begins = np.flatnonzero(firsts(records.machine))
+        late = [
+            index
+            for index, time_us in zip(
+                records.machine[begins].tolist(), records.time_us[begins].tolist(), strict=True
+            )
+            if time_us <= self._last_us.get(index, ABSENT)
+        ]
+        self._late.update(self._names.machines[index] for index in late)
+        records = records.take(~np.isin(records.machine, late))
+        if not len(records):
+            return
+        self._note_last(records)
+        added = oee_timeline.build(records, self._rules, self._frame.cuts)
+        self._piece = oee_timeline.join(self._piece, added, self._rules, self._frame.cuts)
+
+    def _note_last(self, records: Records) -> None:
+        ends = np.flatnonzero(lasts(records.machine))
+        self._last_us.update(zip(records.machine[ends].tolist(), records.time_us[ends].tolist(), strict=True))
+
+    def _of_plant(self, rows: Rows) -> Rows:
+        """Return the rows of machines of the plant; remember what the others say."""
+        stored = self._evaluation.store.names
+        numbers = np.unique(rows["machine"]).tolist()
+        keys = {number: MachineKey(*stored.name("machine", number)) for number in numbers}
+        strange = [number for number, key in keys.items() if key not in self._plant.machines]
+        for number in strange:
+            self._note_stranger(keys[number], rows[rows["machine"] == number])
+        return rows[~np.isin(rows["machine"], strange)] if strange else rows
+
+    def _meet_strangers(self) -> None:
+        store = self._evaluation.store
+        for number, key in enumerate(store.names.all("machine")):
+            if MachineKey(*key) not in self._plant.machines and (extent := store.extent(number)) is not None:
+                self._note_stranger(MachineKey(*key), store.read([number], extent[1], extent[1] + 1))
+
+    def _note_stranger(self, key: MachineKey, rows: Rows) -> None:
+        newest = rows[np.argmax(rows["time_us"])]
+        known = self._strangers.get(key)
+        time_secs = int(newest["time_us"]) / 1e6
+        if known is not None and (known.last_data_epochtime or 0.0) > time_secs:
+            return
+        self._strangers[key] = MachineView(
+            **key._asdict(),
+            state=STATES_BY_CODE[newest["state"]].value,
+            last_data_epochtime=time_secs,
+            in_plant=False,
+            total_units=max(int(newest["total_units"]), 0),
+        )
+
+    def _reread_late(self, now_us: int) -> None:
+        due = [
+            key for key in self._late if not 0 <= now_us - self._reread_us.get(key, -_REREAD_US) < _REREAD_US
+        ]
+        if not due:
+            return
+        self._late.difference_update(due)
+        self._reread_us.update(dict.fromkeys(due, now_us))
+        indexes = [self._names.machine(key) for key in due]
+        piece, again = self._piece, self._read(due)
+        self._piece = oee_timeline.join(
+            oee_timeline.Piece(
+                head=piece.head.take(~np.isin(piece.head.machine, indexes)),
+                segments=piece.segments.take(~np.isin(piece.segments.machine, indexes)),
+                counts=piece.counts.take(~np.isin(piece.counts.machine, indexes)),
+                tail=piece.tail.take(~np.isin(piece.tail.machine, indexes)),
+            ),
+            again,
+            self._rules,
+            self._frame.cuts,
+        )
+
+    def _picture(self, whole: Timeline, sums: Mapping[Group, Totals], now_us: int) -> Picture:
+        running = {
+            group.machine: (group, total)
+            for group, total in sums.items()
+            if group.window.start_us <= now_us < group.window.end_us
+        }
+        cells = whole.cells
+        begin = np.searchsorted(cells.machine, np.arange(len(self._names.machines)), side="left")
+        end = np.searchsorted(cells.machine, np.arange(len(self._names.machines)), side="right")
+        machines: dict[MachineKey, MachineView] = {}
+        standings: dict[MachineKey, Standing] = {}
+        for key, machine in self._plant.machines.items():
+            index = self._names.machine(key)
+            past = _Past(cells, self._frame, int(begin[index]), int(end[index]))
+            machines[key] = self._machine_view(machine, index, past, running.get(key), now_us)
+            standings[key] = past.standing(now_us)
+        return Picture(now_us, machines | self._strangers, self._line_views(running), standings)
+
+    def _machine_view(
+        self,
+        machine: Machine,
+        index: int,
+        past: "_Past",
+        running: tuple[Group, Totals] | None,
+        now_us: int,
+    ) -> MachineView:
+        figures: dict[str, Any] | None = None
+        target: float | None = None
+        target_now: float | None = None
+        window = shift_at(machine, now_us)
+        product = past.text("product", self._names.text_or_none)
+        if running is not None:
+            group, total = running
+            (row,) = rolled_up({group: total}, self._plant, level="machine")
+            figures = row.to_dict()
+            per_us = float(machine.targets.oee) / float(machine.cycle_us(product))
+            target_now = total.planned_us * per_us
+            target = None if window is None else window.planned_us * per_us
+        reason = past.text("reason", self._names.text_or_none)
+        known = None if reason is None else machine.site.reason_for_code(reason)
+        last_us = self._last_us.get(index)
+        return MachineView(
+            **machine.key._asdict(),
+            state=past.state.value,
+            state_since_epochtime=past.state_since_us(now_us) / 1e6,
+            reason=reason,
+            reason_name=reason if known is None else known.name,
+            product=product,
+            order=past.text("order", self._names.text_or_none),
+            category=category_at(self._frame, index, now_us),
+            shift=None if window is None else shift_view(window),
+            figures=figures,
+            target_units=target,
+            target_units_now=target_now,
+            good_units=0 if figures is None else figures["good_units"],
+            off_quality_units=0 if figures is None else figures["off_quality_units"],
+            total_units=0 if figures is None else figures["total_units"],
+            verdicts=verdicts(figures, [machine]),
+            last_data_epochtime=None if last_us is None else last_us / 1e6,
+        )
+
+    def _line_views(
+        self, running: Mapping[MachineKey, tuple[Group, Totals]]
+    ) -> dict[tuple[str, str, str], LineView]:
+        rows = rolled_up(dict(running.values()), self._plant, level="line")
+        found = {(row.place.site, row.place.area, row.place.line): row.to_dict() for row in rows}
+        return {
+            line: LineView(
+                site=line[0],
+                area=line[1],
+                line=line[2],
+                figures=found.get(line),
+                verdicts=verdicts(found.get(line), members),
+            )
+            for line, members in self._plant.lines.items()
+        }
+
+
+class _Past(NamedTuple):
+    """The cells of one machine up to now."""
+
+    cells: Cells
+    frame: Frame
+    begin: int
+    end: int
+
+    @property
+    def state(self) -> MachineState:
+        """Return the last state."""
+        return STATES_BY_CODE[self.cells.state[self.end - 1] if self.end > self.begin else UNKNOWN]
+
+    def text(self, column: str, name_of: Any) -> str | None:
+        """Return the last reason, product or order."""
+        if self.end == self.begin:
+            return None
+        found: str | None = name_of(int(getattr(self.cells, column)[self.end - 1]))
+        return found
+
+    def state_since_us(self, now_us: int) -> int:
+        """Return when the last state began."""
+        since_us = now_us
+        for row in range(self.end - 1, self.begin - 1, -1):
+            if STATES_BY_CODE[self.cells.state[row]] is not self.state:
+                break
+            since_us = int(self.cells.start_us[row])
+        return since_us
+
+    def standing(self, now_us: int) -> Standing:
+        """Return how the machine stands, as the idle rule asks."""
+        stretches: list[Stretch] = []
+        production: list[tuple[int, int]] = []
+        category = NOT_SCHEDULED
+        for row in range(self.end - 1, self.begin - 1, -1):
+            state = STATES_BY_CODE[self.cells.state[row]]
+            start_us, end_us = int(self.cells.start_us[row]), int(self.cells.end_us[row])
+            here = int(self.frame.category[self.cells.interval[row]])
+            if not stretches:
+                category = here
+            stretches.append(Stretch(start_us, end_us, state))
+            if here == PRODUCTION:
+                production.append((start_us, end_us))
+            if state not in _STANDING:
+                break
+        return standing(
+            stretches[::-1],
+            production[::-1],
+            now_us,
+            is_planned=category not in (NOT_SCHEDULED, PLANNED_STOP),
+        )
+
+
+def verdicts(figures: Mapping[str, Any] | None, machines: Iterable[Machine]) -> dict[str, LossLevel]:
+    """Return how each ratio stands to its target; of several machines, to the mean of theirs."""
+    targets = [machine.targets for machine in machines]
+    found: dict[str, LossLevel] = {}
+    for ratio in _RATIOS:
+        value = None if figures is None else figures[ratio]
+        target = float(sum(getattr(each, ratio) for each in targets)) / max(len(targets), 1)
+        if value is None:
+            found[ratio] = "none"
+        elif value >= target:
+            found[ratio] = "good"
+        else:
+            found[ratio] = "warning" if value >= _WARNING_SHARE * target else "bad"
+    return found
+
+
+def shift_view(window: ShiftWindow) -> ShiftView:
+    """Return a shift window as it is shown."""
+    return ShiftView(
+        name=window.name,
+        production_date=window.production_date.isoformat(),
+        start_epochtime=window.start_us / 1e6,
+        end_epochtime=window.end_us / 1e6,
+        calendar=window.calendar,
+        crew=window.crew or None,
+    )
+
+
+def category_at(frame: Frame, machine: int, at_us: int) -> Category:
+    """Return what the calendar says of an instant."""
+    interval = int(frame.intervals(np.array([machine], dtype=np.int32), np.array([at_us]))[0])
+    code = NOT_SCHEDULED if interval < 0 else int(frame.category[interval])
+    return _CATEGORIES[code]
+
+
+def segments_of(
+    cells: Cells, machine: int, frame: Frame, between_us: tuple[int, int], evaluation: Evaluation
+) -> list[Segment]:
+    """Return the cells of a machine within [from_us, to_us) as they are shown, equal neighbours made one."""
+    from_us, to_us = between_us
+    names = evaluation.names
+    site = evaluation.plant.machines[names.machines[machine]].site
+    rows = (cells.machine == machine) & (cells.end_us > from_us) & (cells.start_us < to_us)
+    found: list[Segment] = []
+    last: object = None
+    for row in np.flatnonzero(rows).tolist():
+        reason = names.text_or_none(int(cells.reason[row]))
+        key = (
+            STATES_BY_CODE[cells.state[row]].value,
+            _CATEGORIES[int(frame.category[cells.interval[row]])],
+            BUCKETS[cells.kind[row]],
+            reason,
+            names.text_or_none(int(cells.product[row])),
+        )
+        start_us = max(int(cells.start_us[row]), from_us)
+        end_us = min(int(cells.end_us[row]), to_us)
+        if key == last and found[-1].end_epochtime == start_us / 1e6:
+            start_secs = found.pop().start_epochtime
+        else:
+            start_secs = start_us / 1e6
+        last = key
+        known = None if reason is None else site.reason_for_code(reason)
+        found.append(
+            Segment(
+                start_epochtime=start_secs,
+                end_epochtime=end_us / 1e6,
+                state=key[0],
+                category=key[1],
+                loss=key[2],
+                reason=reason,
+                reason_name=reason if known is None else known.name,
+                product=key[4],
+            )
+        )
+    return found

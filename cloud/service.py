@@ -1,0 +1,566 @@
+"""The cloud side as one process: composes ingest, store, live figures, closing, alerts; reads the clock."""
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from cloud import plant as plants
+from cloud.alerts import notify, rules
+from cloud.closing import Closing
+from cloud.config import CloudConfig
+from cloud.errors import CloudError, ConfigError, Fault, StoreError, UnknownMachineError
+from cloud.evaluation import Evaluation
+from cloud.ingest.intake import Intake
+from cloud.ingest.mqtt import Broker, Inbox
+from cloud.live import Live, Picture, segments_of
+from cloud.oee.calendar import shift_at
+from cloud.oee.rollup import Level
+from cloud.plant import Plant
+from cloud.store.port import Appended, ClosedShift, Store
+from cloud.store.sqlite import SqliteStore
+from cloud.views import (
+    AlertView,
+    BoardView,
+    GatewayView,
+    HealthView,
+    LineView,
+    MachineView,
+    Revision,
+    ShiftRow,
+    TimelineView,
+    Update,
+)
+from contract import topics
+from contract.delivery import Result, Status
+from contract.machine_key import MachineKey
+
+_EVENTS_AT_ONCE: Final = 100
+_COMPACT_US: Final = 2 * 3_600_000_000
+_COMPACT_HOURS: Final = 20
+_HOUSEKEEPING_SECS: Final = 60.0
+_MAX_ALERTS: Final = 500
+_FEED_LIMIT: Final = 8
+
+_log = structlog.get_logger("cloud.service")
+
+ServePages = Callable[["Cloud"], Coroutine[Any, Any, None]]
+
+
+def clock_us() -> int:
+    """Return this machine's clock [us since 1970 UTC]."""
+    return time.time_ns() // 1000
+
+
+def open_store(config: CloudConfig) -> SqliteStore:
+    """Open the store of a configuration; raise ConfigError when its folder cannot be used."""
+    folder = config.cloud.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return SqliteStore(folder / "store.sqlite3")
+    except (OSError, StoreError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            [Fault("cloud.toml", "cloud.data_dir", f"{folder} cannot be written: {reason}")]
+        ) from error
+
+
+class Cloud:
+    """Everything that pages and commands may ask; `run` keeps it going.
+
+    The questions are answered from memory or with a few indexed reads, in the caller's thread.
+    """
+
+    def __init__(
+        self,
+        config: CloudConfig,
+        plant: Plant,
+        store: Store,
+        *,
+        now_us: Callable[[], int] = clock_us,
+    ) -> None:
+        self.config = config
+        self._store = store
+        self._now_us = now_us
+        self._started_us = now_us()
+        self._plant_faults: list[str] = []
+        self._feeds: set[_Feed] = set()
+        self._open_alerts = {alert.id: alert for alert in store.alerts(open_only=True, limit=_MAX_ALERTS)}
+        self._broker: Broker | None = None
+        self._inbox: Inbox | None = None
+        self._intake: Intake | None = None
+        self._dead_letters = store.dead_letter_count()
+        self._closed: dict[str, dict[str, Any]] = {}
+        """By scope: the figures of the last closed shift."""
+        self._take_plant(plant)
+
+    @property
+    def plant(self) -> Plant:
+        """Return the plant in force."""
+        return self._plant
+
+    async def run(self, serve_pages: ServePages | None = None) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        settings = self.config
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="cloud.store") as storing,
+            ThreadPoolExecutor(1, thread_name_prefix="cloud.live") as looking,
+        ):
+            self._inbox = Inbox(settings.ingest.queue_messages)
+            self._broker = Broker(settings.mqtt, self._inbox)
+            self._intake = Intake(
+                self._store,
+                self._inbox,
+                self._broker,
+                settings.ingest,
+                max_future_secs=settings.cloud.max_future_secs,
+                clock_us=self._now_us,
+                executor=storing,
+                on_stored=self._on_stored,
+            )
+            self._publish_receipts()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._broker.run(), name="cloud.mqtt")
+                group.create_task(self._intake.run(), name="cloud.ingest")
+                group.create_task(self._keep_live(loop, looking), name="cloud.live")
+                group.create_task(self._keep_house(loop, storing), name="cloud.housekeeping")
+                group.create_task(self._watch_plant(loop, looking), name="cloud.plant")
+                if serve_pages is not None:
+                    group.create_task(serve_pages(self), name="cloud.pages")
+
+    # What pages ask
+
+    def board(self) -> BoardView:
+        """Return everything that the board shows now."""
+        return self._board
+
+    def timeline(self, machine_key: MachineKey, from_us: int, to_us: int) -> TimelineView:
+        """Return a machine's states in [from_us, to_us) [us since 1970], without holes, never beyond now."""
+        if machine_key not in self._plant.machines:
+            raise UnknownMachineError(f"{machine_key} is not in the plant")
+        now_us = self._now_us()
+        to_us = max(from_us, min(to_us, now_us))
+        segments = []
+        if to_us > from_us:
+            evaluation = Evaluation(self._plant, self._store)
+            whole, frame = evaluation.timeline([machine_key], from_us, to_us, now_us)
+            index = evaluation.names.machine(machine_key)
+            segments = segments_of(whole.cells, index, frame, (from_us, to_us), evaluation)
+        return TimelineView(
+            **machine_key._asdict(),
+            from_epochtime=from_us / 1e6,
+            to_epochtime=to_us / 1e6,
+            segments=segments,
+        )
+
+    def shift_table(self, from_us: int, to_us: int, level: Level) -> list[ShiftRow]:
+        """Return the shifts that touch [from_us, to_us), oldest first, of all places of a level.
+
+        Closed shifts of machines and lines are as their newest revision says.
+        """
+        if level in ("machine", "line"):
+            return self._stored_table(from_us, to_us, level)
+        now_us = self._now_us()
+        evaluation = Evaluation(self._plant, self._store)
+        from cloud.oee.rollup import figures
+
+        whole, _ = evaluation.timeline(list(self._plant.machines), from_us, to_us, now_us)
+        rows = figures(whole, self._plant, evaluation.names, level=level)
+        return sorted((row.to_dict() for row in rows), key=lambda row: str(row["start"]))
+
+    def revisions(self, scope: str, start_us: int) -> list[Revision]:
+        """Return all revisions of a closed shift, oldest first; scope is `site/area/line[/machine]`."""
+        return self._store.closed(scope, start_us)
+
+    def alerts(self, open_only: bool = True) -> list[AlertView]:  # noqa: FBT001, FBT002  as the port has it
+        """Return alerts, newest first."""
+        if open_only:
+            return self._alerts_now()
+        return self._store.alerts(open_only=False, limit=_MAX_ALERTS)
+
+    def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:
+        """Note who has seen an open alert; raise CloudError when it is not open."""
+        alert = self._open_alerts.get(alert_id)
+        if alert is None:
+            raise CloudError(f"{alert_id} is not an open alert")
+        now_us = self._now_us()
+        alert = notify.acknowledged(alert, by, note, now_us)
+        self._keep_alert(alert, "acknowledged", now_us)
+        return alert
+
+    def gateways(self) -> list[GatewayView]:
+        """Return the gateways as they last reported."""
+        return [
+            GatewayView(
+                gateway=gateway,
+                site=site,
+                status=status,
+                received_epochtime=None if received_us is None else received_us / 1e6,
+                stored_through=receipt.stored_through,
+                last_record_epochtime=None,
+                connections=[] if status is None else status.connections,
+            )
+            for (site, gateway), status, received_us, receipt in self._store.gateways()
+        ]
+
+    def statuses(self) -> list[Status]:
+        """Return what each gateway last said of itself."""
+        return [known.status for known in self._store.gateways() if known.status is not None]
+
+    def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the newest refused messages, newest first, as they are shown."""
+        return [
+            {
+                "received_epochtime": letter.received_us / 1e6,
+                "topic": letter.topic,
+                "reason": letter.reason,
+                "payload": letter.payload.decode("utf-8", "replace"),
+            }
+            for letter in self._store.dead_letters(limit)
+        ]
+
+    def health(self) -> HealthView:
+        """Return how the service itself does."""
+        broker, intake = self._broker, self._intake
+        taken = None if intake is None else intake.statistics()
+        last_us = max(
+            (view.last_data_epochtime or 0.0 for view in self._picture.machines.values()), default=0.0
+        )
+        return HealthView(
+            started_epochtime=self._started_us / 1e6,
+            broker="connecting" if broker is None else broker.state,
+            broker_since_epochtime=(self._started_us if broker is None else broker.state_since_us) / 1e6,
+            broker_url=self.config.mqtt.url,
+            records_per_sec=0.0 if taken is None else taken.records_per_sec,
+            records_stored=0 if taken is None else taken.stored,
+            records_repeated=0 if taken is None else taken.repeated,
+            records_refused=0 if taken is None else taken.refused,
+            dead_letters=self._dead_letters + (0 if taken is None else taken.refused),
+            last_data_epochtime=last_us or None,
+            queue_messages=0 if self._inbox is None else self._inbox.statistics().waiting,
+            clock_warnings=[] if intake is None else intake.clock_warnings,
+            plant_faults=self._plant_faults,
+            store_fault=None if intake is None else intake.store_fault,
+        )
+
+    async def subscribe(self) -> AsyncIterator[Update]:
+        """Iterate over what changes, at most one Update per live interval.
+
+        The first holds the whole board, and so does the next after a reader fell behind.
+        """
+        feed = _Feed(_FEED_LIMIT)
+        self._feeds.add(feed)
+        try:
+            yield Update(generated_epochtime=self._now_us() / 1e6, whole=self.board())
+            while True:
+                update = await feed.get()
+                yield (
+                    Update(generated_epochtime=self._now_us() / 1e6, whole=self.board())
+                    if (update is None)
+                    else update
+                )
+        finally:
+            self._feeds.discard(feed)
+
+    # What the tasks do
+
+    def _on_stored(self, appended: Appended) -> None:
+        self._live.add(appended.fresh)
+
+    async def _keep_live(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
+        interval_secs = self.config.cloud.live_interval_secs
+        while True:
+            began = loop.time()
+            try:
+                before = self._picture
+                closed = await loop.run_in_executor(looking, self._look)
+                self._publish(before, closed)
+                self._tell(before)
+            except StoreError as error:
+                _log.error("live figures wait for the store", reason=str(error))
+            await asyncio.sleep(max(0.01, interval_secs - (loop.time() - began)))
+
+    def _look(self) -> list[ClosedShift]:
+        """Renew the picture, judge alerts and close what is due; in the live thread."""
+        now_us = self._now_us()
+        self._picture = self._live.look(now_us)
+        self._set_marks(now_us)
+        self._judge_alerts(now_us)
+        closed: list[ClosedShift] = []
+        deadline = time.monotonic() + 0.5 * self.config.cloud.live_interval_secs
+        while True:
+            step = self._closing.step(now_us)
+            closed += step.shifts
+            if step.is_done or time.monotonic() > deadline:
+                break
+        for shift in closed:
+            self._note_closed(shift)
+        self._board = self._make_board(self._picture)
+        return closed
+
+    def _judge_alerts(self, now_us: int) -> None:
+        open_alerts = [
+            rules.OpenAlert(
+                alert.id,
+                MachineKey(alert.site, alert.area, alert.line, alert.machine),
+                round(alert.since_epochtime * 1e6),
+            )
+            for alert in self._open_alerts.values()
+            if alert.rule == rules.IDLE_RULE
+        ]
+        thresholds = {key: machine.idle_alert_us for key, machine in self._plant.machines.items()}
+        for change in rules.idle(self._picture.standings, thresholds, open_alerts, now_us):
+            known = self._open_alerts.get(change.id)
+            alert = notify.raised(change, now_us) if known is None else notify.cleared(known, change, now_us)
+            self._keep_alert(alert, change.event, now_us)
+
+    def _keep_alert(self, alert: AlertView, event: Any, now_us: int) -> None:
+        message = notify.message(alert, event, now_us)
+        key = MachineKey(alert.site, alert.area, alert.line, alert.machine)
+        self._store.save_alert(alert, topics.machine_topic(key, "alert"), msgspec.json.encode(message))
+        if alert.state == "cleared":
+            self._open_alerts.pop(alert.id, None)
+        else:
+            self._open_alerts[alert.id] = alert
+        _log.warning(f"alert {event}", machine=str(key), rule=alert.rule, what=message.message)
+
+    def _set_marks(self, now_us: int) -> None:
+        """Say which records the live figures see, so that only others leave dirty marks."""
+        for key, machine in self._plant.machines.items():
+            number = self._store.names.find("machine", tuple(key))
+            if number >= 0:
+                window = shift_at(machine, now_us)
+                self._store.live_from_us[number] = now_us if window is None else window.start_us
+
+    def _note_closed(self, shift: ClosedShift) -> None:
+        known = self._closed.get(shift.scope)
+        if known is None or shift.revision.figures["start"] >= known["start"]:
+            self._closed[shift.scope] = shift.revision.figures
+
+    def _publish(self, before: Picture, closed: Iterable[ClosedShift]) -> None:
+        broker = self._broker
+        if broker is None:
+            return
+        revised = {shift.scope for shift in closed}
+        for key, view in self._picture.machines.items():
+            if view.in_plant and (before.machines.get(key) != view or str(key) in revised):
+                result = Result(
+                    epochtime=self._picture.at_us / 1e6,
+                    current=view.figures,
+                    closed=self._closed.get(str(key)),
+                )
+                broker.publish_retained(topics.machine_topic(key, "oee"), msgspec.json.encode(result))
+        for event in self._store.events(_EVENTS_AT_ONCE):
+            broker.publish_event(
+                str(event.id), event.topic, event.payload, functools.partial(self._forget, event.id)
+            )
+
+    def _forget(self, event: int) -> None:
+        with contextlib.suppress(StoreError):  # then it is sent once more
+            self._store.event_sent(event)
+
+    def _publish_receipts(self) -> None:
+        assert self._broker is not None
+        for (site, gateway), _, _, receipt in self._store.gateways():
+            self._broker.publish_retained(
+                topics.gateway_topic(site, gateway, "receipt"), msgspec.json.encode(receipt)
+            )
+
+    def _tell(self, before: Picture) -> None:
+        """Send what changed to everybody who follows."""
+        if not self._feeds:
+            return
+        board = self._board
+        views = {
+            MachineKey(view.site, view.area, view.line, view.machine): view
+            for line in board.lines
+            for view in line.machines
+        }
+        update = Update(
+            generated_epochtime=board.generated_epochtime,
+            machines=[view for key, view in views.items() if before.machines.get(key) != view]
+            + [view for view in board.not_in_plant if before.machines.get(_key_of(view)) != view],
+            lines=[view for key, view in self._picture.lines.items() if before.lines.get(key) != view],
+            alerts=board.alerts,
+            shift=board.shift,
+            health=board.health,
+        )
+        for feed in list(self._feeds):
+            feed.put(update)
+
+    async def _keep_house(self, loop: asyncio.AbstractEventLoop, storing: ThreadPoolExecutor) -> None:
+        """Join small pieces of the store and drop the oldest dead letters, a little at a time."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECS)
+            before_us = self._now_us() - _COMPACT_US
+            try:
+                joined = _COMPACT_HOURS
+                while joined == _COMPACT_HOURS:
+                    joined = await loop.run_in_executor(
+                        storing, self._store.compact, before_us, _COMPACT_HOURS
+                    )
+                await loop.run_in_executor(
+                    storing, self._store.forget_dead_letters, self.config.cloud.dead_letters_max
+                )
+            except StoreError as error:
+                _log.warning("housekeeping waits for the store", reason=str(error))
+
+    async def _watch_plant(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
+        path = self.config.cloud.plant
+        seen = _stamp(path)
+        while True:
+            await asyncio.sleep(self.config.cloud.plant_check_secs)
+            stamp = _stamp(path)
+            if stamp != seen:
+                seen = stamp
+                await loop.run_in_executor(looking, self._reload_plant, path)
+
+    def _reload_plant(self, path: Path) -> None:
+        try:
+            plant = plants.load(path)
+        except ConfigError as error:
+            self._plant_faults = [str(fault) for fault in error.faults]
+            _log.error("the changed plant is refused; the one before stays", faults=self._plant_faults)
+            return
+        self._plant_faults = []
+        self._take_plant(plant)
+        for feed in list(self._feeds):
+            feed.put_whole()
+        _log.info("the changed plant is in force", machines=len(plant.machines))
+
+    def _take_plant(self, plant: Plant) -> None:
+        """Put a plant in force; figures of closed shifts stay."""
+        now_us = self._now_us()
+        settings = self.config.cloud
+        self._plant = plant
+        self._live = Live(Evaluation(plant, self._store), now_us)
+        self._closing = Closing(
+            Evaluation(plant, self._store),
+            grace_us=round(settings.shift_close_grace_secs * 1e6),
+            settle_us=round(settings.revision_settle_secs * 1e6),
+        )
+        for key in plant.machines:
+            self._load_closed(str(key))
+        for line in plant.lines:
+            self._load_closed("/".join(line))
+        self._picture = self._live.look(now_us)
+        self._board = self._make_board(self._picture)
+        self._set_marks(now_us)
+
+    def _load_closed(self, scope: str) -> None:
+        span = self._store.closed_span(scope)
+        if span is not None:
+            (last, *_) = reversed(self._store.closed_between(scope, span[1] - 7 * 86_400_000_000, span[1]))
+            self._closed[scope] = last.revision.figures
+
+    def _make_board(self, picture: Picture) -> BoardView:
+        by_machine: dict[MachineKey, list[AlertView]] = {}
+        alerts = self._alerts_now()
+        for alert in alerts:
+            key = MachineKey(alert.site, alert.area, alert.line, alert.machine)
+            by_machine.setdefault(key, []).append(alert)
+        views = {
+            key: msgspec.structs.replace(view, alerts=by_machine[key]) if key in by_machine else view
+            for key, view in picture.machines.items()
+        }
+        lines = [
+            msgspec.structs.replace(picture.lines[line], machines=[views[machine.key] for machine in members])
+            for line, members in self._plant.lines.items()
+        ]
+        sites = list(self._plant.sites.values())
+        return BoardView(
+            site=", ".join(site.name for site in sites),
+            generated_epochtime=picture.at_us / 1e6,
+            timezone=sites[0].timezone.key if sites else "UTC",
+            shift=_common_shift(picture.machines),
+            lines=lines,
+            not_in_plant=[view for view in views.values() if not view.in_plant],
+            alerts=alerts,
+            health=self.health(),
+        )
+
+    def _alerts_now(self) -> list[AlertView]:
+        alerts = list(self._open_alerts.values())
+        alerts.sort(key=lambda alert: (-alert.raised_epochtime, alert.id))
+        return alerts
+
+    def _stored_table(self, from_us: int, to_us: int, level: Level) -> list[ShiftRow]:
+        views: Mapping[str, MachineView | LineView]
+        if level == "machine":
+            scopes = list(map(str, self._plant.machines))
+            views = {str(key): view for key, view in self._picture.machines.items()}
+        else:
+            scopes = list(map("/".join, self._plant.lines))
+            views = {"/".join(line): view for line, view in self._picture.lines.items()}
+        rows: list[ShiftRow] = []
+        for scope in scopes:
+            closed = self._store.closed_between(scope, from_us - 86_400_000_000, to_us)
+            rows += [shift.revision.figures for shift in closed if shift.end_us > from_us]
+            figures = views[scope].figures if scope in views else None
+            if figures is not None and _starts_before(figures, to_us):
+                rows.append(figures)
+        return sorted(rows, key=lambda row: str(row["start"]))
+
+
+class _Feed:
+    """Updates for one reader: bounded; a reader that falls behind gets the whole instead."""
+
+    def __init__(self, limit: int) -> None:
+        self._updates: asyncio.Queue[Update | None] = asyncio.Queue(limit)
+        self._loop = asyncio.get_running_loop()
+
+    async def get(self) -> Update | None:
+        """Return the next update; None stands for the whole."""
+        return await self._updates.get()
+
+    def put(self, update: Update) -> None:
+        """Add an update; in the loop's thread."""
+        if self._updates.full():
+            while not self._updates.empty():
+                self._updates.get_nowait()
+            self._updates.put_nowait(None)
+        else:
+            self._updates.put_nowait(update)
+
+    def put_whole(self) -> None:
+        """Ask for the whole, from any thread."""
+        self._loop.call_soon_threadsafe(self._replace)
+
+    def _replace(self) -> None:
+        while not self._updates.empty():
+            self._updates.get_nowait()
+        self._updates.put_nowait(None)
+
+
+def _key_of(view: MachineView) -> MachineKey:
+    return MachineKey(view.site, view.area, view.line, view.machine)
+
+
+def _common_shift(machines: Mapping[MachineKey, MachineView]) -> Any:
+    """Return the running shift that most machines work by."""
+    shifts = [view.shift for view in machines.values() if view.shift is not None]
+    return max(shifts, key=shifts.count, default=None)
+
+
+def _starts_before(figures: Mapping[str, Any], to_us: int) -> bool:
+    return datetime.fromisoformat(figures["start"]) < datetime.fromtimestamp(to_us / 1e6, UTC)
+
+
+def _stamp(path: Path) -> object:
+    """Return what differs when a file, or any file of a folder, was changed."""
+    files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    found = []
+    for file in files:
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            found.append((file, status.st_mtime_ns, status.st_size, status.st_ino))
+    return found
