@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from oee import demo_folder
 from oee.errors import EXIT_USAGE, CommandError, UsageError, require
-from oee.ports import choose
-from oee.processes import Child, listening, stop_all
+from oee.ports import choose, listening
+from oee.processes import Child, stop_all
 
 if TYPE_CHECKING:
     from contract.delivery import Alert
@@ -149,7 +149,7 @@ class _Demo:
         await part.start()
         tasks.create_task(self._keep_running(part), name=f"demo.keep[{name}]")
         for port in ports:
-            if not await listening("127.0.0.1", port, within_secs=_START_SECS):
+            if not await listening(port, within_secs=_START_SECS):
                 raise CommandError(_ended(part, f"does not listen on port {port} after {_START_SECS:.0f} s"))
         self._screen.say(f"  {name:10} pid {part.pid or '-':<8} {where}")
 

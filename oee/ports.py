@@ -1,8 +1,10 @@
 """TCP ports of this machine: free, taken, and the next free one."""
 
+import asyncio
 import contextlib
 import errno
 import socket
+import time
 from collections.abc import Container
 from typing import Final
 
@@ -10,6 +12,7 @@ from oee.errors import CommandError
 
 _TRIES: Final = 200
 _LAST: Final = 65535
+_LOOK_SECS: Final = 0.05
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -55,6 +58,16 @@ def choose(
         if in_use(port) is None:
             return port
     raise CommandError(f"no free port for {what} from {wanted} to {last - 1}")
+
+
+async def listening(port: int, *, within_secs: float, host: str = "127.0.0.1") -> bool:
+    """Wait until somebody listens, without calling, which a broker would log; tell whether it came true."""
+    deadline = time.monotonic() + within_secs
+    while is_free(port, host):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_LOOK_SECS)
+    return True
 
 
 def _by_whom(port: int, host: str) -> str:

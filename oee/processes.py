@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -109,16 +108,3 @@ def _end_with_parent(parent: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return prepare
-
-
-async def listening(host: str, port: int, *, within_secs: float) -> bool:
-    """Wait until something listens; tell whether it does."""
-    deadline = time.monotonic() + within_secs
-    while True:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            return True
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.05)

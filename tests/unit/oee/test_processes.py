@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oee.processes import Child, listening, stop_all
+from oee.processes import Child, stop_all
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
@@ -110,12 +110,3 @@ def test_a_parent_killed_without_warning_takes_its_children_along(tmp_path: Path
         assert _runs(child)
         parent.kill()
     assert _gone(child)
-
-
-async def test_waiting_for_a_port_ends_when_somebody_listens() -> None:
-    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    assert await listening("127.0.0.1", port, within_secs=1)
-    server.close()
-    await server.wait_closed()
-    assert not await listening("127.0.0.1", port, within_secs=0.1)
