@@ -7,7 +7,8 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from cloud.errors import CloudError, ConfigError, Fault
 
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
+    from cloud.oee.figures import Figures
+    from cloud.oee.rollup import Level, Per
+    from cloud.render import Format
+    from cloud.report import Difference, Shift
     from cloud.service import ServePages
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
@@ -114,6 +119,124 @@ def import_telemetry(
                 failed = True
     print(f"{stored} records stored, {repeated} were there already, {refused} lines refused")  # noqa: T201
     return FAILED if failed else OK
+
+
+def report(
+    config: Path,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    per: "Per" = "shift",
+    level: "Level" = "machine",
+    form: "Format" = "table",
+    revision: int | None = None,
+    history: bool = False,
+    diff: bool = False,
+) -> int:
+    """Print figures from the store: by default of yesterday and today.
+
+    since, until: ISO dates or moments
+    revision: closed shifts as they were in this revision
+    history: all revisions of each closed shift instead, with when and why they were made
+    diff: what each revision changed instead
+    """
+    from cloud import plant
+    from cloud.compute import parse_moment
+    from cloud.config import load
+    from cloud.report import differences, last_days
+    from cloud.report import history as history_of
+    from cloud.report import report as report_of
+    from cloud.service import clock_us, open_store
+
+    try:
+        settings = load(config)
+        the_plant = plant.load(settings.cloud.plant)
+        first, last = last_days(the_plant, clock_us())
+        begin = first if since is None else parse_moment(since)
+        end = last if until is None else parse_moment(until)
+        with contextlib.closing(open_store(settings)) as store:
+            if history or diff:
+                shifts = history_of(the_plant, store, begin, end, level)
+                _print_revisions(differences(shifts) if diff else shifts, form)
+            else:
+                rows = report_of(
+                    the_plant, store, since=begin, until=end, per=per, level=level, revision=revision
+                )
+                _print_figures(rows, form, next(iter(the_plant.sites.values())).timezone)
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    except CloudError as error:
+        _say(str(error))
+        return FAILED
+    return OK
+
+
+def _print_figures(rows: "Sequence[Figures]", form: "Format", zone: tzinfo) -> None:
+    from cloud import render
+
+    match form:
+        case "json":
+            print(render.as_json(rows))  # noqa: T201
+        case "csv":
+            print(render.as_csv(rows), end="")  # noqa: T201
+        case "table":
+            from rich.console import Console
+
+            render.print_table(rows, Console(), zone)
+
+
+def _print_revisions(found: "Iterable[Shift | Difference]", form: "Format") -> None:
+    rows = [row for item in found for row in _revision_rows(item)]
+    if form == "json":
+        import json
+
+        print(json.dumps(rows, indent=2, ensure_ascii=False))  # noqa: T201
+        return
+    columns = list(rows[0]) if rows else ["scope"]
+    if form == "csv":
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*("-" if value is None else f"{value}" for value in row.values()))
+    Console().print(table)
+
+
+def _revision_rows(item: "Shift | Difference") -> Iterator[dict[str, Any]]:
+    from cloud.oee.figures import iso_utc
+    from cloud.report import Shift
+
+    if isinstance(item, Shift):
+        for each in item.revisions:
+            yield {
+                "scope": item.scope,
+                **{key: each.figures[key] for key in ("production_date", "shift", "start")},
+                "revision": each.revision,
+                "made": iso_utc(round(each.made_epochtime * 1e6)),
+                "why": each.why,
+                **{key: each.figures[key] for key in ("total_units", "oee")},
+            }
+    else:
+        for key, before, after in item.changes:
+            yield {
+                "scope": item.scope,
+                **{name: item.after.figures[name] for name in ("production_date", "shift", "start")},
+                "revision": f"{item.before.revision} → {item.after.revision}",
+                "why": item.after.why,
+                "figure": key,
+                "before": before,
+                "after": after,
+            }
 
 
 @contextlib.contextmanager

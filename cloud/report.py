@@ -1,0 +1,156 @@
+"""Figures out of the store: of any window from the records, of closed shifts as they were kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from cloud.compute import Moment, figures_of
+from cloud.errors import CloudError
+from cloud.evaluation import Evaluation
+from cloud.oee.calendar import instant
+from cloud.oee.figures import Figures
+from cloud.oee.rollup import Level, Per
+from cloud.plant import Plant
+from cloud.store.port import Store
+from cloud.views import Revision
+
+_DAY_US = 86_400_000_000
+_NOT_COMPARED = frozenset({"revision"})
+
+
+@dataclass(frozen=True, eq=False)
+class Kept(Figures):
+    """Figures of a closed shift as one of its revisions holds them."""
+
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was kept."""
+        return dict(self.kept)
+
+
+class Shift(NamedTuple):
+    """All revisions of one closed shift."""
+
+    scope: str
+    revisions: list[Revision]
+
+
+class Difference(NamedTuple):
+    """What one revision changed."""
+
+    scope: str
+    before: Revision
+    after: Revision
+    changes: list[tuple[str, Any, Any]]
+    """(key, value before, value after); keys of tables are joined by dots."""
+
+
+def report(
+    plant: Plant,
+    store: Store,
+    *,
+    since: Moment,
+    until: Moment,
+    per: Per = "shift",
+    level: Level = "machine",
+    revision: int | None = None,
+) -> list[Figures]:
+    """Return the figures of [since, until).
+
+    Shifts of machines and lines are as their newest revision keeps them once they are closed; everything else
+    is made from the records.
+
+    revision: only closed shifts that have this revision, as it keeps them
+    """
+    evaluation = Evaluation(plant, store)
+    from_us, to_us = span_us(plant, since, until)
+    records = evaluation.records(list(plant.machines), from_us - _DAY_US, to_us + _DAY_US)
+    found = figures_of(records, plant, evaluation.names, since=since, until=until, per=per, level=level)
+    if per != "shift" or level not in ("machine", "line"):
+        if revision is not None:
+            raise CloudError("only shifts of machines and lines have revisions: use --by shift")
+        return found
+    rows: list[Figures] = []
+    for row in found:
+        revisions = store.closed(scope_of(row), row.window.start_us)
+        if revision is None:
+            rows.append(_as_kept(row, revisions[-1]) if revisions else row)
+        else:
+            rows += [_as_kept(row, each) for each in revisions if each.revision == revision]
+    return rows
+
+
+def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Level) -> Iterator[Shift]:
+    """Yield the closed shifts that begin in [since, until) with all their revisions."""
+    from_us, to_us = span_us(plant, since, until)
+    scopes = map(str, plant.machines) if level == "machine" else map("/".join, plant.lines)
+    for scope in scopes:
+        for shift in store.closed_between(scope, from_us, to_us):
+            yield Shift(scope, store.closed(scope, shift.start_us))
+
+
+def differences(shifts: Iterator[Shift]) -> Iterator[Difference]:
+    """Yield what each revision after the first changed."""
+    for scope, revisions in shifts:
+        for before, after in pairwise(revisions):
+            old, new = flat(before.figures), flat(after.figures)
+            changes = [
+                (key, old.get(key), new.get(key))
+                for key in dict.fromkeys([*old, *new])
+                if old.get(key) != new.get(key) and key not in _NOT_COMPARED
+            ]
+            yield Difference(scope, before, after, changes)
+
+
+def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return figures with the keys of their tables joined by dots; without lists, which repeat the rest."""
+    found: dict[str, Any] = {}
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, Sequence) or isinstance(value, str):
+            found[prefix + key] = value
+    return found
+
+
+def scope_of(row: Figures) -> str:
+    """Return `site/area/line/machine` or less of a row of figures."""
+    return "/".join(part for part in row.place if part is not None)
+
+
+def span_us(plant: Plant, since: Moment, until: Moment) -> tuple[int, int]:
+    """Return [since, until) as instants; dates begin at local midnight."""
+    zone = next(iter(plant.sites.values())).timezone
+    found = []
+    for moment in (since, until):
+        if not isinstance(moment, datetime):
+            found.append(instant(zone, datetime.combine(moment, time())))
+        elif moment.tzinfo is None:
+            found.append(instant(zone, moment))
+        else:
+            found.append(round(moment.timestamp() * 1e6))
+    if found[1] <= found[0]:
+        raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
+    return found[0], found[1]
+
+
+def last_days(plant: Plant, now_us: int, days: int = 2) -> tuple[date, date]:
+    """Return the production dates to report when none are named: yesterday and today."""
+    zone = next(iter(plant.sites.values())).timezone
+    today = datetime.fromtimestamp(now_us / 1e6, zone).date()
+    return today - timedelta(days=days - 1), today + timedelta(days=1)
+
+
+def _as_kept(row: Figures, revision: Revision) -> Figures:
+    if {**row.to_dict(), "revision": revision.revision} == revision.figures:
+        return replace(row, revision=revision.revision)
+    return Kept(
+        place=row.place,
+        window=row.window,
+        totals=row.totals,
+        revision=revision.revision,
+        kept=revision.figures,
+    )
