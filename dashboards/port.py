@@ -4,14 +4,23 @@ Every answer is finished: nothing behind this port is computed again in front of
 """
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Literal, Protocol
 
-from cloud.views import AlertView, BoardView, GatewayView, ShiftRow, TimelineView, Update
+from cloud.plant import Plant
+from cloud.views import AlertView, BoardView, GatewayView, Revision, ShiftRow, TimelineView, Update
 from contract.machine_key import MachineKey
+
+Level = Literal["site", "area", "line", "machine"]
+By = Literal["shift", "hour", "day", "week", "month", "range"]
 
 
 class CloudReader(Protocol):
-    """The live board's questions. All answers are ready in memory or one indexed read away."""
+    """Questions. The live ones are ready in memory; the others are one indexed read away."""
+
+    @property
+    def plant(self) -> Plant:
+        """What the factory is, as plant.toml says it now."""
+        ...
 
     def board(self) -> BoardView:
         """Return everything that the board shows now."""
@@ -21,8 +30,30 @@ class CloudReader(Protocol):
         """Return a machine's states in [from_us, to_us) [us since 1970], without holes, never beyond now."""
         ...
 
-    def shift_table(self, from_us: int, to_us: int, level: str) -> list[ShiftRow]:
+    def shift_table(self, from_us: int, to_us: int, level: Level) -> list[ShiftRow]:
         """Return the shifts that touch [from_us, to_us), oldest first, of one level such as `line`."""
+        ...
+
+    def figures(
+        self,
+        from_us: int,
+        to_us: int,
+        *,
+        by: By,
+        level: Level,
+        place: tuple[str, ...] = (),
+        product: str | None = None,
+    ) -> list[ShiftRow]:
+        """Return the figures of each window of [from_us, to_us), oldest first.
+
+        by: `range` is one row for the whole
+        place: one to four levels from the site down; only rows of it
+        product: only what was made of it, and the time in which it was
+        """
+        ...
+
+    def revisions(self, place: tuple[str, ...], start_us: int) -> list[Revision]:
+        """Return the revisions of the closed shift that began at start_us, first one first."""
         ...
 
     def alerts(self, open_only: bool) -> list[AlertView]:  # noqa: FBT001
@@ -36,3 +67,31 @@ class CloudReader(Protocol):
     def subscribe(self) -> AsyncIterator[Update]:
         """Iterate over what changes, at most one Update a second; who falls behind gets the whole."""
         ...
+
+
+class CloudWriter(Protocol):
+    """What people may change. Each change is recorded with who made it, and shown on the next read."""
+
+    def classify(
+        self,
+        machine_key: MachineKey,
+        from_us: int,
+        to_us: int,
+        *,
+        reason: str | None,
+        comment: str | None,
+        by: str,
+    ) -> None:
+        """Say why a machine stood in [from_us, to_us); a part of a stop splits it.
+
+        reason: its key in plant.toml; None takes the reason back
+        """
+        ...
+
+    def acknowledge(self, alert_id: str, *, by: str, note: str | None) -> AlertView:
+        """Say that somebody looks after an alert; raise KeyError for one that is not open."""
+        ...
+
+
+class Cloud(CloudReader, CloudWriter, Protocol):
+    """Both."""

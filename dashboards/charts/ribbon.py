@@ -63,16 +63,20 @@ def ribbon(
     zone: tzinfo,
     *,
     now: float | None = None,
+    slow: Sequence[tuple[float, float, float]] = (),
 ) -> Markup:
     """Draw one machine's states in [start, end) [s since 1970].
 
     name: the machine, for the drawing's label
     now: where the future begins; nothing is drawn behind it but an empty track
+    slow: (start, end, performance) where the machine ran below its ideal rate: the lost part is shaded
     """
     width = max(end - start, 1e-9)
     until = end if now is None else min(max(now, start), end)
     parts = [svg.element("rect", class_="track", x="0", y=13, width="100%", height=2)]
-    parts += [_box(stretch, start, end, width, zone) for stretch in stretches(segments)]
+    merged = stretches(segments)
+    parts += [_box(stretch, start, end, width, zone) for stretch in merged]
+    parts += _shades(merged, slow, start, end, width)
     if now is not None and start <= now < end:
         parts.append(
             svg.element("rect", class_="now", x=_share(until - start, width), y=0, width=1.5, height=HEIGHT)
@@ -141,6 +145,30 @@ def _box(stretch: Stretch, start: float, end: float, width: float, zone: tzinfo)
         fill="url(#hatch)" if stretch.look.kind == "unknown" else None,
         data_tip=tip,
     )
+
+
+def _shades(
+    merged: Sequence[Stretch],
+    slow: Sequence[tuple[float, float, float]],
+    start: float,
+    end: float,
+    width: float,
+) -> Iterable[Markup]:
+    """Shade the top of running stretches by what is missing to the ideal rate."""
+    top, height = _BOXES["running"]
+    for since, until, performance in slow:
+        for stretch in merged:
+            left, right = max(stretch.start, since, start), min(stretch.end, until, end)
+            if stretch.look.kind == "running" and left < right:
+                yield svg.element(
+                    "rect",
+                    class_="slow",
+                    x=_share(left - start, width),
+                    y=top,
+                    width=_share(right - left, width),
+                    height=height * (1 - min(max(performance, 0.0), 1.0)),
+                    data_tip=f"Running at {words.with_percent(performance)} of the ideal rate in this hour",
+                )
 
 
 def _share(part: float, whole: float) -> str:

@@ -31,7 +31,7 @@ def text(content: str, x: str | float, y: float, **attributes: Attribute) -> Mar
 
 
 def _name(name: str) -> str:
-    return "viewBox" if name == "viewBox" else name.rstrip("_").replace("_", "-")
+    return name.rstrip("_").replace("_", "-")
 
 
 def _value(value: str | float) -> str:

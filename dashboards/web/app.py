@@ -8,12 +8,15 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
-from dashboards.port import CloudReader
+from dashboards.port import Cloud
+from dashboards.web.analysis import AnalysisPages
 from dashboards.web.assets import Assets
 from dashboards.web.board import BoardPages
+from dashboards.web.connections import ConnectionPages
 from dashboards.web.feed import Feed
 from dashboards.web.security import Application, Guard
 from dashboards.web.templating import environment
+from dashboards.web.work import WorkPages
 
 
 class Pages:
@@ -24,7 +27,7 @@ class Pages:
 
     def __init__(
         self,
-        cloud: CloudReader,
+        cloud: Cloud,
         *,
         hosts: Iterable[str] = (),
         base: str = "",
@@ -37,6 +40,28 @@ class Pages:
         app = FastAPI(title="oee-gateway", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_route("/static/{name}", assets.serve, methods=["GET", "HEAD"])
         app.add_route("/", board.show, methods=["GET"])
+        analysis = AnalysisPages(cloud, jinja)
+        for path, handler in (
+            ("/place", analysis.place),
+            ("/timeline", analysis.timeline),
+            ("/losses", analysis.losses),
+            ("/hourly", analysis.hourly),
+            ("/shifts", analysis.shifts),
+            ("/trends", analysis.trends),
+        ):
+            app.add_route(path, analysis.guarded(handler), methods=["GET"])
+        app.add_route("/tv", board.wall, methods=["GET"])
+        work = WorkPages(cloud, jinja)
+        connections = ConnectionPages(cloud, jinja)
+        for path, handler in (
+            ("/stops", work.stops),
+            ("/stop", work.stop),
+            ("/alerts", work.alerts),
+            ("/connections", connections.show),
+        ):
+            app.add_route(path, work.guarded(handler), methods=["GET"])
+        for path, handler in (("/stop", work.classify), ("/alerts", work.acknowledge)):
+            app.add_route(path, work.guarded(handler), methods=["POST"])
         app.add_api_websocket_route("/feed", self._feed)
         app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
         app.add_middleware(GZipMiddleware, minimum_size=1500, compresslevel=5)

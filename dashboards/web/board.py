@@ -17,6 +17,7 @@ from dashboards.web.feed import Fragments, Renderer, key_of
 _US: Final = 1_000_000
 _BACK_SECS: Final = 8 * 3600.0
 """How far the ribbon reaches back when no shift runs."""
+_CYCLE_SECS: Final = 15
 _LONGEST_SECS: Final = 24 * 3600.0
 _CLOSED_BACK_SECS: Final = 4 * 86_400
 
@@ -34,6 +35,7 @@ class BoardPages:
     def __init__(self, cloud: CloudReader, jinja: Environment) -> None:
         self._cloud = cloud
         self._page = jinja.get_template("board.html")
+        self._wall = jinja.get_template("tv.html")
         self._parts: Any = jinja.get_template("parts/board.html").module
         self._zones: dict[str, tzinfo] = {}
 
@@ -58,6 +60,37 @@ class BoardPages:
                 closed=closed,
                 theme=request.cookies.get("theme", "auto"),
                 page="board",
+            ),
+            headers={"cache-control": "no-store"},
+        )
+
+    async def wall(self, request: Request) -> Response:
+        """Answer `/tv`: one line at a time, for a screen that nobody touches.
+
+        `line` shows only that one; `every` is for how long each is shown [s].
+        """
+        board = self._cloud.board()
+        zone = self.zone(board)
+        window = shown(board)
+        wanted = request.query_params.getlist("line")
+        lines = [line for line in board.lines if not wanted or line.line in wanted] or board.lines
+        every = request.query_params.get("every", "")
+        return HTMLResponse(
+            self._wall.render(
+                board=board,
+                lines=lines,
+                zone=zone,
+                window=window,
+                parts=self._parts,
+                ribbons={
+                    str(key_of(machine)): self._ribbon(machine, board)
+                    for line in lines
+                    for machine in line.machines
+                },
+                axis=ribbon.axis(window.start, window.end, zone),
+                every=min(max(int(every), 3), 3600) if every.isascii() and every.isdigit() else _CYCLE_SECS,
+                theme=request.cookies.get("theme", "auto"),
+                page="tv",
             ),
             headers={"cache-control": "no-store"},
         )

@@ -8,7 +8,7 @@ from typing import Final
 
 import uvicorn
 
-from dashboards.port import CloudReader
+from dashboards.port import Cloud
 from dashboards.web.app import Pages
 
 STOP_SECS: Final = 1.0
@@ -31,7 +31,7 @@ class _Quiet(uvicorn.Server):
 
 
 async def serve(
-    cloud: CloudReader,
+    cloud: Cloud,
     host: str = "127.0.0.1",
     port: int = 8080,
     *,

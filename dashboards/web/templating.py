@@ -6,10 +6,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dashboards import words
+from dashboards.reports import model
 from dashboards.web.assets import Assets
-from dashboards.web.links import link
+from dashboards.web.links import Place, link
 
-NAVIGATION: Final = (("board", "/", "Board"),)
+NAVIGATION: Final = (
+    ("board", "/", "Board"),
+    ("timeline", "/timeline", "Timeline"),
+    ("stops", "/stops", "Stops"),
+    ("losses", "/losses", "Losses"),
+    ("hourly", "/hourly", "Hourly"),
+    ("shifts", "/shifts", "Shifts"),
+    ("trends", "/trends", "Trends"),
+    ("alerts", "/alerts", "Alerts"),
+    ("connections", "/connections", "Connections"),
+    ("reports", "/reports", "Reports"),
+)
 """Page, path and word of each page, in the order of their use."""
 
 
@@ -34,6 +46,18 @@ def environment(assets: Assets, base: str = "") -> Environment:
         "static": lambda name: f"{base}/static/{assets.path(name)}",
         "link": lambda path, **query: link(base + path, **query),
         "icon": icon,
+    }
+    jinja.filters |= {
+        "instant": model.instant,
+        "child_name": model.name_of,
+        "child_place": lambda row: Place(model.place_of(row)),
+        "place_link": lambda place, selection, root: selection.to(root + "/place", at=str(place)),
+        "drill_link": lambda place, selection, path: selection.to(path, at=str(place)),
+        "shift_name": lambda row: f"{words.iso_day(row['production_date'])} · shift {row['shift']}",
+        "shift_link": lambda row, selection, root: selection.to(
+            root + "/place", shift=f"{row['production_date']}/{row['shift']}"
+        ),
+        "day_name": lambda row: words.iso_day(row["production_date"]),
     }
     return jinja
 

@@ -17,6 +17,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import replace
+
+from cloud import plant as plant_file
+from cloud.plant import Plant
 from cloud.views import (
     AlertView,
     BoardView,
@@ -26,6 +30,7 @@ from cloud.views import (
     LineView,
     LossLevel,
     MachineView,
+    Revision,
     Segment,
     ShiftRow,
     ShiftView,
@@ -41,7 +46,7 @@ ZONE = ZoneInfo("Europe/Berlin")
 US = 1_000_000
 DAYS_BACK = 12
 SHIFTS = (("1", 6, 14), ("2", 14, 22), ("3", 22, 30))
-REASONS = {
+REASONS: dict[str, list[tuple[str | None, str | None]]] = {
     "faulted": [
         ("jam-infeed", "Jam at infeed"),
         ("motor-trip", "Motor trip"),
@@ -81,6 +86,33 @@ def _keys() -> list[_Machine]:
                 _Machine(key, line * 100 + index, 203.0 - 8 * index, 0.6 + 0.25 * index + 0.3 * (line - 1))
             )
     return machines
+
+
+def plant_toml() -> str:
+    """Return the demo plant's plant.toml."""
+    lines = [
+        f'[site]\nname = "{SITE}"\ntimezone = "{ZONE.key}"\n',
+        "[calendar.three-shift]\nshifts = [",
+        *(
+            f'  {{ name = "{name}", start = "{start:02d}:00", end = "{end % 24:02d}:00" }},'
+            for name, start, end in SHIFTS
+        ),
+        "]\n",
+    ]
+    groups = {"faulted": ("Mechanical", "breakdown"), "stopped": ("Organisation", "other_stop")}
+    groups |= {"idle": ("Material", "idle"), "changeover": ("Changeover", "changeover")}
+    for state, reasons in REASONS.items():
+        group, category = groups[state]
+        for key, name in reasons:
+            if key:
+                lines.append(f'[reason.{key}]\nname = "{name}"\ngroup = "{group}"\ncategory = "{category}"\n')
+    lines += [
+        f'[[machine]]\narea = "{AREA}"\nline = "{machine.key.line}"\nname = "{machine.key.machine}"\n'
+        f'calendar = "three-shift"\nideal_run_rate = {machine.ideal_per_min}\n'
+        "targets = { oee = 0.80, availability = 0.90, performance = 0.90, quality = 0.98 }\n"
+        for machine in _keys()
+    ]
+    return "\n".join(lines)
 
 
 def breaks_of(shift: ShiftView) -> list[tuple[float, float]]:
@@ -124,6 +156,8 @@ class DemoCloud:
         self.alert_notes: dict[str, tuple[str, str, float]] = {}
         self.broker: str = "connected"
         self._began = shift_at(int(clock())).start_epochtime - DAYS_BACK * 86_400
+        self._plant = plant_file.loads(plant_toml())
+        self.said: dict[MachineKey, list[tuple[float, float, str | None, str | None, str]]] = {}
         self._stretches = {machine.key: self._life(machine) for machine in self.machines}
         self._starts = {key: [part.start for part in life] for key, life in self._stretches.items()}
         self._wake: set[asyncio.Event] = set()
@@ -186,9 +220,30 @@ class DemoCloud:
                     )
                 )
                 moment = stop
+        for since, until, reason, _, _ in self.said.get(key, ()):
+            found = [piece for segment in found for piece in self._said_of(segment, since, until, reason)]
         return found
 
-    def figures(self, key: MachineKey, start: float, end: float) -> dict[str, Any]:
+    def _said_of(self, segment: Segment, since: float, until: float, reason: str | None) -> list[Segment]:
+        if segment.state in ("running", "unknown"):
+            return [segment]
+        start, end = segment.start_epochtime, segment.end_epochtime
+        cuts = sorted({start, end, *(cut for cut in (since, until) if start < cut < end)})
+        pieces = []
+        for left, right in pairwise(cuts):
+            inside = since <= left + 1e-6 and right <= until + 1e-6
+            pieces.append(
+                replace(
+                    segment,
+                    start_epochtime=left,
+                    end_epochtime=right,
+                    reason=reason if inside else segment.reason,
+                    reason_name=self._plant.reason(reason).name if inside and reason else segment.reason_name,
+                )
+            )
+        return pieces
+
+    def machine_figures(self, key: MachineKey, start: float, end: float) -> dict[str, Any]:
         """Return the flat figures object of a machine in [start, end) until now."""
         machine = self.by_key[key]
         stop = min(end, self.clock())
@@ -210,12 +265,13 @@ class DemoCloud:
             else:
                 losses[segment.loss] += length
         total, off = int(total), int(off)
+        stops = self._stops(key, start, stop)
         planned = max(0.0, stop - start - losses["break"])
         run = planned - sum(losses[name] for name in LOSSES if name != "break")
         losses["reduced_speed"] = max(0.0, run - total * 60 / machine.ideal_per_min)
         losses["rejects"] = off * 60 / machine.ideal_per_min
         losses["value_adding"] = max(0.0, run - losses["reduced_speed"] - losses["rejects"])
-        return _figures_row(
+        row = _figures_row(
             key._asdict(),
             shift_at(int(start)),
             start,
@@ -227,17 +283,42 @@ class DemoCloud:
             off,
             machine.ideal_per_min,
         )
+        return row | {"stops": stops}
 
     def line_figures(self, line: str, start: float, end: float) -> dict[str, Any]:
         """Return the sums of a line's machines."""
         rows = [
-            self.figures(machine.key, start, end) for machine in self.machines if machine.key.line == line
+            self.machine_figures(machine.key, start, end)
+            for machine in self.machines
+            if machine.key.line == line
         ]
         losses = {name: sum(row["losses"][name] for row in rows) for name in rows[0]["losses"]}
         planned, run = (sum(row[name] for row in rows) for name in ("planned_production_secs", "run_secs"))
         total, off = (sum(row[name] for row in rows) for name in ("total_units", "off_quality_units"))
         keys = {"site": SITE, "area": AREA, "line": line, "machine": None}
-        return _figures_row(keys, shift_at(int(start)), start, end, planned, run, losses, total, off, 191.0)
+        row = _figures_row(keys, shift_at(int(start)), start, end, planned, run, losses, total, off, 191.0)
+        return row | {"stops": [stop for machine_row in rows for stop in machine_row["stops"]]}
+
+    def _stops(self, key: MachineKey, start: float, end: float) -> list[dict[str, Any]]:
+        found: dict[tuple[str, str | None], dict[str, Any]] = {}
+        for part in self.segments(key, start, end):
+            if part.state in ("running", "unknown") or part.category != "production":
+                continue
+            reason = self._plant.site.reasons.get(part.reason or "")
+            entry = found.setdefault(
+                (part.loss, part.reason),
+                {
+                    "bucket": part.loss,
+                    "reason": part.reason,
+                    "reason_name": part.reason_name,
+                    "group": reason and reason.group,
+                    "secs": 0.0,
+                    "count": 0,
+                },
+            )
+            entry["secs"] += part.end_epochtime - part.start_epochtime
+            entry["count"] += 1
+        return list(found.values())
 
     # the port
 
@@ -275,7 +356,7 @@ class DemoCloud:
         last = segments[-1]
         part = self._between(machine.key, now - 0.001, now)[-1]
         since = self._stretches[machine.key][bisect_right(self._starts[machine.key], now) - 1].start
-        figures = self.figures(machine.key, shift.start_epochtime, shift.end_epochtime)
+        figures = self.machine_figures(machine.key, shift.start_epochtime, shift.end_epochtime)
         breaks = sum(min(now, until) - since for since, until in breaks_of(shift) if since < now)
         per_sec = machine.ideal_per_min * OEE_TARGET / 60
         return MachineView(
@@ -316,9 +397,89 @@ class DemoCloud:
             if level == "line":
                 rows += [self.line_figures(line, *bounds) for line in ("line-1", "line-2")]
             else:
-                rows += [self.figures(machine.key, *bounds) for machine in self.machines]
+                rows += [self.machine_figures(machine.key, *bounds) for machine in self.machines]
             moment = int(shift.end_epochtime)
         return rows
+
+    @property
+    def plant(self) -> Plant:
+        return self._plant
+
+    def figures_of(
+        self, place: tuple[str, ...], level: str, start: float, end: float
+    ) -> list[dict[str, Any]]:
+        if level == "machine":
+            inside = [machine for machine in self.machines if machine.key[: len(place)] == place]
+            return [self.machine_figures(machine.key, start, end) for machine in inside]
+        lines = [line for line in ("line-1", "line-2") if len(place) < 3 or place[2] == line]
+        rows = [self.line_figures(line, start, end) for line in lines]
+        if level == "line":
+            return rows
+        losses = {name: sum(row["losses"][name] for row in rows) for name in rows[0]["losses"]}
+        planned, run = (sum(row[name] for row in rows) for name in ("planned_production_secs", "run_secs"))
+        total, off = (sum(row[name] for row in rows) for name in ("total_units", "off_quality_units"))
+        keys = {"site": SITE, "area": AREA if level == "area" else None, "line": None, "machine": None}
+        whole = _figures_row(keys, shift_at(int(start)), start, end, planned, run, losses, total, off, 191.0)
+        return [whole | {"stops": [stop for row in rows for stop in row["stops"]]}]
+
+    def figures(
+        self,
+        from_us: int,
+        to_us: int,
+        *,
+        by: str,
+        level: str,
+        place: tuple[str, ...] = (),
+        product: str | None = None,
+    ) -> list[ShiftRow]:
+        start, end = max(from_us / US, self._began), min(to_us / US, self.clock() + 86_400)
+        windows: list[tuple[float, float]] = []
+        moment = start
+        while by != "range" and moment < min(end, self.clock()):
+            shift = shift_at(int(moment))
+            local = datetime.fromtimestamp(moment, ZONE)
+            following = {
+                "hour": (moment // 3600 + 1) * 3600,
+                "shift": shift.end_epochtime,
+                "day": _wall(date.fromisoformat(shift.production_date) + timedelta(days=1), 6),
+                "week": _wall(local.date() + timedelta(days=7 - local.weekday()), 6),
+                "month": _wall((local.date().replace(day=1) + timedelta(days=32)).replace(day=1), 6),
+            }[by]
+            windows.append(
+                (moment if by == "hour" else max(moment, shift.start_epochtime), min(following, end))
+            )
+            moment = following
+        windows = windows or [(start, end)]
+        return [row for window in windows for row in self.figures_of(place, level, *window)]
+
+    def revisions(self, place: tuple[str, ...], start_us: int) -> list[Revision]:
+        shift = shift_at(start_us // US)
+        if shift.end_epochtime > self.clock():
+            return []
+        level = ("site", "area", "line", "machine")[len(place) - 1]
+        row = self.figures_of(place, level, shift.start_epochtime, shift.end_epochtime)[0]
+        return [Revision(revision=1, made_epochtime=shift.end_epochtime + 61, why="closed", figures=row)]
+
+    def classify(
+        self,
+        machine_key: MachineKey,
+        from_us: int,
+        to_us: int,
+        *,
+        reason: str | None,
+        comment: str | None,
+        by: str,
+    ) -> None:
+        if reason is not None:
+            self._plant.reason(reason)
+        self.said.setdefault(machine_key, []).append((from_us / US, to_us / US, reason, comment, by))
+
+    def acknowledge(self, alert_id: str, *, by: str, note: str | None) -> AlertView:
+        for alert in self.alerts(open_only=True):
+            if alert.id == alert_id:
+                self.alert_notes[alert_id] = (by, note or "", self.clock())
+                return next(alert for alert in self.alerts(open_only=True) if alert.id == alert_id)
+        raise KeyError(alert_id)
 
     def alerts(self, open_only: bool) -> list[AlertView]:
         now = self.clock()
@@ -455,6 +616,7 @@ def _figures_row(  # noqa: PLR0917
         "good_units": total - off,
         "off_quality_units": off,
         "unplanned_units": 0,
+        "target_units": planned / 60 * ideal_per_min * OEE_TARGET,
         "availability": _ratio(run, planned),
         "performance": _ratio(total * 60 / ideal_per_min, run),
         "quality": _ratio(total - off, total),

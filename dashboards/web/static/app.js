@@ -1,5 +1,6 @@
 // Every page: the plant's clock, running times, the live feed, the theme. Nothing here computes a figure.
-import { follow } from "./feed.js";
+import { follow, refresh } from "./feed.js";
+import { filters, zooms } from "./choose.js";
 import { showTips } from "./tips.js";
 
 const page = document.body.dataset;
@@ -78,7 +79,50 @@ themes?.addEventListener("click", () => {
   document.cookie = `theme=${next}; path=${page.base || "/"}; max-age=31536000; samesite=lax`;
 });
 
+// Pages of charts are taken anew now and then while their time still runs; the board is fed instead.
+const refreshSecs = Number(page.refresh);
+let refreshedAt = performance.now();
+async function renew() {
+  if (!refreshSecs || document.hidden || performance.now() - refreshedAt < refreshSecs * 1000) return;
+  if (document.querySelector("main :focus-visible:is(input, select, textarea), dialog[open]")) return;
+  refreshedAt = performance.now();
+  await refresh().catch(() => false);
+}
+
+function span(secs) {
+  const minutes = Math.floor(secs / 60);
+  return minutes ? `${minutes}\u00a0min ${String(secs % 60).padStart(2, "0")}\u00a0s` : `${secs}\u00a0s`;
+}
+
+function splits() {
+  document.addEventListener("input", (event) => {
+    if (!event.target.matches("[data-cut]")) return;
+    put(event.target.closest("label").querySelector("[data-cut-word]"), span(Number(event.target.value)));
+    const form = event.target.form;
+    if (form.elements.part.value === "") form.elements.part.value = "first";
+  });
+}
+
+// A wall display shows one line after the other.
+function cycle() {
+  const box = document.querySelector("[data-cycle]");
+  if (!box || box.children.length < 2) return;
+  setInterval(() => {
+    const lines = [...box.children];
+    const next = (lines.findIndex((line) => !line.hidden) + 1) % lines.length;
+    lines.forEach((line, index) => { line.hidden = index !== next; });
+    document.querySelectorAll(".pager i").forEach((dot, index) => dot.classList.toggle("on", index === next));
+  }, Number(box.dataset.cycle) * 1000);
+}
+
+document.documentElement.classList.add("scripted");
 showTips(document.querySelector("[data-tip-box]"));
+filters();
+zooms(refresh);
+splits();
+cycle();
 tick();
 setInterval(tick, 1000);
-if (page.feed !== "none") follow({ base: page.base, topic: page.feed, heard, lost: showLost });
+if (page.feed !== "none") {
+  follow({ base: page.base, topic: page.feed, lost: showLost, heard: (generated) => { heard(generated); renew(); } });
+}

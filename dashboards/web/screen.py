@@ -1,0 +1,81 @@
+"""What all pages share: the templates, the plant's time, and how an address that cannot be is answered."""
+
+from collections.abc import Awaitable, Callable
+from datetime import tzinfo
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from cloud.views import BoardView
+from dashboards.port import Cloud
+from dashboards.web import selection
+from dashboards.web.selection import AddressError, Selection
+
+Handler = Callable[[Request], Awaitable[Response]]
+REFRESH_SECS: Final = 15
+
+
+class Screen:
+    """Renders pages of one kind each."""
+
+    def __init__(self, cloud: Cloud, jinja: Environment) -> None:
+        self.cloud = cloud
+        self.jinja = jinja
+        self.base = str(jinja.globals["base"])
+        self._zones: dict[str, tzinfo] = {}
+
+    def zone(self, board: BoardView) -> tzinfo:
+        """Return the plant's time zone."""
+        if board.timezone not in self._zones:
+            self._zones[board.timezone] = ZoneInfo(board.timezone)
+        return self._zones[board.timezone]
+
+    def select(self, request: Request, board: BoardView) -> Selection:
+        """Read what the address asks for."""
+        return selection.select(self.cloud, board, self.zone(board), dict(request.query_params))
+
+    def answer(
+        self,
+        request: Request,
+        template: str,
+        page: str,
+        board: BoardView,
+        *,
+        status: int = 200,
+        **context: Any,
+    ) -> Response:
+        """Render a page; it is never stored, because its figures move."""
+        chosen: Selection | None = context.get("selection")
+        filters = (
+            {"place_choices": selection.places(board, chosen.place), "time_choices": selection.times(chosen)}
+            if chosen
+            else {}
+        )
+        context.setdefault("refresh_secs", REFRESH_SECS if chosen is not None and chosen.is_live else 0)
+        html = self.jinja.get_template(template).render(
+            board=board,
+            zone=self.zone(board),
+            theme=request.cookies.get("theme", "auto"),
+            page=page,
+            path=self.base + request.url.path,
+            **filters,
+            **context,
+        )
+        return HTMLResponse(html, status_code=status, headers={"cache-control": "no-store"})
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Answer an impossible address with a page that says what is wrong."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except AddressError as error:
+                board = self.cloud.board()
+                return self.answer(
+                    request, "fault.html", "fault", board, status=400, title="Not found here", text=str(error)
+                )
+
+        return handle

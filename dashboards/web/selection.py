@@ -1,0 +1,265 @@
+"""What a page shows: a place, a stretch of time and a product, read from its address.
+
+`at=site/area/line/machine` from the left; one of `shift=2021-06-30/2`, `days=7`,
+`from=2021-06-21&to=2021-06-30` (production dates, both included), or none of them for the running shift;
+`product=SKU-7`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, tzinfo
+from typing import Any, Final, NamedTuple
+
+from cloud.views import BoardView, ShiftRow
+from contract.machine_key import MachineKey
+from dashboards import words
+from dashboards.port import CloudReader, Level
+from dashboards.web.links import Place, link
+
+_US: Final = 1_000_000
+_LISTED_DAYS: Final = 9
+MAX_DAYS: Final = 400
+
+
+class AddressError(ValueError):
+    """An address that asks for something that cannot be: said to the person, status 400."""
+
+
+class ShiftRef(NamedTuple):
+    """One shift that a person can choose."""
+
+    name: str
+    production_date: str
+    start: float
+    end: float
+
+    @property
+    def key(self) -> str:
+        """Return how an address names it."""
+        return f"{self.production_date}/{self.name}"
+
+
+class Choice(NamedTuple):
+    """One entry of a list to choose from."""
+
+    value: str
+    text: str
+    chosen: bool
+    depth: int = 0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A place and [start, end) [s since 1970], with what leads to its neighbours."""
+
+    place: Place
+    start: float
+    end: float
+    now: float
+    title: str
+    zone: tzinfo
+    shift: ShiftRef | None
+    shifts: tuple[ShiftRef, ...]
+    """Newest first."""
+    machines: tuple[MachineKey, ...]
+    product: str | None
+    query: Mapping[str, str]
+    """What the address said of time, place and product, to be handed on."""
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether the end lies ahead, so that the figures still move."""
+        return self.end > self.now
+
+    @property
+    def from_us(self) -> int:
+        """Return the start [us since 1970]."""
+        return round(self.start * _US)
+
+    @property
+    def to_us(self) -> int:
+        """Return the end [us since 1970]."""
+        return round(self.end * _US)
+
+    @property
+    def until(self) -> float:
+        """Return the end, or now when that is sooner [s since 1970]."""
+        return min(self.end, self.now)
+
+    def to(self, path: str, **changes: str | None) -> str:
+        """Return the address of a page for this selection, with changes."""
+        query: dict[str, Any] = {**self.query, **changes}
+        if "shift" in changes:
+            query |= dict.fromkeys(("days", "from", "to"))
+        return link(path, **query)
+
+    def neighbour(self, step: int) -> ShiftRef | None:
+        """Return the shift before (-1) or after (1) the chosen one."""
+        if self.shift is None or self.shift not in self.shifts:
+            return None
+        index = self.shifts.index(self.shift) - step
+        return self.shifts[index] if 0 <= index < len(self.shifts) else None
+
+
+def select(cloud: CloudReader, board: BoardView, zone: tzinfo, query: Mapping[str, str]) -> Selection:
+    """Read an address; raise AddressError for what it may not say."""
+    query = plain(query)
+    machines = tuple(
+        MachineKey(machine.site, machine.area, machine.line, machine.machine)
+        for line in board.lines
+        for machine in line.machines
+    )
+    place = _place(query.get("at") or board.site, machines, board)
+    inside = tuple(key for key in machines if key in place)
+    around = _anchor(query, zone, board.generated_epochtime)
+    shifts = tuple(_shifts(cloud, board, place, around))
+    now = board.generated_epochtime
+    kept = {name: query[name] for name in ("at", "shift", "days", "from", "to", "product") if query.get(name)}
+    chosen, start, end, title = _time(query, shifts, board, zone)
+    return Selection(
+        place=place,
+        start=start,
+        end=end,
+        now=now,
+        title=title,
+        zone=zone,
+        shift=chosen,
+        shifts=shifts,
+        machines=inside,
+        product=query.get("product") or None,
+        query=kept,
+    )
+
+
+def plain(query: Mapping[str, str]) -> dict[str, str]:
+    """Return an address as it is written, from what the filter's form sends without a script.
+
+    Its `time` is `shift:DATE/NAME`, `days:N` or nothing, and gives way to dates.
+    """
+    found = {name: value for name, value in query.items() if value and name != "time"}
+    kind, _, value = query.get("time", "").partition(":")
+    if value and kind in ("shift", "days") and not found.keys() & {"from", "to"}:
+        found.pop("shift", None)
+        found.pop("days", None)
+        found[kind] = value
+    return found
+
+
+def places(board: BoardView, chosen: Place) -> list[Choice]:
+    """Return every place of the plant, to choose from."""
+    found: dict[str, Choice] = {}
+    for line in board.lines:
+        for machine in line.machines:
+            whole = Place((machine.site, machine.area, machine.line, machine.machine))
+            for depth, place in enumerate(whole.parents()):
+                found.setdefault(str(place), Choice(str(place), place.name, place == chosen, depth))
+    return list(found.values())
+
+
+def times(selection: Selection) -> list[Choice]:
+    """Return the shifts and ranges to choose from; `shift` or `days` is what stands before the colon."""
+    query = selection.query
+    explicit = "shift" in query or "days" in query or "from" in query
+    found = [Choice("", "Running shift", not explicit)]
+    found += [
+        Choice(f"days:{days}", f"Last {days} days", query.get("days") == str(days))
+        for days in (2, 7, 14, 30, 90)
+    ]
+    for shift in selection.shifts:
+        text = f"{words.iso_day(shift.production_date)} · shift {shift.name}"
+        found.append(Choice(f"shift:{shift.key}", text, query.get("shift") == shift.key))
+    return found
+
+
+def _place(text: str, machines: Iterable[MachineKey], board: BoardView) -> Place:
+    try:
+        place = Place.parse(text)
+    except ValueError as error:
+        raise AddressError(str(error)) from error
+    strangers = (MachineKey(item.site, item.area, item.line, item.machine) for item in board.not_in_plant)
+    if not any(key in place for key in (*machines, *strangers)) and str(place) != board.site:
+        raise AddressError(f"There is no {place.level} {place} in this plant.")
+    return place
+
+
+def _anchor(query: Mapping[str, str], zone: tzinfo, now: float) -> float:
+    """Return the instant around which shifts are listed."""
+    text = (query.get("shift") or "").split("/", 1)[0] or query.get("to") or ""
+    if not text:
+        return now
+    day = _date(text)
+    return min(now, datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() + 3 * 86_400)
+
+
+def _shifts(cloud: CloudReader, board: BoardView, place: Place, around: float) -> Iterable[ShiftRef]:
+    """Return the shifts up to `around`, newest first, each once, the running one first of all."""
+    level: Level = "machine" if place.level == "machine" else "line"
+    rows = cloud.shift_table(round((around - _LISTED_DAYS * 86_400) * _US), round(around * _US), level)
+    found: dict[str, ShiftRef] = {}
+    if board.shift is not None:
+        running = board.shift
+        ref = ShiftRef(running.name, running.production_date, running.start_epochtime, running.end_epochtime)
+        found[ref.key] = ref
+    for row in reversed(rows):
+        if _is_inside(row, place) and row["shift"] is not None:
+            ref = shift_ref(row)
+            found.setdefault(ref.key, ref)
+    return sorted(found.values(), key=lambda ref: ref.start, reverse=True)
+
+
+def shift_ref(row: ShiftRow) -> ShiftRef:
+    """Return the shift that a row of figures is of."""
+    start, end = (datetime.fromisoformat(str(row[key])).timestamp() for key in ("start", "end"))
+    return ShiftRef(str(row["shift"]), str(row["production_date"]), start, end)
+
+
+def _is_inside(row: ShiftRow, place: Place) -> bool:
+    levels = (row["site"], row["area"], row["line"], row["machine"])
+    return all(own is None or own == wanted for own, wanted in zip(levels, place.levels, strict=False))
+
+
+def _time(
+    query: Mapping[str, str], shifts: tuple[ShiftRef, ...], board: BoardView, zone: tzinfo
+) -> tuple[ShiftRef | None, float, float, str]:
+    now = board.generated_epochtime
+    if wanted := query.get("shift"):
+        chosen = next((shift for shift in shifts if shift.key == wanted), None)
+        if chosen is None:
+            raise AddressError(f"There is no shift {wanted[:40]!r} here.")
+        return (
+            chosen,
+            chosen.start,
+            chosen.end,
+            f"Shift {chosen.name}, {words.iso_day(chosen.production_date)}",
+        )
+    today = words.local(now, zone).date()
+    if days := query.get("days"):
+        count = int(days) if days.isascii() and days.isdigit() and len(days) < 4 else 0
+        if not 1 <= count <= MAX_DAYS:
+            raise AddressError(f"`days` must be 1 to {MAX_DAYS}.")
+        start = _midnight(today - timedelta(days=count - 1), zone)
+        return None, start, _midnight(today + timedelta(days=1), zone), f"Last {count} days"
+    if query.get("from") or query.get("to"):
+        last = _date(query.get("to") or today.isoformat())
+        first = _date(query.get("from") or last.isoformat())
+        if not 0 <= (last - first).days <= MAX_DAYS:
+            raise AddressError(f"`from` must not be after `to`, nor more than {MAX_DAYS} days before it.")
+        title = f"{words.iso_day(first.isoformat())} to {words.iso_day(last.isoformat())}"
+        return None, _midnight(first, zone), _midnight(last + timedelta(days=1), zone), title
+    if board.shift is not None:
+        running = next((shift for shift in shifts if shift.start == board.shift.start_epochtime), None)
+        name, production_date = board.shift.name, board.shift.production_date
+        title = f"Shift {name}, {words.iso_day(production_date)}"
+        return running, board.shift.start_epochtime, board.shift.end_epochtime, title
+    return None, now - 8 * 3600, now, "Last 8 hours"
+
+
+def _midnight(day: date, zone: tzinfo) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise AddressError(f"{text[:40]!r} is not a date such as 2021-06-30.") from error

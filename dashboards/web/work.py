@@ -1,0 +1,188 @@
+"""The pages on which people act: why a machine stood, and who looks after an alert."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from cloud.errors import CloudError
+from cloud.plant import Reason
+from contract.machine_key import MachineKey
+from dashboards.reports import model
+from dashboards.reports.model import Stop
+from dashboards.web.links import link
+from dashboards.web.screen import Screen
+from dashboards.web.selection import AddressError
+
+_US: Final = 1_000_000
+_NAME_LENGTH: Final = 64
+_TEXT_LENGTH: Final = 500
+_SHORTEST_SECS: Final = 120.0
+_YEAR_SECS: Final = 31_536_000
+
+
+class Group(NamedTuple):
+    """Reasons that belong together: the first level of the two."""
+
+    name: str
+    reasons: list[Reason]
+
+
+class WorkPages(Screen):
+    """Lists of what waits for a person, and the forms that answer it."""
+
+    async def stops(self, request: Request) -> Response:
+        """Answer `/stops`: what stood in a shift, the unexplained first."""
+        board = self.cloud.board()
+        chosen = self.select(request, board)
+        all_stops = request.query_params.get("small") == "all"
+        shortest = 0.0 if all_stops else _SHORTEST_SECS
+        found: list[Stop] = []
+        small = 0
+        for key in chosen.machines:
+            for stop in model.stops(self.cloud.timeline(key, chosen.from_us, chosen.to_us)):
+                if stop.secs >= shortest or stop.end >= chosen.now - 1:
+                    found.append(stop)
+                else:
+                    small += 1
+        found.sort(key=lambda stop: stop.start, reverse=True)
+        return self.answer(
+            request,
+            "stops.html",
+            "stops",
+            board,
+            selection=chosen,
+            waiting=[stop for stop in found if stop.reason is None],
+            explained=[stop for stop in found if stop.reason is not None],
+            small=small,
+            all_stops=all_stops,
+            said=request.query_params.get("said"),
+        )
+
+    async def stop(self, request: Request) -> Response:
+        """Answer `/stop`: one stop with the plant's reasons as big buttons."""
+        board = self.cloud.board()
+        key = _machine(request.query_params)
+        since, until = _span(request.query_params, board.generated_epochtime)
+        stop = self._stop(key, since, until)
+        view = self.cloud.timeline(key, round((since - 900) * _US), round((until + 900) * _US))
+        return self.answer(
+            request,
+            "stop.html",
+            "stops",
+            board,
+            stop=stop,
+            around=view,
+            groups=self._groups(key),
+            operator=unquote(request.cookies.get("operator", "")),
+            back=request.query_params.get("back") or link("/stops", at=f"{key.site}/{key.area}/{key.line}"),
+        )
+
+    async def classify(self, request: Request) -> Response:
+        """Take the form of `/stop`: record the reason, and go back to the list."""
+        form = {name: str(value) for name, value in (await request.form()).items()}
+        board = self.cloud.board()
+        key = _machine(form)
+        since, until = _span(form, board.generated_epochtime)
+        by = self._who(request, form)
+        cut = _cut(form, since, until)
+        if cut is not None:
+            since, until = (since, cut) if form.get("part") == "first" else (cut, until)
+        try:
+            self.cloud.classify(
+                key,
+                round(since * _US),
+                round(until * _US),
+                reason=form.get("reason") or None,
+                comment=form.get("comment", "")[:_TEXT_LENGTH].strip() or None,
+                by=by,
+            )
+        except CloudError as error:
+            raise AddressError(str(error)) from error
+        back = link(self.base + "/stops", at=f"{key.site}/{key.area}/{key.line}", said=key.machine)
+        answer = RedirectResponse(back, status_code=303)
+        answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
+        return answer
+
+    async def alerts(self, request: Request) -> Response:
+        """Answer `/alerts`: open and past."""
+        board = self.cloud.board()
+        found = self.cloud.alerts(open_only=False)
+        return self.answer(
+            request,
+            "alerts.html",
+            "alerts",
+            board,
+            open_alerts=[alert for alert in found if alert.state != "cleared"],
+            past=[alert for alert in found if alert.state == "cleared"][:200],
+            operator=unquote(request.cookies.get("operator", "")),
+            refresh_secs=15,
+        )
+
+    async def acknowledge(self, request: Request) -> Response:
+        """Take the form of an alert: somebody looks after it."""
+        form = {name: str(value) for name, value in (await request.form()).items()}
+        by = self._who(request, form)
+        try:
+            self.cloud.acknowledge(
+                form.get("id", ""), by=by, note=form.get("note", "")[:_TEXT_LENGTH] or None
+            )
+        except (KeyError, CloudError) as error:
+            raise AddressError("That alert is not open any more.") from error
+        answer = RedirectResponse(self.base + "/alerts", status_code=303)
+        answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
+        return answer
+
+    def _who(self, request: Request, form: Mapping[str, str]) -> str:
+        """Return who acts: the person signed in, or the name given; raise AddressError without any."""
+        del request
+        name = form.get("operator", "").strip()[:_NAME_LENGTH]
+        if not name:
+            raise AddressError("Give your name, so that others know whom to ask.")
+        return name
+
+    def _stop(self, key: MachineKey, since: float, until: float) -> Stop:
+        view = self.cloud.timeline(key, round(since * _US), round(until * _US))
+        found = list(model.stops(view))
+        if not found:
+            raise AddressError(f"{key.machine} did not stand in that time.")
+        whole = max(found, key=lambda stop: stop.secs)
+        return whole._replace(start=since, end=min(until, view.to_epochtime))
+
+    def _groups(self, key: MachineKey) -> list[Group]:
+        """Return the site's reasons in two levels, in the order of plant.toml."""
+        site = self.cloud.plant.sites.get(key.site)
+        found: dict[str, Group] = {}
+        for reason in site.reasons.values() if site else ():
+            found.setdefault(reason.group, Group(reason.group, [])).reasons.append(reason)
+        return list(found.values())
+
+
+def _machine(asked: Mapping[str, str]) -> MachineKey:
+    try:
+        return MachineKey.parse(asked.get("at", ""))
+    except ValueError as error:
+        raise AddressError(str(error)) from error
+
+
+def _span(asked: Mapping[str, str], now: float) -> tuple[float, float]:
+    try:
+        since, until = float(asked["since"]), float(asked["until"])
+    except (KeyError, ValueError) as error:
+        raise AddressError("That address names no stop.") from error
+    if not 0 < since < until <= now + 86_400 or until - since > _YEAR_SECS:
+        raise AddressError("That address names no stop.")
+    return since, until
+
+
+def _cut(form: Mapping[str, str], since: float, until: float) -> float | None:
+    """Return the instant at which a person splits a stop, or None."""
+    if form.get("part") not in ("first", "second"):
+        return None
+    try:
+        cut = since + float(form.get("cut", ""))
+    except ValueError:
+        return None
+    return cut if since < cut < until else None
