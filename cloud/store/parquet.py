@@ -8,9 +8,10 @@ once. It is only ever replaced as a whole: a reader sees the old file or the new
 
 import fcntl
 import heapq
+import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 
 from cloud.errors import HistoryError
 from cloud.oee.records import Names, Records, merged
-from cloud.store.parquet_columns import COUNTED, FOR_FIGURES, IDENTITY, SCHEMA, TEXTS, records_of
+from cloud.store.parquet_columns import COUNTED, FOR_FIGURES, IDENTITY, SCHEMA, TEXTS, USUAL, records_of
 from contract.machine_key import MachineKey
 
 US_PER_DAY: Final = 86_400_000_000
@@ -33,8 +34,14 @@ _UNFINISHED: Final = ".records.parquet.unfinished"
 _ZSTD_LEVEL: Final = 3
 _LEVELS: Final = ("area", "line", "machine")
 
+_SPANS: Final = "oee_machines"
+"""The key of a file's metadata: a JSON object of [first, last time in us] by area/line/machine."""
+
 Levels = tuple[str, str, str]
 """area, line, machine"""
+Span = tuple[int, int]
+"""[us] times of the first and the last record."""
+_Version = tuple[int, int, int]
 
 
 class Partition(NamedTuple):
@@ -68,6 +75,7 @@ class History:
     def __init__(self, root: Path, *, rows_per_group: int = 250_000) -> None:
         self.root = root
         self._rows_per_group = rows_per_group
+        self._known: dict[Path, tuple[_Version, dict[Levels, Span]]] = {}
 
     def partitions(self, site: str | None = None) -> list[Partition]:
         """Return the partitions that exist, by site and day."""
@@ -76,6 +84,31 @@ class History:
             for path in self.root.glob(f"site={site or '*'}/day=*/{FILE}")
             if (day := _day(path.parent.name.removeprefix("day="))) is not None
         )
+
+    def between(self, from_us: int, to_us: int, sites: Collection[str] | None = None) -> list[Partition]:
+        """Return the partitions that share time with [from_us, to_us), by day and site."""
+        found = [
+            partition
+            for partition in self.partitions()
+            if partition.start_us < to_us
+            and partition.end_us > from_us
+            and (sites is None or partition.site in sites)
+        ]
+        return sorted(found, key=lambda partition: (partition.day, partition.site))
+
+    def spans(self, partition: Partition) -> Mapping[Levels, Span]:
+        """Return the machines of a partition, each with the times of its first and last record."""
+        with _mapped(partition.path):
+            stat = partition.path.stat()
+            version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if self._known.get(partition.path, (None, None))[0] != version:
+                metadata = pq.read_metadata(partition.path).metadata
+                spans = json.loads(metadata[_SPANS.encode()])
+                self._known[partition.path] = (
+                    version,
+                    {tuple(key.split("/")): (first, last) for key, (first, last) in spans.items()},
+                )
+        return self._known[partition.path][1]
 
     def add(self, site: str, day: date, tables: Iterable[pa.Table]) -> Partition:
         """Take records of one site and day in, and return their partition.
@@ -89,8 +122,7 @@ class History:
         with self._writing(), _mapped(partition.path):
             partition.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = (block for table in tables for block in _blocks(table))
-            groups = _row_groups(_merged(self._stored(partition), fresh), self._rows_per_group)
-            _write(partition.path, groups)
+            _write(partition.path, _merged(self._stored(partition), fresh), self._rows_per_group)
         return partition
 
     def forget(self, site: str, before: date) -> list[Partition]:
@@ -110,17 +142,20 @@ class History:
         *,
         machines: Collection[MachineKey] | None = None,
         columns: Collection[str] | None = None,
+        sparse: bool = False,
     ) -> Iterator[pa.Table]:
         """Return a partition's rows in order, a stretch of whole machines at a time.
 
         machines: which to read, all when None; columns: of SCHEMA, all when None
+        sparse: whether columns may be left out in which the stretch has nothing but null, or but good quality
         """
         wanted = None if machines is None else {key[1:] for key in machines if key.site == partition.site}
         if not partition.path.exists() or (wanted is not None and not wanted):
             return
-        names = SCHEMA.names if columns is None else [name for name in SCHEMA.names if name in columns]
+        asked = SCHEMA.names if columns is None else [name for name in SCHEMA.names if name in columns]
         with _mapped(partition.path), pq.ParquetFile(partition.path, read_dictionary=TEXTS) as file:
             for group in range(file.num_row_groups):
+                names = _telling(file.metadata.row_group(group), asked) if sparse else asked
                 if wanted is None:
                     yield file.read_row_group(group, columns=names, use_threads=False)
                 elif _may_hold(file.metadata.row_group(group), wanted):
@@ -144,15 +179,8 @@ class History:
         """
         columns = (*FOR_FIGURES, *IDENTITY) if identified else FOR_FIGURES
         sites = None if machines is None else {key.site for key in machines}
-        chosen = [
-            partition
-            for partition in self.partitions()
-            if partition.start_us < to_us
-            and partition.end_us > from_us
-            and (sites is None or partition.site in sites)
-        ]
-        for partition in sorted(chosen, key=lambda partition: (partition.day, partition.site)):
-            for table in self.tables(partition, machines=machines, columns=columns):
+        for partition in self.between(from_us, to_us, sites):
+            for table in self.tables(partition, machines=machines, columns=columns, sparse=True):
                 records = records_of(table, partition.site, names)
                 if not from_us <= partition.start_us or not partition.end_us <= to_us:
                     records = records.take((records.time_us >= from_us) & (records.time_us < to_us))
@@ -221,6 +249,18 @@ def _may_hold(group: pq.RowGroupMetaData, wanted: Collection[Levels]) -> bool:
     )
 
 
+def _telling(group: pq.RowGroupMetaData, names: Iterable[str]) -> list[str]:
+    """Return the columns of a row group in which anything stands that records do not mean anyway."""
+    found = []
+    for name in names:
+        bound = group.column(SCHEMA.get_field_index(name)).statistics
+        nothing = bound is not None and bound.has_null_count and bound.null_count == group.num_rows
+        plain = bound is not None and bound.has_min_max and bound.min == bound.max == USUAL.get(name)
+        if not (nothing or plain):
+            found.append(name)
+    return found
+
+
 def _blocks(table: pa.Table) -> Iterator[Block]:
     """Return a table's stretches of one machine each."""
     if not len(table):
@@ -237,12 +277,12 @@ def _blocks(table: pa.Table) -> Iterator[Block]:
         yield Block((area, line, machine), table.slice(first, last - first))
 
 
-def _merged(stored: Iterable[Block], fresh: Iterable[Block]) -> Iterator[pa.Table]:
+def _merged(stored: Iterable[Block], fresh: Iterable[Block]) -> Iterator[Block]:
     """Return each machine's rows, sorted and once each, from two streams in the order of their machines."""
     both = heapq.merge(_whole(stored), _whole(fresh), key=lambda block: block.machine)
-    for _, blocks in groupby(both, key=lambda block: block.machine):
+    for machine, blocks in groupby(both, key=lambda block: block.machine):
         found = [block.rows for block in blocks]
-        yield found[0] if len(found) == 1 else _sorted(found)
+        yield Block(machine, found[0] if len(found) == 1 else _sorted(found))
 
 
 def _whole(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -281,8 +321,16 @@ def _ranks(column: pa.DictionaryArray) -> npt.NDArray[np.int64]:
     return found
 
 
-def _write(path: Path, row_groups: Iterable[pa.Table]) -> None:
+def _write(path: Path, machines: Iterable[Block], rows_per_group: int) -> None:
     """Put a file in place of another at once, on disk when this returns."""
+    spans: dict[str, Span] = {}
+
+    def noted() -> Iterator[pa.Table]:
+        for block in machines:
+            times = block.rows["time"]
+            spans["/".join(block.machine)] = (times[0].value, times[-1].value)
+            yield block.rows
+
     unfinished = path.with_name(_UNFINISHED)
     with unfinished.open("wb") as file:
         writer = pq.ParquetWriter(
@@ -294,8 +342,9 @@ def _write(path: Path, row_groups: Iterable[pa.Table]) -> None:
             column_encoding=dict.fromkeys(COUNTED, "DELTA_BINARY_PACKED"),
         )
         with writer:
-            for group in row_groups:
+            for group in _row_groups(noted(), rows_per_group):
                 writer.write_table(group, row_group_size=len(group))
+            writer.add_key_value_metadata({_SPANS: json.dumps(spans)})
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

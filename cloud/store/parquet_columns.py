@@ -73,6 +73,8 @@ FOR_FIGURES: Final = (
     "data_quality",
 )
 """What figures are made of, where no record stands twice."""
+USUAL: Final = {"data_quality": "good"}
+"""What a record means where the column is not there."""
 
 
 # From rows of the store
@@ -201,7 +203,7 @@ def _rest_of(table: pa.Table, rows: Rows) -> dict[tuple[int, int], Rest]:
 def records_of(table: pa.Table, site: str, names: record_format.Names) -> Records:
     """Return a table with the columns FOR_FIGURES, sorted by machine and time, as records.
 
-    Where the columns IDENTITY are missing, no record stands twice, and all are of the same gateway.
+    A column that is not there tells nothing. Where the columns IDENTITY are missing, no record stands twice.
     """
     count = len(table)
     state: Codes = _mapped(table, "state", lambda text: STATE_CODES[MachineState(text)], kind=np.int8)
@@ -244,9 +246,9 @@ def records_of(table: pa.Table, site: str, names: record_format.Names) -> Record
 
 def _ints(table: pa.Table, name: str) -> Ints:
     """Return a column of whole numbers or moments, ABSENT for null."""
-    column = table[name]
-    if column.null_count == len(column):
-        return np.broadcast_to(np.int64(ABSENT), len(column))
+    column = _told(table, name)
+    if column is None:
+        return np.broadcast_to(np.int64(ABSENT), len(table))
     chunks = [
         chunk.view(pa.int64()).fill_null(ABSENT) if chunk.null_count else chunk.view(pa.int64())
         for chunk in column.chunks
@@ -255,10 +257,18 @@ def _ints(table: pa.Table, name: str) -> Ints:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
+def _told(table: pa.Table, name: str) -> pa.ChunkedArray | None:
+    """Return a column, None where it is not there or tells nothing."""
+    place = table.schema.get_field_index(name)
+    if place < 0 or table.column(place).null_count == len(table):
+        return None
+    return table.column(place)
+
+
 def _floats(table: pa.Table, name: str, missing: float) -> Floats:
-    column = table[name]
-    if column.null_count == len(column):
-        return np.broadcast_to(np.float64(missing), len(column))
+    column = _told(table, name)
+    if column is None:
+        return np.broadcast_to(np.float64(missing), len(table))
     found: Floats = column.fill_null(missing).to_numpy()
     return found
 
@@ -267,9 +277,9 @@ def _mapped(
     table: pa.Table, name: str, of: Callable[[str], int], kind: type[np.signedinteger[Any]] = np.int32
 ) -> npt.NDArray[Any]:
     """Return what a function says of each text of a column, ABSENT for null."""
-    column = table[name]
-    if column.null_count == len(column):
-        return np.broadcast_to(kind(ABSENT), len(column))
+    column = _told(table, name)
+    if column is None:
+        return np.broadcast_to(kind(ABSENT), len(table))
     arrays: list[npt.NDArray[Any]] = []
     for chunk in column.chunks:
         values = [of(text) for text in chunk.dictionary.to_pylist()]

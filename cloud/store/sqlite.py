@@ -212,7 +212,7 @@ class SqliteStore:
             ).fetchall()
         for machine, hour in crowded:
             with self._transaction() as connection:
-                table = _joined(
+                table = joined(
                     connection.execute(
                         "SELECT rows, rest FROM chunk WHERE machine = ? AND hour = ?", (machine, hour)
                     ).fetchall()
@@ -491,7 +491,7 @@ class SqliteStore:
                     f" WHERE machine IN ({marks}) AND hour BETWEEN ? AND ?",
                     (*some, from_us // US_PER_HOUR, (to_us - 1) // US_PER_HOUR),
                 ).fetchall()
-        table = _joined(chunks)
+        table = joined(chunks)
         inside = (table.rows["time_us"] >= from_us) & (table.rows["time_us"] < to_us)
         return Table(row_format.in_order(table.rows[inside]), table.rest)
 
@@ -561,6 +561,17 @@ class SqliteStore:
         return True
 
 
+def joined(chunks: Iterable[tuple[bytes, bytes | None]]) -> Table:
+    """Return the rows of chunks one after the other."""
+    chunks = list(chunks)
+    rest: dict[tuple[int, int], Rest] = {}
+    for _, body in chunks:
+        if body is not None:
+            for gateway, sequence, more in row_format.decode_rest(body):
+                rest[gateway, sequence] = more
+    return Table(np.frombuffer(b"".join(rows for rows, _ in chunks), dtype=ROW), rest)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -583,16 +594,6 @@ def _clean(connection: sqlite3.Connection, hours: Iterable[Dirty]) -> None:
 
 def _revision(body: bytes) -> Revision:
     return msgspec.json.decode(body, type=Revision)
-
-
-def _joined(chunks: Iterable[tuple[bytes, bytes | None]]) -> Table:
-    chunks = list(chunks)
-    rest: dict[tuple[int, int], Rest] = {}
-    for _, body in chunks:
-        if body is not None:
-            for gateway, sequence, more in row_format.decode_rest(body):
-                rest[gateway, sequence] = more
-    return Table(np.frombuffer(b"".join(rows for rows, _ in chunks), dtype=ROW), rest)
 
 
 def _rest_of(rows: Rows, rest: dict[tuple[int, int], Rest]) -> bytes | None:

@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloud.errors import StoreError
+from cloud.store.parquet import History
 from cloud.store.port import Arrivals, ClosedShift, DeadLetter, Dirty, Store
 from cloud.store.rows import US_PER_HOUR, to_telemetry
 from cloud.store.sqlite import SqliteStore
+from cloud.store.tiers import TieredStore
 from cloud.views import AlertView, Revision
 from contract.delivery import Gap, Receipt, Status
 from contract.states import MachineState
@@ -21,7 +24,19 @@ T0 = 1_625_011_200
 Open = Callable[[], Store]
 
 
-@pytest.fixture(params=[SqliteStore])
+def tiered(path: Path) -> TieredStore:
+    """Return a store with a history behind it."""
+    return TieredStore(path, History(path.with_name("history")))
+
+
+def archived(path: Path) -> TieredStore:
+    """Return a store all of whose records have moved to the history when it was opened."""
+    store = tiered(path)
+    store.archive(date(2100, 1, 1), limit=1_000)
+    return store
+
+
+@pytest.fixture(params=[SqliteStore, tiered, archived])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens the same store anew; the one before is closed as a crash would, without a word."""
     opened: list[Store] = []
