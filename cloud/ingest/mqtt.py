@@ -142,6 +142,8 @@ class Broker:
         self._retained: dict[str, bytes] = {}
         self._waiting: OrderedDict[str, _Outgoing] = OrderedDict()
         self._in_flight: dict[int, tuple[str, _Outgoing]] = {}
+        self._answered_early: set[int] = set()
+        self._is_draining = False
         self._stopping = threading.Event()
         self._connection = 0
         self._session_made = False
@@ -342,11 +344,14 @@ class Broker:
         self, _client: paho.Client, _user: Any, packet: int, code: ReasonCode, _more: Any
     ) -> None:
         with self._lock:
-            key, outgoing = self._in_flight.pop(packet, ("", None))
+            if packet not in self._in_flight:
+                self._answered_early.add(packet)
+                return
+            key, outgoing = self._in_flight.pop(packet)
         if code.is_failure:
             self.refused_publishes += 1
             _log.error("the broker refuses what we publish", topic=key, reason=str(code))
-        if outgoing is not None and outgoing.sent is not None:
+        if outgoing.sent is not None:
             outgoing.sent()
         self._drain()
 
@@ -358,20 +363,47 @@ class Broker:
             self._fault = f"{who}: {code}"
 
     def _drain(self) -> None:
-        """Publish what waits, few at a time: paho looks through all that is in flight for each answer."""
-        client = self._client
+        """Publish what waits, few at a time: paho looks through all that is in flight for each answer.
+
+        One thread at a time does so, for the order of what is retained; and it holds no lock of ours,
+        because paho holds its own while it calls `_on_publish`.
+        """
+        while (taken := self._take_waiting()) is not None:
+            client, connection, key, outgoing = taken
+            topic = key.partition("#")[0]
+            answered = None
+            try:
+                packet = client.publish(topic, outgoing.payload, qos=1, retain=outgoing.retain).mid
+                with self._lock:
+                    if client is not self._client or connection != self._connection:
+                        self._waiting.setdefault(key, outgoing)
+                    elif packet in self._answered_early:
+                        answered = outgoing
+                    else:
+                        self._in_flight[packet] = (key, outgoing)
+                    self._answered_early.clear()
+            finally:
+                with self._lock:
+                    self._is_draining = False
+            if answered is not None and answered.sent is not None:
+                answered.sent()
+
+    def _take_waiting(self) -> "tuple[paho.Client, int, str, _Outgoing] | None":
+        """Take the next message to publish; None when there is none, or another thread is at it."""
         with self._lock:
-            while (
-                client is not None
-                and self._waiting
-                and len(self._in_flight) < _IN_FLIGHT
-                and self.state == "connected"
-                and not self._stopping.is_set()
+            client = self._client
+            if (
+                client is None
+                or self._is_draining
+                or not self._waiting
+                or len(self._in_flight) >= _IN_FLIGHT
+                or self.state != "connected"
+                or self._stopping.is_set()
             ):
-                key, outgoing = self._waiting.popitem(last=False)
-                topic = key.partition("#")[0]
-                sent = client.publish(topic, outgoing.payload, qos=1, retain=outgoing.retain)
-                self._in_flight[sent.mid] = (key, outgoing)
+                return None
+            self._is_draining = True
+            key, outgoing = self._waiting.popitem(last=False)
+            return client, self._connection, key, outgoing
 
     def _note_loss(self) -> None:
         fault = self._fault or "the broker ended the connection before the session began"
