@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from cloud import plant as plants
+from cloud import questions
 from cloud.alerts import notify, rules
 from cloud.closing import Closing
 from cloud.config import CloudConfig
@@ -25,6 +26,7 @@ from cloud.live import Live, Picture, segments_of
 from cloud.oee.calendar import shift_at
 from cloud.oee.rollup import Level
 from cloud.plant import Plant
+from cloud.questions import Every
 from cloud.store.port import Appended, ClosedShift, Store
 from cloud.store.sqlite import SqliteStore
 from cloud.views import (
@@ -176,6 +178,29 @@ class Cloud:
         whole, _ = evaluation.timeline(list(self._plant.machines), from_us, to_us, now_us)
         rows = figures(whole, self._plant, evaluation.names, level=level)
         return sorted((row.to_dict() for row in rows), key=lambda row: str(row["start"]))
+
+    def figures(
+        self,
+        from_us: int,
+        to_us: int,
+        *,
+        every: Every,
+        level: Level,
+        place: tuple[str, ...] = (),
+        product: str | None = None,
+    ) -> list[ShiftRow]:
+        """Return the figures of each window of [from_us, to_us), oldest first; see `cloud.questions`."""
+        return questions.figures(
+            self._plant,
+            self._store,
+            self._now_us(),
+            from_us=from_us,
+            to_us=to_us,
+            every=every,
+            level=level,
+            place=place,
+            product=product,
+        )
 
     def revisions(self, scope: str, start_us: int) -> list[Revision]:
         """Return all revisions of a closed shift, oldest first; scope is `site/area/line[/machine]`."""

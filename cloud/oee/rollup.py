@@ -57,7 +57,7 @@ def rolled_up(
     rows: dict[_Row, tuple[Window, Totals]] = {}
     for group, sums in found.items():
         machine = plant.machines[group.machine]
-        if not _speaks_for(machine, plant, level):
+        if not speaks_for(machine, plant, level):
             continue
         row = _row(group, level, per)
         window = _window(group.window, per)
@@ -97,7 +97,7 @@ def _windows_of(per: Per) -> tuple[By, Split]:
             return per, "none"
 
 
-def _speaks_for(machine: Machine, plant: Plant, level: Level) -> bool:
+def speaks_for(machine: Machine, plant: Plant, level: Level) -> bool:
     """Tell whether a machine's figures are part of the level's: all of them, or the bottleneck alone."""
     if level == "machine" or machine.definitions.line_from == "machines":
         return True

@@ -1,0 +1,140 @@
+"""Figures of any window for pages and the read API: the same sums as everywhere, with the units asked for."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from typing import Literal
+
+from cloud.evaluation import Evaluation
+from cloud.oee.figures import Figures
+from cloud.oee.frame import Window
+from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
+from cloud.oee.totals import Group, Totals, totals
+from cloud.plant import Machine, Plant
+from cloud.report import scope_of
+from cloud.store.port import Store
+from cloud.views import ShiftRow
+from contract.machine_key import MachineKey
+
+Every = Literal["shift", "hour", "day", "week", "month", "range"]
+
+
+def figures(
+    plant: Plant,
+    store: Store,
+    now_us: int,
+    *,
+    from_us: int,
+    to_us: int,
+    every: Every,
+    level: Level,
+    place: tuple[str, ...] = (),
+    product: str | None = None,
+) -> list[ShiftRow]:
+    """Return the figures of each window of [from_us, to_us) [us since 1970], oldest first, until now.
+
+    every: shifts and hours are those that touch the range; days, weeks, months and the whole `range` are
+        sums of the production days whose date lies in it
+    place: one to four levels from the site down; only rows of it
+    product: only what was made of it, and the time in which it was
+
+    Each row is the flat object that `oee compute --format json` prints, with `target_units`: the good units
+    that the OEE target asks for in its planned production time until now. Closed shifts are as their newest
+    revision keeps them.
+    """
+    machines = [key for key in plant.machines if tuple(key)[: len(place)] == place]
+    to_us = min(to_us, now_us)
+    if not machines or to_us <= from_us:
+        return []
+    evaluation = Evaluation(plant, store)
+    whole, _ = evaluation.timeline(machines, from_us, to_us, now_us)
+    zone = plant.machines[machines[0]].timezone
+    first, last = (
+        datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(zone).date() for at_us in (from_us, to_us - 1)
+    )
+    sums = totals(
+        whole,
+        plant,
+        evaluation.names,
+        by="hour" if every == "hour" else "shift" if every == "shift" else "day",
+        split="none" if product is None else "product",
+    )
+    chosen = [(group, total) for group, total in sums.items() if product is None or group.product == product]
+    if every in ("shift", "hour"):
+        found = {
+            Group(group.machine, group.window): total
+            for group, total in chosen
+            if group.window.start_us < to_us and group.window.end_us > from_us
+        }
+    else:
+        found = _of_days(chosen, every, first, last)
+    keeps = every == "shift" and level in ("machine", "line") and product is None
+    rows = [
+        {
+            **(_kept(store, row) if keeps else row.to_dict()),
+            "target_units": _target_units(row, found, plant, level),
+        }
+        for row in rolled_up(found, plant, level=level)
+    ]
+    return sorted(rows, key=lambda row: str(row["start"]))
+
+
+def _of_days(
+    chosen: Iterable[tuple[Group, Totals]], every: Every, first: date, last: date
+) -> dict[Group, Totals]:
+    """Sum the production days from the first to the last by the period that each lies in."""
+    spans: dict[tuple[MachineKey, date | None], tuple[int, int, Totals]] = {}
+    for group, total in chosen:
+        day, window = group.window.production_date, group.window
+        if day is None or not first <= day <= last:
+            continue
+        key = (group.machine, _period(day, every))
+        start_us, end_us, before = spans.get(key, (window.start_us, window.end_us, Totals()))
+        spans[key] = (min(start_us, window.start_us), max(end_us, window.end_us), before + total)
+    return {
+        Group(machine, Window(start_us, end_us, period)): total
+        for (machine, period), (start_us, end_us, total) in spans.items()
+    }
+
+
+def _period(day: date, every: Every) -> date | None:
+    """Return the first day of the period that a day lies in; the whole range has none."""
+    match every:
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case "month":
+            return day.replace(day=1)
+        case "range":
+            return None
+        case _:
+            return day
+
+
+def _kept(store: Store, row: Figures) -> ShiftRow:
+    """Return a shift as its newest revision keeps it, or as it is now while it is not closed."""
+    revisions = store.closed(scope_of(row), row.window.start_us)
+    return revisions[-1].figures if revisions else row.to_dict()
+
+
+def _target_units(row: Figures, found: Mapping[Group, Totals], plant: Plant, level: Level) -> float:
+    """Return the good units that the OEE targets of a row's machines ask for in their planned time."""
+    units = 0.0
+    for group, total in found.items():
+        machine = plant.machines[group.machine]
+        window, own = group.window, row.window
+        if (
+            place_of(group.machine, level) == row.place
+            and (window.production_date, window.shift) == (own.production_date, own.shift)
+            and own.start_us <= window.start_us < own.end_us
+            and speaks_for(machine, plant, level)
+        ):
+            units += float(machine.targets.oee) * total.planned_us / float(_cycle_us(machine, total))
+    return units
+
+
+def _cycle_us(machine: Machine, total: Totals) -> Fraction:
+    """Return the ideal cycle time [us/unit] of what was made, or the machine's own when nothing was."""
+    made = total.made.total
+    if not made:
+        return machine.cycle_us()
+    return sum((cycle * units.total for cycle, units in total.units.items()), Fraction(0)) / made
