@@ -479,6 +479,8 @@ class Subscription:
         except SourceError as error:
             _log.info("%s: no history: %s", self._connection.name, error)
             answers = [None] * len(live)
+        if not any(answers):
+            answers = [None] * len(live)  # something was lost, so a history without anything keeps none
         for item, values in zip(live, answers, strict=True):
             if values is None:
                 without.append(item.binding.handle)
@@ -727,4 +729,9 @@ async def read_history(
             points = left
         return found
 
-    return await session.in_chunks("history", nodes, ask)
+    kept = await session.read(nodes, ua.AttributeIds.Historizing)
+    historized = [
+        node for node, one in zip(nodes, kept, strict=True) if one.Value is not None and one.Value.Value
+    ]
+    found = iter(await session.in_chunks("history", historized, ask))
+    return [next(found) if one.Value is not None and one.Value.Value else None for one in kept]

@@ -12,7 +12,7 @@ NO_DATA: Final = 0x809B0000
 CODE_BITS: Final = 0xFFFF0000
 OVERFLOW: Final = 0x480
 """Info type `DataValue` with the overflow bit: values before this one were thrown away by the server."""
-_EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - asyncua speaks naive UTC
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EARLIEST_US: Final = 0
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _PLAIN: Final = frozenset({bool, int, float, str})
@@ -91,8 +91,8 @@ def stamp_us(value: ua.DataValue) -> int:
 
 def epoch_us(moment: dt.datetime) -> int:
     """Return a moment as asyncua gives it, in microseconds since 1970; negative before."""
-    naive = moment if moment.tzinfo is None else moment.astimezone(dt.UTC).replace(tzinfo=None)
-    return (naive - _EPOCH) // _MICROSECOND
+    aware = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+    return (aware - _EPOCH) // _MICROSECOND
 
 
 def moment(us: int) -> dt.datetime:

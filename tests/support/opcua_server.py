@@ -12,7 +12,7 @@ from asyncua import Server, ua
 from asyncua.crypto.permission_rules import SimpleRoleRuleset
 
 NAMESPACE = "urn:test:plc"
-EPOCH = dt.datetime(1970, 1, 1)
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 TYPES = {
     bool: ua.VariantType.Boolean,
     int: ua.VariantType.Int32,
@@ -46,6 +46,8 @@ class Plc:
         logging.getLogger("asyncua").setLevel(logging.CRITICAL)
         self.server = Server(user_manager=self.user_manager)
         await self.server.init()
+        # A PLC whose program was changed shows other types than before; asyncua would not let a test do that.
+        self.server.iserver.aspace._is_expected_variant_type = lambda *_: True  # type: ignore[method-assign]
         await self.server.set_application_uri(self.application_uri)
         self.server.set_endpoint(self.url)
         self.server.set_security_policy(self.policies, permission_ruleset=SimpleRoleRuleset())
@@ -94,11 +96,12 @@ class Plc:
         kind = kind or (TYPES[type(value)] if value is not None else ua.VariantType.Null)
         stamp = None if at_us == 0 else EPOCH + dt.timedelta(microseconds=at_us or time.time_ns() // 1000)
         server = None if server_us is None else EPOCH + dt.timedelta(microseconds=server_us)
-        await self.server.iserver.aspace.write_attribute_value(
+        written = await self.server.iserver.aspace.write_attribute_value(
             self.nodes[name].nodeid,
             ua.AttributeIds.Value,
             ua.DataValue(ua.Variant(value, kind), ua.StatusCode(status), stamp, server),
         )
+        written.check()
 
     def node(self, name: str) -> str:
         return f"nsu={NAMESPACE};s={name}"
