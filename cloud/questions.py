@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cloud.evaluation import Evaluation
 from cloud.oee.figures import Figures
@@ -14,7 +14,9 @@ from cloud.plant import Machine, Plant
 from cloud.report import scope_of
 from cloud.store.port import Store
 from cloud.views import ShiftRow
-from contract.machine_key import MachineKey
+
+if TYPE_CHECKING:
+    from contract.machine_key import MachineKey
 
 Every = Literal["shift", "hour", "day", "week", "month", "range"]
 

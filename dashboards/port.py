@@ -4,14 +4,13 @@ Every answer is finished: nothing behind this port is computed again in front of
 """
 
 from collections.abc import AsyncIterator
-from typing import Literal, Protocol
+from typing import Protocol
 
+from cloud.oee.rollup import Level
 from cloud.plant import Plant
+from cloud.questions import Every
 from cloud.views import AlertView, BoardView, GatewayView, Revision, ShiftRow, TimelineView, Update
 from contract.machine_key import MachineKey
-
-Level = Literal["site", "area", "line", "machine"]
-By = Literal["shift", "hour", "day", "week", "month", "range"]
 
 
 class CloudReader(Protocol):
@@ -39,21 +38,21 @@ class CloudReader(Protocol):
         from_us: int,
         to_us: int,
         *,
-        by: By,
+        every: Every,
         level: Level,
         place: tuple[str, ...] = (),
         product: str | None = None,
     ) -> list[ShiftRow]:
         """Return the figures of each window of [from_us, to_us), oldest first.
 
-        by: `range` is one row for the whole
+        every: `range` is one row for the whole
         place: one to four levels from the site down; only rows of it
         product: only what was made of it, and the time in which it was
         """
         ...
 
-    def revisions(self, place: tuple[str, ...], start_us: int) -> list[Revision]:
-        """Return the revisions of the closed shift that began at start_us, first one first."""
+    def revisions(self, scope: str, start_us: int) -> list[Revision]:
+        """Return the revisions of a closed shift, oldest first; scope is `site/area/line[/machine]`."""
         ...
 
     def alerts(self, open_only: bool) -> list[AlertView]:  # noqa: FBT001
@@ -88,8 +87,8 @@ class CloudWriter(Protocol):
         """
         ...
 
-    def acknowledge(self, alert_id: str, *, by: str, note: str | None) -> AlertView:
-        """Say that somebody looks after an alert; raise KeyError for one that is not open."""
+    def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:
+        """Say that somebody looks after an alert; raise CloudError for one that is not open."""
         ...
 
 

@@ -5,13 +5,17 @@ from typing import Any, Final, NamedTuple
 
 from dashboards import words
 
-_TREE: Final[tuple[tuple[str, tuple[str, ...], str], ...]] = (
-    ("Planned production time", ("not_scheduled", "break", "planned_stop"), "planned_production_secs"),
-    ("Run time", ("changeover", "breakdown", "other_stop", "idle", "no_data", "unknown"), "run_secs"),
-    ("Net run time", ("small_stops", "reduced_speed"), ""),
-    ("Value-adding time", ("rejects", "startup_rejects"), "value_adding"),
+_STAGES: Final[tuple[tuple[str, frozenset[str], str], ...]] = (
+    (
+        "Planned production time",
+        frozenset({"not_scheduled", "break", "planned_stop"}),
+        "planned_production_secs",
+    ),
+    ("Run time", frozenset({"changeover", "breakdown", "other_stop", "idle", "no_data"}), "run_secs"),
+    ("Net run time", frozenset({"small_stops", "reduced_speed"}), ""),
+    ("Value-adding time", frozenset({"rejects", "startup_rejects"}), ""),
 )
-"""What is left after each group of losses."""
+"""What is left after each group of losses, and the figure that says it."""
 
 KINDS: Final[dict[str, str]] = {
     "not_scheduled": "off-shift",
@@ -22,7 +26,6 @@ KINDS: Final[dict[str, str]] = {
     "other_stop": "stopped",
     "idle": "idle",
     "no_data": "unknown",
-    "unknown": "unknown",
     "small_stops": "idle",
     "reduced_speed": "slow",
     "rejects": "reject",
@@ -40,30 +43,20 @@ class Step(NamedTuple):
     from_secs: float
     """Where its bar begins on an axis of the whole calendar time."""
     is_total: bool
-    bucket: str = ""
 
 
 def waterfall(row: Mapping[str, Any]) -> list[Step]:
     """Return the steps from calendar time down to value-adding time; a bucket without time is left out."""
-    losses: Mapping[str, float] = row["losses"]
-    left = sum(losses.values())
+    left = row["calendar_secs"]
     steps = [Step("Calendar time", "total", left, 0.0, is_total=True)]
-    for name, buckets, key in _TREE:
-        cut = False
-        for bucket in buckets:
-            secs = losses.get(bucket, 0.0)
-            if secs:
-                left -= secs
-                cut = True
-                steps.append(
-                    Step(words.loss_name(bucket), KINDS[bucket], secs, left, is_total=False, bucket=bucket)
-                )
-        if key == "value_adding":
-            steps.append(Step(name, "running", losses.get(key, left), 0.0, is_total=True))
-        elif key:
-            steps.append(Step(name, "total", row[key], 0.0, is_total=True))
-        elif cut:
-            steps.append(Step(name, "total", left, 0.0, is_total=True))
+    told = [entry for entry in row["waterfall"] if entry["secs"]]
+    for name, buckets, key in _STAGES:
+        for entry in told:
+            if entry["loss"] in buckets:
+                loss, left = entry["loss"], entry["left_secs"]
+                steps.append(Step(words.loss_name(loss), KINDS[loss], entry["secs"], left, is_total=False))
+        kind = "running" if name.startswith("Value") else "total"
+        steps.append(Step(name, kind, row[key] if key else left, 0.0, is_total=True))
     return steps
 
 
@@ -72,7 +65,6 @@ class ParetoRow(NamedTuple):
 
     name: str
     group: str
-    kind: str
     secs: float
     stops: int
     share: float
@@ -82,30 +74,44 @@ class ParetoRow(NamedTuple):
     is_unnamed: bool = False
 
 
-def pareto(
-    stops: Iterable[Mapping[str, Any]], *, by_group: bool = False, by_count: bool = False
-) -> list[ParetoRow]:
-    """Order the stops of a figures row by what they cost; stops without a reason are a row of their own.
+def pareto(row: Mapping[str, Any], *, by_group: bool = False, by_count: bool = False) -> list[ParetoRow]:
+    """Return a figures row's stops by what they cost; stops without a reason are a row of their own.
 
-    stops: objects of `reason reason_name group bucket secs count`
+    by_group: groups of reasons instead of reasons
+    by_count: ordered by how often instead of how long
     """
-    found: dict[str, list[Any]] = {}
-    for stop in stops:
-        unnamed = stop.get("reason") is None
-        name = "No reason" if unnamed else str(stop.get("reason_name") or stop["reason"])
-        group = "No reason" if unnamed else str(stop.get("group") or "Other")
-        key = group if by_group else name
-        entry = found.setdefault(
-            key, [key, group, KINDS.get(str(stop["bucket"]), "stopped"), 0.0, 0, unnamed]
-        )
-        entry[3] += stop["secs"]
-        entry[4] += stop["count"]
-    order = 4 if by_count else 3
-    rows = sorted(found.values(), key=lambda entry: (-entry[order], entry[0]))
-    whole = sum(entry[order] for entry in rows) or 1
+    bars: list[ParetoRow] = []
+    for group in row.get("pareto") or ():
+        unnamed = all(reason["reason"] is None for reason in group["reasons"])
+        if by_group or unnamed:
+            bars.append(_bar(group["group"], group["group"], group, is_unnamed=unnamed))
+        else:
+            bars += [_bar(reason["name"], group["group"], reason) for reason in group["reasons"]]
+    bars = _same_names_joined(bars)
+    bars.sort(key=lambda bar: (-bar.stops, -bar.secs, bar.name) if by_count else (-bar.secs, 0.0, bar.name))
+    whole = sum(bar.stops if by_count else bar.secs for bar in bars) or 1
     above, result = 0.0, []
-    for name, group, kind, secs, count, unnamed in rows:
-        part = count if by_count else secs
+    for bar in bars:
+        part = bar.stops if by_count else bar.secs
         above += part
-        result.append(ParetoRow(name, group, kind, secs, count, part / whole, above / whole, unnamed))
+        result.append(bar._replace(share=part / whole, running_share=above / whole))
     return result
+
+
+def _bar(name: str, group: str, told: Mapping[str, Any], *, is_unnamed: bool = False) -> ParetoRow:
+    shown = "No reason" if is_unnamed else name
+    return ParetoRow(shown, group, told["secs"], told["count"], 0.0, 0.0, is_unnamed)
+
+
+def _same_names_joined(bars: Iterable[ParetoRow]) -> list[ParetoRow]:
+    """Make one bar of a reason that stands in several buckets, such as long and small stops."""
+    found: dict[tuple[str, str], ParetoRow] = {}
+    for bar in bars:
+        key = (bar.group, bar.name)
+        before = found.get(key)
+        found[key] = (
+            bar
+            if before is None
+            else before._replace(secs=before.secs + bar.secs, stops=before.stops + bar.stops)
+        )
+    return list(found.values())

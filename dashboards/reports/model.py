@@ -6,15 +6,19 @@ A report is of a place (machine, line, area or site) and a stretch of time, most
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cloud.oee.rollup import Level
 from cloud.plant import Targets
 from cloud.views import AlertView, BoardView, Category, Revision, Segment, ShiftRow, TimelineView
 from contract.machine_key import MachineKey
 from dashboards import words
 from dashboards.charts import losses
 from dashboards.charts.losses import ParetoRow, Step
-from dashboards.port import CloudReader, Level
+from dashboards.port import CloudReader
+
+if TYPE_CHECKING:
+    from cloud.questions import Every
 
 _US: Final = 1_000_000
 _EARLIER_SECS: Final = 4 * 86_400
@@ -78,7 +82,7 @@ class Report:
 
     def pareto(self, *, by_group: bool = False, by_count: bool = False) -> list[ParetoRow]:
         """Return the stops by what they cost."""
-        return losses.pareto(self.row.get("stops") or (), by_group=by_group, by_count=by_count)
+        return losses.pareto(self.row, by_group=by_group, by_count=by_count)
 
     @property
     def stops(self) -> list[Stop]:
@@ -112,15 +116,15 @@ def gather(
     """Ask the cloud side for everything that a report says; None when nothing is known of that time."""
     from_us, to_us = round(start * _US), round(end * _US)
     level = _LEVELS[len(place) - 1]
-    by = "shift" if is_shift else "range"
-    rows = cloud.figures(from_us, to_us, by=by, level=level, place=place, product=product)  # type: ignore[arg-type]
+    every: Every = "shift" if is_shift else "range"
+    rows = cloud.figures(from_us, to_us, every=every, level=level, place=place, product=product)
     row = _of_window(rows, start, is_shift=is_shift)
     if row is None:
         return None
     child = _CHILD[level]
     children: Sequence[ShiftRow] = ()
     if level != "machine":
-        children = cloud.figures(from_us, to_us, by=by, level=child, place=place, product=product)  # type: ignore[arg-type]
+        children = cloud.figures(from_us, to_us, every=every, level=child, place=place, product=product)
         if is_shift:
             children = [other for other in children if instant(other["start"]) == start]
     machines = [
@@ -130,12 +134,12 @@ def gather(
         if (machine.site, machine.area, machine.line, machine.machine)[: len(place)] == place
     ]
     hours = (
-        cloud.figures(from_us, to_us, by="hour", level=level, place=place, product=product)
+        cloud.figures(from_us, to_us, every="hour", level=level, place=place, product=product)
         if is_shift
         else []
     )
     earlier_us = from_us - _EARLIER_SECS * _US
-    earlier = cloud.figures(earlier_us, to_us, by="shift", level=level, place=place) if is_shift else []
+    earlier = cloud.figures(earlier_us, to_us, every="shift", level=level, place=place) if is_shift else []
     return Report(
         place=place,
         level=level,
@@ -152,7 +156,7 @@ def gather(
         timelines=[cloud.timeline(key, from_us, to_us) for key in machines] if is_shift else [],
         earlier=[other for other in earlier if instant(other["start"]) <= start][-_LAST_SHIFTS:],
         alerts=[alert for alert in cloud.alerts(open_only=False) if _touches(alert, place, start, end)],
-        revisions=cloud.revisions(place, from_us) if is_shift else [],
+        revisions=cloud.revisions("/".join(place), from_us) if is_shift else [],
         targets=_targets(cloud, machines, level),
     )
 

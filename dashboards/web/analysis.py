@@ -6,12 +6,13 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cloud.oee.rollup import Level
+from cloud.questions import Every
 from cloud.views import BoardView, ShiftRow
 from contract.machine_key import MachineKey
 from dashboards import words
 from dashboards.charts import losses, plot, ribbon
 from dashboards.charts.plot import Series
-from dashboards.port import By, Level
 from dashboards.reports import charts, model
 from dashboards.reports.model import Report
 from dashboards.web.links import Place
@@ -105,7 +106,7 @@ class AnalysisPages(Screen):
     def _slow(self, key: MachineKey, start: float, end: float) -> list[tuple[float, float, float]]:
         """Return (start, end, performance) of the hours in which a machine ran below its ideal rate."""
         rows = self.cloud.figures(
-            round(start * _US), round(end * _US), by="hour", level="machine", place=tuple(key)
+            round(start * _US), round(end * _US), every="hour", level="machine", place=tuple(key)
         )
         return [
             (model.instant(row["start"]), model.instant(row["end"]), row["performance"])
@@ -123,7 +124,6 @@ class AnalysisPages(Screen):
             raise AddressError(f"Nothing is known of {chosen.place} in that time: {chosen.title}.")
         by_group = request.query_params.get("reasons") == "groups"
         by_count = request.query_params.get("order") == "count"
-        found = row.get("stops") or ()
         return self.answer(
             request,
             "losses.html",
@@ -132,7 +132,7 @@ class AnalysisPages(Screen):
             selection=chosen,
             row=row,
             steps=losses.waterfall(row),
-            pareto=losses.pareto(found, by_group=by_group, by_count=by_count),
+            pareto=losses.pareto(row, by_group=by_group, by_count=by_count),
             by_group=by_group,
             by_count=by_count,
         )
@@ -193,7 +193,7 @@ class AnalysisPages(Screen):
         if not ({"days", "from"} & chosen.query.keys()):
             chosen = self._last_days(request, board, 14)
         asked = request.query_params.get("by", "day")
-        by: By = "week" if asked == "week" else "month" if asked == "month" else "day"
+        by: Every = "week" if asked == "week" else "month" if asked == "month" else "day"
         rows = self._rows(chosen, by, chosen.place.level)
         children = []
         if chosen.place.level != "machine":
@@ -220,11 +220,11 @@ class AnalysisPages(Screen):
         kept: dict[str, str] = {name: query[name] for name in ("at", "product") if name in query}
         return selection.select(self.cloud, board, self.zone(board), {**kept, "days": str(days)})
 
-    def _rows(self, chosen: Selection, by: By, level: str) -> list[ShiftRow]:
+    def _rows(self, chosen: Selection, every: Every, level: str) -> list[ShiftRow]:
         return self.cloud.figures(
             chosen.from_us,
             chosen.to_us,
-            by=by,
+            every=every,
             level=_LEVELS[level],
             place=chosen.place.levels,
             product=chosen.product,
@@ -250,7 +250,7 @@ def ribbons(report: Report) -> list[tuple[MachineKey, str]]:
     ]
 
 
-def trend(rows: Sequence[ShiftRow], by: By) -> str:
+def trend(rows: Sequence[ShiftRow], by: Every) -> str:
     """Draw OEE and its factors over time."""
     labels = [(model.short_day(row), "") for row in rows]
     series = [

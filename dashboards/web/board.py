@@ -159,9 +159,9 @@ def closed_lines(board: BoardView, lines: list[ShiftRow], machines: list[ShiftRo
             continue
         last = max(ended, key=lambda row: str(row["start"]))
         own = {
-            row["machine"]: row
+            row.get("machine"): row
             for row in machines
-            if _place(row) == place and _shift(row) == _shift(last) and row["machine"]
+            if _place(row) == place and _shift(row) == _shift(last)
         }
         found.append(ClosedLine(last, [own[item.machine] for item in line.machines if item.machine in own]))
     return found
@@ -176,7 +176,7 @@ def shown(board: BoardView) -> Window:
 
 
 def _place(row: ShiftRow) -> tuple[Any, Any, Any]:
-    return row["site"], row["area"], row["line"]
+    return row.get("site"), row.get("area"), row.get("line")
 
 
 def _shift(row: ShiftRow) -> tuple[Any, Any]:

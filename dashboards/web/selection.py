@@ -8,13 +8,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cloud.views import BoardView, ShiftRow
 from contract.machine_key import MachineKey
 from dashboards import words
-from dashboards.port import CloudReader, Level
+from dashboards.port import CloudReader
 from dashboards.web.links import Place, link
+
+if TYPE_CHECKING:
+    from cloud.oee.rollup import Level
 
 _US: Final = 1_000_000
 _LISTED_DAYS: Final = 9
@@ -201,7 +204,7 @@ def _shifts(cloud: CloudReader, board: BoardView, place: Place, around: float) -
         ref = ShiftRef(running.name, running.production_date, running.start_epochtime, running.end_epochtime)
         found[ref.key] = ref
     for row in reversed(rows):
-        if _is_inside(row, place) and row["shift"] is not None:
+        if _is_inside(row, place) and row.get("shift") is not None:
             ref = shift_ref(row)
             found.setdefault(ref.key, ref)
     return sorted(found.values(), key=lambda ref: ref.start, reverse=True)
@@ -214,7 +217,7 @@ def shift_ref(row: ShiftRow) -> ShiftRef:
 
 
 def _is_inside(row: ShiftRow, place: Place) -> bool:
-    levels = (row["site"], row["area"], row["line"], row["machine"])
+    levels = tuple(row.get(level) for level in ("site", "area", "line", "machine"))
     return all(own is None or own == wanted for own, wanted in zip(levels, place.levels, strict=False))
 
 

@@ -126,10 +126,8 @@ class WorkPages(Screen):
         form = {name: str(value) for name, value in (await request.form()).items()}
         by = self._who(request, form)
         try:
-            self.cloud.acknowledge(
-                form.get("id", ""), by=by, note=form.get("note", "")[:_TEXT_LENGTH] or None
-            )
-        except (KeyError, CloudError) as error:
+            self.cloud.acknowledge(form.get("id", ""), by=by, note=form.get("note", "")[:_TEXT_LENGTH])
+        except CloudError as error:
             raise AddressError("That alert is not open any more.") from error
         answer = RedirectResponse(self.base + "/alerts", status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)

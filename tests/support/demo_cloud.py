@@ -20,7 +20,12 @@ from zoneinfo import ZoneInfo
 from msgspec.structs import replace
 
 from cloud import plant as plant_file
+from cloud.errors import CloudError
+from cloud.oee.figures import pareto
+from cloud.oee.rollup import Level
+from cloud.oee.totals import Stops
 from cloud.plant import Plant
+from cloud.questions import Every
 from cloud.views import (
     AlertView,
     BoardView,
@@ -283,7 +288,7 @@ class DemoCloud:
             off,
             machine.ideal_per_min,
         )
-        return row | {"stops": stops}
+        return row | _told(row, stops, self._plant)
 
     def line_figures(self, line: str, start: float, end: float) -> dict[str, Any]:
         """Return the sums of a line's machines."""
@@ -297,7 +302,7 @@ class DemoCloud:
         total, off = (sum(row[name] for row in rows) for name in ("total_units", "off_quality_units"))
         keys = {"site": SITE, "area": AREA, "line": line, "machine": None}
         row = _figures_row(keys, shift_at(int(start)), start, end, planned, run, losses, total, off, 191.0)
-        return row | {"stops": [stop for machine_row in rows for stop in machine_row["stops"]]}
+        return row | _told(row, [stop for other in rows for stop in other["told"]], self._plant)
 
     def _stops(self, key: MachineKey, start: float, end: float) -> list[dict[str, Any]]:
         found: dict[tuple[str, str | None], dict[str, Any]] = {}
@@ -420,22 +425,22 @@ class DemoCloud:
         total, off = (sum(row[name] for row in rows) for name in ("total_units", "off_quality_units"))
         keys = {"site": SITE, "area": AREA if level == "area" else None, "line": None, "machine": None}
         whole = _figures_row(keys, shift_at(int(start)), start, end, planned, run, losses, total, off, 191.0)
-        return [whole | {"stops": [stop for row in rows for stop in row["stops"]]}]
+        return [whole | _told(whole, [stop for row in rows for stop in row["told"]], self._plant)]
 
     def figures(
         self,
         from_us: int,
         to_us: int,
         *,
-        by: str,
-        level: str,
+        every: Every,
+        level: Level,
         place: tuple[str, ...] = (),
         product: str | None = None,
     ) -> list[ShiftRow]:
         start, end = max(from_us / US, self._began), min(to_us / US, self.clock() + 86_400)
         windows: list[tuple[float, float]] = []
         moment = start
-        while by != "range" and moment < min(end, self.clock()):
+        while every != "range" and moment < min(end, self.clock()):
             shift = shift_at(int(moment))
             local = datetime.fromtimestamp(moment, ZONE)
             following = {
@@ -444,15 +449,16 @@ class DemoCloud:
                 "day": _wall(date.fromisoformat(shift.production_date) + timedelta(days=1), 6),
                 "week": _wall(local.date() + timedelta(days=7 - local.weekday()), 6),
                 "month": _wall((local.date().replace(day=1) + timedelta(days=32)).replace(day=1), 6),
-            }[by]
+            }[every]
             windows.append(
-                (moment if by == "hour" else max(moment, shift.start_epochtime), min(following, end))
+                (moment if every == "hour" else max(moment, shift.start_epochtime), min(following, end))
             )
             moment = following
         windows = windows or [(start, end)]
         return [row for window in windows for row in self.figures_of(place, level, *window)]
 
-    def revisions(self, place: tuple[str, ...], start_us: int) -> list[Revision]:
+    def revisions(self, scope: str, start_us: int) -> list[Revision]:
+        place = tuple(scope.split("/"))
         shift = shift_at(start_us // US)
         if shift.end_epochtime > self.clock():
             return []
@@ -474,12 +480,12 @@ class DemoCloud:
             self._plant.reason(reason)
         self.said.setdefault(machine_key, []).append((from_us / US, to_us / US, reason, comment, by))
 
-    def acknowledge(self, alert_id: str, *, by: str, note: str | None) -> AlertView:
+    def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:
         for alert in self.alerts(open_only=True):
             if alert.id == alert_id:
-                self.alert_notes[alert_id] = (by, note or "", self.clock())
+                self.alert_notes[alert_id] = (by, note, self.clock())
                 return next(alert for alert in self.alerts(open_only=True) if alert.id == alert_id)
-        raise KeyError(alert_id)
+        raise CloudError(f"{alert_id} is not an open alert")
 
     def alerts(self, open_only: bool) -> list[AlertView]:
         now = self.clock()
@@ -581,13 +587,15 @@ class DemoCloud:
         )
 
 
-LOSSES = ("break", "planned_stop", "changeover", "breakdown", "other_stop", "idle", "small_stops", "unknown")
+LOSSES = ("break", "planned_stop", "changeover", "breakdown", "other_stop", "idle", "small_stops", "no_data")
 
 
 def _loss(part: _Stretch, category: str) -> str:
     if category == "break":
         return "break"
-    if part.state in ("running", "unknown", "changeover"):
+    if part.state == "unknown":
+        return "no_data"
+    if part.state in ("running", "changeover"):
         return part.state
     if part.end - part.start < 120:
         return "small_stops"
@@ -603,14 +611,14 @@ def _figures_row(  # noqa: PLR0917
     losses: dict[str, float], total: int, off: int, ideal_per_min: float,
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        **keys,
+        **{level: name for level, name in keys.items() if name is not None},
         "production_date": shift.production_date,
         "shift": shift.name,
         "start": datetime.fromtimestamp(start, UTC).isoformat(),
         "end": datetime.fromtimestamp(end, UTC).isoformat(),
         "planned_production_secs": planned,
         "run_secs": run,
-        "unknown_secs": losses["unknown"],
+        "unknown_secs": losses["no_data"],
         "losses": losses,
         "total_units": total,
         "good_units": total - off,
@@ -624,6 +632,27 @@ def _figures_row(  # noqa: PLR0917
         "teep": _ratio((total - off) * 60 / ideal_per_min, end - start),
         "warnings": [],
         "revision": 1,
+    }
+
+
+def _told(row: dict[str, Any], stops: list[dict[str, Any]], plant: Plant) -> dict[str, Any]:
+    """Return the waterfall and the Pareto of a row."""
+    left = sum(row["losses"].values())
+    steps = []
+    for name, secs in row["losses"].items():
+        if name != "value_adding":
+            left -= secs
+            steps.append({"loss": name, "secs": secs, "left_secs": left})
+    sums: dict[tuple[str, str | None], Stops] = {}
+    for stop in stops:
+        key = (stop["bucket"], stop["reason"])
+        sums[key] = sums.get(key, Stops()).plus(Stops(round(stop["secs"] * US), stop["count"]))
+    return {
+        "calendar_secs": sum(row["losses"].values()),
+        "waterfall": steps,
+        "pareto": pareto(sums, plant.site.reasons),
+        "stops": sum(stood.times for stood in sums.values()),
+        "told": stops,
     }
 
 
