@@ -1,6 +1,8 @@
 """One line's PLC: an OPC UA server whose tags show what the machines do; the only door to asyncua."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +52,17 @@ class Endpoint:
         return f"opc.tcp://{self.host}:{self.port}"
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collect no garbage while thousands of nodes are made that stay: a third of the time goes there."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 class _Shown(ua.DataValue):
     """A value that nobody changes after it was written, so that no subscription has to copy it."""
 
@@ -92,7 +105,8 @@ class LineServer:
         server = Server()
         server.name = f"Simulated {self._line.name}"
         server.product_uri = NAMESPACE_URI
-        await server.init()
+        with _without_collection():
+            await server.init()
         await server.set_application_uri(f"{NAMESPACE_URI}:{self._line.name}")
         server.set_endpoint(self.url)
         await self._secure(server)
