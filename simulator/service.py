@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -279,7 +280,7 @@ class LineShow:
         outages = [(began + outage.after_secs, outage.secs) for outage in self._outages]
         while not self._is_over():
             wait_secs = (self._peek_us() - self._settings.now_us()) / US_PER_SEC
-            until_outage = outages[0][0] - time.monotonic() if outages else wait_secs + 1
+            until_outage = outages[0][0] - time.monotonic() if outages else math.inf
             if until_outage <= 0:
                 await self._be_away(outages.pop(0)[1])
                 continue
