@@ -46,7 +46,7 @@ class AnalysisPages(Screen):
             raise AddressError(f"Nothing is known of {chosen.place} in that time: {chosen.title}.")
         return found
 
-    async def place(self, request: Request) -> Response:
+    def place(self, request: Request) -> Response:
         """Answer `/place`: everything about one place in one shift or range."""
         board = self.cloud.board()
         chosen = self.select(request, board)
@@ -66,7 +66,7 @@ class AnalysisPages(Screen):
             factors=charts.FACTORS,
         )
 
-    async def timeline(self, request: Request) -> Response:
+    def timeline(self, request: Request) -> Response:
         """Answer `/timeline`: ribbons of a shift or range, as near as one likes."""
         board = self.cloud.board()
         chosen = self.select(request, board)
@@ -114,7 +114,7 @@ class AnalysisPages(Screen):
             if row["performance"] is not None and row["performance"] < 1
         ]
 
-    async def losses(self, request: Request) -> Response:
+    def losses(self, request: Request) -> Response:
         """Answer `/losses`: the waterfall and the Pareto."""
         board = self.cloud.board()
         chosen = self.select(request, board)
@@ -137,7 +137,7 @@ class AnalysisPages(Screen):
             by_count=by_count,
         )
 
-    async def hourly(self, request: Request) -> Response:
+    def hourly(self, request: Request) -> Response:
         """Answer `/hourly`: units per hour against the target."""
         board = self.cloud.board()
         chosen = self.select(request, board)
@@ -158,7 +158,7 @@ class AnalysisPages(Screen):
             chart=charts.hourly(rows, lambda at: words.clock(at, chosen.zone)),
         )
 
-    async def shifts(self, request: Request) -> Response:
+    def shifts(self, request: Request) -> Response:
         """Answer `/shifts`: shifts side by side."""
         board = self.cloud.board()
         chosen = self.select(request, board)
@@ -186,7 +186,7 @@ class AnalysisPages(Screen):
             ],
         )
 
-    async def trends(self, request: Request) -> Response:
+    def trends(self, request: Request) -> Response:
         """Answer `/trends`: figures over days, weeks or months, and the places below."""
         board = self.cloud.board()
         chosen = self.select(request, board)

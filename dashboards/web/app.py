@@ -49,7 +49,7 @@ class Pages:
             ("/shifts", analysis.shifts),
             ("/trends", analysis.trends),
         ):
-            app.add_route(path, analysis.guarded(handler), methods=["GET"])
+            app.add_route(path, analysis.asking(handler), methods=["GET"])
         app.add_route("/tv", board.wall, methods=["GET"])
         work = WorkPages(cloud, jinja)
         connections = ConnectionPages(cloud, jinja)
@@ -59,9 +59,9 @@ class Pages:
             ("/alerts", work.alerts),
             ("/connections", connections.show),
         ):
-            app.add_route(path, work.guarded(handler), methods=["GET"])
-        for path, handler in (("/stop", work.classify), ("/alerts", work.acknowledge)):
-            app.add_route(path, work.guarded(handler), methods=["POST"])
+            app.add_route(path, work.asking(handler), methods=["GET"])
+        for path, taking in (("/stop", work.classify), ("/alerts", work.acknowledge)):
+            app.add_route(path, work.guarded(taking), methods=["POST"])
         app.add_api_websocket_route("/feed", self._feed)
         app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
         app.add_middleware(GZipMiddleware, minimum_size=1500, compresslevel=5)

@@ -12,7 +12,7 @@ from dashboards.web.screen import Screen
 class ConnectionPages(Screen):
     """One page for the engineer who connects PLCs."""
 
-    async def show(self, request: Request) -> Response:
+    def show(self, request: Request) -> Response:
         """Answer `/connections`."""
         board = self.cloud.board()
         return self.answer(

@@ -86,6 +86,7 @@ class Feed:
         self._drawn: dict[MachineKey, tuple[float, object]] = {}
         self._last_sent = 0.0
         self._closing = asyncio.Event()
+        self._rendering = asyncio.Lock()
         self.skipped = 0
         """Versions that slow browsers never saw, of all browsers that have left."""
 
@@ -100,7 +101,7 @@ class Feed:
             beat = group.create_task(self._beat(), name="pages.beat")
             try:
                 async for update in self._cloud.subscribe():
-                    self.publish(update)
+                    await self.publish(update)
             finally:
                 beat.cancel()
 
@@ -110,26 +111,25 @@ class Feed:
         for browser in self._browsers:
             browser.wake.set()
 
-    def publish(self, update: Update) -> None:
-        """Render what changed, once, and offer it to every browser."""
+    async def publish(self, update: Update) -> None:
+        """Render what changed, once and beside the loop, and offer it to every browser."""
         if not self._browsers:
             self._board = None  # nobody looks: the next one to come gets everything anew
             return
-        before = self._board
-        board = update.whole or (merged(before, update) if before else self._cloud.board())
-        rebuilt = update.whole is not None or before is None
-        self._board = board
-        fresh = self._all(board) if rebuilt else self._some(board, update)
-        moved = before is not None and places(before) != places(board)
-        changed = {key: html for key, html in fresh.items() if self._fragments.get(key) != html}
-        if rebuilt:
-            self._fragments = fresh
-        else:
-            self._fragments.update(changed)
+        async with self._rendering:
+            before = self._board
+            board = update.whole or (merged(before, update) if before else self._cloud.board())
+            rebuilt = update.whole is not None or before is None
+            fresh = await asyncio.to_thread(self._all if rebuilt else self._some, board, update)
+            self._board = board
+            moved = before is not None and places(before) != places(board)
+            changed = {key: html for key, html in fresh.items() if self._fragments.get(key) != html}
+            self._fragments = fresh if rebuilt else self._fragments | changed
         if changed or moved:
             self._tell(board.generated_epochtime, changed, reload=moved)
 
-    def _all(self, board: BoardView) -> Fragments:
+    def _all(self, board: BoardView, update: Update | None = None) -> Fragments:
+        del update
         fragments = self._render.frame(board)
         for line in board.lines:
             fragments |= self._render.line(line, board)
@@ -186,15 +186,16 @@ class Feed:
             return
         await socket.accept()
         browser = Browser()
-        if not self._browsers or self._board is None:
-            self._board = self._cloud.board()
-            self._fragments = self._all(self._board)
-        browser.offer(
-            self._board.generated_epochtime,
-            self._fragments,
-            encode(self._board.generated_epochtime, self._fragments),
-        )
-        self._browsers.add(browser)
+        async with self._rendering:
+            board = self._board
+            if not self._browsers or board is None:
+                board = self._cloud.board()
+                self._fragments = await asyncio.to_thread(self._all, board)
+                self._board = board
+            browser.offer(
+                board.generated_epochtime, self._fragments, encode(board.generated_epochtime, self._fragments)
+            )
+            self._browsers.add(browser)
         try:
             async with asyncio.TaskGroup() as group:
                 listener = group.create_task(self._listen(socket), name="pages.browser.listen")

@@ -1,5 +1,6 @@
 """What all pages share: the templates, the plant's time, and how an address that cannot be is answered."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import tzinfo
 from typing import Any, Final
@@ -15,7 +16,9 @@ from dashboards.web import selection
 from dashboards.web.selection import AddressError, Selection
 
 Handler = Callable[[Request], Awaitable[Response]]
+Question = Callable[[Request], Response]
 REFRESH_SECS: Final = 15
+MOST_AT_ONCE: Final = 2
 
 
 class Screen:
@@ -26,6 +29,7 @@ class Screen:
         self.jinja = jinja
         self.base = str(jinja.globals["base"])
         self._zones: dict[str, tzinfo] = {}
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
 
     def zone(self, board: BoardView) -> tzinfo:
         """Return the plant's time zone."""
@@ -65,6 +69,15 @@ class Screen:
             **context,
         )
         return HTMLResponse(html, status_code=status, headers={"cache-control": "no-store"})
+
+    def asking(self, question: Question) -> Handler:
+        """Answer a question to the cloud side in a thread, a few at a time; ingest and feed go on."""
+
+        async def handle(request: Request) -> Response:
+            async with self._slots:
+                return await asyncio.to_thread(question, request)
+
+        return self.guarded(handle)
 
     def guarded(self, handler: Handler) -> Handler:
         """Answer an impossible address with a page that says what is wrong."""

@@ -33,7 +33,7 @@ class Group(NamedTuple):
 class WorkPages(Screen):
     """Lists of what waits for a person, and the forms that answer it."""
 
-    async def stops(self, request: Request) -> Response:
+    def stops(self, request: Request) -> Response:
         """Answer `/stops`: what stood in a shift, the unexplained first."""
         board = self.cloud.board()
         chosen = self.select(request, board)
@@ -61,7 +61,7 @@ class WorkPages(Screen):
             said=request.query_params.get("said"),
         )
 
-    async def stop(self, request: Request) -> Response:
+    def stop(self, request: Request) -> Response:
         """Answer `/stop`: one stop with the plant's reasons as big buttons."""
         board = self.cloud.board()
         key = _machine(request.query_params)
@@ -106,7 +106,7 @@ class WorkPages(Screen):
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
         return answer
 
-    async def alerts(self, request: Request) -> Response:
+    def alerts(self, request: Request) -> Response:
         """Answer `/alerts`: open and past."""
         board = self.cloud.board()
         found = self.cloud.alerts(open_only=False)

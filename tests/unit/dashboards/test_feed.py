@@ -51,22 +51,22 @@ def whole(board):
     return Update(generated_epochtime=board.generated_epochtime, whole=board)
 
 
-def test_nothing_is_rendered_while_nobody_looks():
+async def test_nothing_is_rendered_while_nobody_looks():
     cloud, counting, live = make_feed()
-    live.publish(whole(cloud.board()))
+    await live.publish(whole(cloud.board()))
     assert counting.tiles == 0
 
 
-def test_only_what_changed_is_sent():
+async def test_only_what_changed_is_sent():
     cloud, _, live = make_feed()
     browser = joined(live)
     board = cloud.board()
-    live.publish(whole(board))
+    await live.publish(whole(board))
     browser.take()
     first = board.lines[0].machines[0]
     changed = msgspec.structs.replace(first, good_units=first.good_units + 7)
     still = board.lines[0].machines[1]
-    live.publish(Update(generated_epochtime=NOON + 1, machines=[changed, still]))
+    await live.publish(Update(generated_epochtime=NOON + 1, machines=[changed, still]))
     message = json.loads(browser.take())
     assert message == {
         "generated": NOON + 1,
@@ -74,10 +74,10 @@ def test_only_what_changed_is_sent():
     }
 
 
-def test_an_update_is_rendered_once_for_all_browsers_and_encoded_once():
+async def test_an_update_is_rendered_once_for_all_browsers_and_encoded_once():
     cloud, counting, live = make_feed()
     browsers = [joined(live) for _ in range(50)]
-    live.publish(whole(cloud.board()))
+    await live.publish(whole(cloud.board()))
     assert counting.tiles == 8
     assert len({id(browser.shared) for browser in browsers}) == 1
 
@@ -95,30 +95,30 @@ def test_a_slow_browser_gets_the_latest_of_each_fragment_only():
     assert browser.waiting == {}
 
 
-def test_a_ribbon_is_drawn_again_on_a_change_of_state_and_else_rarely():
+async def test_a_ribbon_is_drawn_again_on_a_change_of_state_and_else_rarely():
     cloud, counting, live = make_feed()
     joined(live)
     board = cloud.board()
-    live.publish(whole(board))
+    await live.publish(whole(board))
     assert counting.ribbons == 8
-    live.publish(Update(generated_epochtime=NOON + 1))
+    await live.publish(Update(generated_epochtime=NOON + 1))
     assert counting.ribbons == 8
     first = board.lines[0].machines[0]
     stopped = msgspec.structs.replace(first, state="faulted", state_since_epochtime=NOON + 2)
-    live.publish(Update(generated_epochtime=NOON + 2, machines=[stopped]))
+    await live.publish(Update(generated_epochtime=NOON + 2, machines=[stopped]))
     assert counting.ribbons == 9
-    live.publish(Update(generated_epochtime=NOON + 21))
+    await live.publish(Update(generated_epochtime=NOON + 21))
     assert counting.ribbons == 16
 
 
-def test_a_new_machine_makes_pages_load_anew():
+async def test_a_new_machine_makes_pages_load_anew():
     cloud, _, live = make_feed()
     browser = joined(live)
     board = cloud.board()
-    live.publish(whole(board))
+    await live.publish(whole(board))
     browser.take()
     stranger = msgspec.structs.replace(board.lines[0].machines[0], machine="robot", in_plant=False)
-    live.publish(Update(generated_epochtime=NOON + 1, machines=[stranger]))
+    await live.publish(Update(generated_epochtime=NOON + 1, machines=[stranger]))
     assert json.loads(browser.take())["reload"] is True
 
 
