@@ -1,248 +1,154 @@
-"""What tests of the edge need around it: records, a clock, a store that receipts, a PLC that is none."""
+"""A small edge for tests of the cloud side: publishes records, and sends again what has no receipt."""
 
-import asyncio
-import contextlib
 import json
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
-import paho.mqtt.client as paho
+from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from contract import topics
-from contract.delivery import ConnectionStatus, Receipt
-from contract.machine_key import MachineKey
+from contract.delivery import Status
 from contract.states import MachineState
-from contract.telemetry import Telemetry, encode
-from gateway.outbox.port import Kind
-from gateway.outbox.ranges import Ranges
-from gateway.outbox.sqlite import SqliteOutbox
-from gateway.sources.port import Receiver, SourceCounters, TagBatch
+from contract.telemetry import Telemetry, backlog_batches, encode, encode_backlog
 
-SITE = "plant"
-GATEWAY = "edge"
-MACHINE = MachineKey(SITE, "area", "line", "filler")
-START_US = 1_700_000_000_000_000
-BACKLOG_TOPIC = topics.gateway_topic(SITE, GATEWAY, "backlog")
-GAP_TOPIC = topics.gateway_topic(SITE, GATEWAY, "gap")
-RECEIPT_TOPIC = topics.gateway_topic(SITE, GATEWAY, "receipt")
-STATUS_TOPIC = topics.gateway_topic(SITE, GATEWAY, "status")
-TELEMETRY_TOPIC = topics.machine_topic(MACHINE, "telemetry")
+SITE, GATEWAY = "berlin", "gw"
+_RESEND_SECS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A draft of a test: a machine's counter at a moment."""
+class Edge:
+    """One gateway's session; survives the loss of its broker.
 
-    number: int
-    kind: Kind = "counter"
-    machine: MachineKey = MACHINE
-    padding: str = ""
-    gateway: str = GATEWAY
-
-    @property
-    def topic(self) -> str:
-        return topics.machine_topic(self.machine, "telemetry")
-
-    @property
-    def epoch_us(self) -> int:
-        return START_US + self.number * 1_000_000
-
-    def encode(self, sequence: int) -> bytes:
-        record = Telemetry(
-            epochtime=self.epoch_us / 1e6,
-            **self.machine._asdict(),
-            state=MachineState.RUNNING,
-            gateway=self.gateway,
-            sequence=sequence,
-            total_units=self.number,
-            **({"product": self.padding[:256]} if self.padding else {}),
-            **({"tags": {"text": self.padding[:200]}} if len(self.padding) > 256 else {}),
-        )
-        return encode(record)
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A draft of any size, to be poison for a broker."""
-
-    size: int
-    number: int = 0
-
-    topic = TELEMETRY_TOPIC
-    kind: Kind = "counter"
-
-    @property
-    def epoch_us(self) -> int:
-        return START_US
-
-    def encode(self, sequence: int) -> bytes:
-        return json.dumps({"sequence": sequence, "blob": "x" * self.size}).encode()
-
-
-class Clock:
-    """A clock that tests set [us]."""
-
-    def __init__(self, now_us: int = START_US) -> None:
-        self.now_us = now_us
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-def open_outbox(
-    folder: Path,
-    *,
-    uplinks: Sequence[str] = ("broker",),
-    clock: Callable[[], int] | None = None,
-    **bounds: int,
-) -> SqliteOutbox:
-    """Return an outbox whose clocks stand still unless a clock is given."""
-    return SqliteOutbox(
-        folder,
-        gateway=GATEWAY,
-        uplinks=uplinks,
-        clock_us=clock or Clock(),
-        running_us=clock or Clock(0),
-        **bounds,
-    )
-
-
-@contextlib.contextmanager
-def outbox_in(folder: Path, **options: object) -> Iterator[SqliteOutbox]:
-    """Keep an outbox open for as long as a `with` lasts."""
-    outbox = open_outbox(folder, **options)  # type: ignore[arg-type]
-    try:
-        yield outbox
-    finally:
-        outbox.close()
-
-
-class Store:
-    """A cloud side of a test: keeps records by sequence and sends receipts; may be deaf or forgetful.
-
-    receipts: send a receipt after each message
-    lose: sequences whose first arrival is forgotten
+    Everything that arrives on the topics of results is kept in `heard`, newest last.
     """
 
     def __init__(
-        self, port: int, *, receipts: bool = True, lose: Iterable[int] = (), client_id: str = "store"
+        self, port: int, *, site: str = SITE, gateway: str = GATEWAY, first_sequence: int = 1000
     ) -> None:
-        self.records: dict[int, dict] = {}
-        self.arrivals: list[tuple[str, int]] = []
-        self.topics: list[str] = []
-        self.statuses: list[dict] = []
-        self.receipts = receipts
-        self.stored = Ranges()
-        self.first_sequence: int | None = None
-        self._lose = set(lose)
-        self._ready = False
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, reconnect_on_failure=True
-        )
-        self._client.reconnect_delay_set(0.1, 0.5)
+        self.site, self.gateway, self.first_sequence = site, gateway, first_sequence
+        self.heard: dict[str, list[bytes]] = {}
+        self._next = first_sequence
+        self._unreceipted: dict[int, Telemetry] = {}
+        self._lock = threading.Lock()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self._client.on_connect = self._on_connect
-        self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
-        self._client.connect("127.0.0.1", port)
+        self._client.reconnect_delay_set(0.1, 0.5)
+        self._port = port
 
-    def _on_connect(self, client: paho.Client, *_: object) -> None:
-        client.subscribe([(f"oee/v1/{SITE}/#", 1)])
+    def record(
+        self, machine: str, state: str = "running", *, at: float | None = None, **fields: Any
+    ) -> Telemetry:
+        """Return the next record."""
+        with self._lock:
+            sequence, self._next = self._next, self._next + 1
+        return Telemetry(
+            epochtime=round(time.time() if at is None else at, 6),
+            site=self.site,
+            area="packaging",
+            line="line-1",
+            machine=machine,
+            state=MachineState(state),
+            gateway=self.gateway,
+            sequence=sequence,
+            **fields,
+        )
 
-    def _on_subscribe(self, *_: object) -> None:
-        self._ready = True
+    def send(self, records: Iterable[Telemetry], *, live: bool = False) -> None:
+        """Publish records, on the live topics or as backlog, and remember them until their receipt."""
+        records = list(records)
+        with self._lock:
+            self._unreceipted.update((record.sequence, record) for record in records)
+        self._publish(records, live=live)
 
-    def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
-        if message.topic == RECEIPT_TOPIC:
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish anything."""
+        self._client.publish(topic, payload, qos=1)
+
+    def say_status(self, **fields: Any) -> None:
+        """Publish a retained status."""
+        status = Status(
+            gateway=self.gateway,
+            site=self.site,
+            online=True,
+            epochtime=time.time(),
+            first_sequence=self.first_sequence,
+            **fields,
+        )
+        topic = topics.gateway_topic(self.site, self.gateway, "status")
+        self._client.publish(topic, msgspec.json.encode(status), qos=1, retain=True)
+
+    def settle(self, secs: float = 20.0) -> None:
+        """Send again whatever has no receipt until all has; raise AssertionError when that takes too long."""
+        deadline = time.monotonic() + secs
+        while True:
+            with self._lock:
+                waiting = list(self._unreceipted.values())
+            if not waiting:
+                return
+            assert time.monotonic() < deadline, f"{len(waiting)} records have no receipt after {secs} s"
+            if not wait_for(lambda: not self._unreceipted, _RESEND_SECS):
+                with self._lock:
+                    waiting = list(self._unreceipted.values())
+                self._publish(waiting, live=False)
+
+    def last(self, topic: str) -> Any:
+        """Return the newest message of a topic as JSON, None before any."""
+        messages = self.heard.get(topic)
+        return json.loads(messages[-1]) if messages else None
+
+    def _publish(self, records: list[Telemetry], *, live: bool) -> None:
+        if live:
+            for record in records:
+                self._client.publish(
+                    topics.machine_topic(record.machine_key, "telemetry"), encode(record), qos=1
+                )
             return
-        self.topics.append(message.topic)
-        document = json.loads(message.payload)
-        if message.topic == STATUS_TOPIC:
-            self.statuses.append(document)
-            if "first_sequence" in document:
-                self.first_sequence = document["first_sequence"]
-                self.stored.add(0, document["first_sequence"] - 1)
-            return
-        for record in document if isinstance(document, list) else [document]:
-            sequence = record["sequence"]
-            self.arrivals.append((message.topic, sequence))
-            if sequence in self._lose:
-                self._lose.remove(sequence)
-                continue
-            self.records[sequence] = record
-            self.stored.add(sequence, sequence)
-        if self.receipts:
-            self.send_receipt()
+        topic = topics.gateway_topic(self.site, self.gateway, "backlog")
+        for batch in backlog_batches(map(encode, records)):
+            self._client.publish(topic, encode_backlog(batch), qos=1)
 
-    def send_receipt(self) -> None:
-        ranges = list(self.stored)
-        if not ranges:
-            return
-        if self.first_sequence is None:
-            receipt = Receipt(stored_through=0, stored_beyond=ranges)
-        else:
-            receipt = Receipt(stored_through=ranges[0][1], stored_beyond=ranges[1:])
-        self._client.publish(RECEIPT_TOPIC, msgspec.json.encode(receipt), qos=1, retain=True)
+    def _on_connect(self, client: paho.Client, *_: Any) -> None:
+        client.subscribe(
+            [
+                (topics.gateway_topic(self.site, self.gateway, "receipt"), 1),
+                ("oee/v1/+/+/+/+/oee", 1),
+                ("oee/v1/+/+/+/+/alert", 1),
+            ]
+        )
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(5)
-
-    @property
-    def counts(self) -> list[int]:
-        return [
-            record["total_units"] for _, record in sorted(self.records.items()) if "total_units" in record
-        ]
+    def _on_message(self, _client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
+        self.heard.setdefault(message.topic, []).append(message.payload)
+        if message.topic.endswith("/receipt"):
+            receipt = json.loads(message.payload)
+            ranges = [(0, receipt["stored_through"]), *receipt.get("stored_beyond", [])]
+            with self._lock:
+                for sequence in list(self._unreceipted):
+                    if any(first <= sequence <= last for first, last in ranges):
+                        del self._unreceipted[sequence]
 
     def __enter__(self) -> Self:
+        self._client.connect("127.0.0.1", self._port)
         self._client.loop_start()
-        deadline = time.monotonic() + 5
-        while not self._ready and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert self._ready, "the store of the test could not subscribe"
+        assert wait_for(self._client.is_connected, 10)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
 
-class CountingSource:
-    """A PLC that counts: state once, then a counter value each interval, stamped with the clock."""
-
-    def __init__(
-        self, name: str, receiver: Receiver, handles: Sequence[int], interval_secs: float = 0.05
-    ) -> None:
-        self.name = name
-        self.counters = SourceCounters()
-        self.status = ConnectionStatus(
-            name=name, endpoint="opc.tcp://none", state="connecting", since_epochtime=time.time()
-        )
-        self._receiver = receiver
-        self._handles = handles
-        self._interval_secs = interval_secs
-        self.runs = 0
-
-    async def run(self) -> None:
-        self.runs += 1
-        self.status = msgspec.structs.replace(self.status, state="connected")
-        self._receiver.on_subscribed(self._handles, resumed=False)
-        for number in range(10**9):
-            now_us = time.time_ns() // 1000
-            count = len(self._handles)
-            self._receiver.on_batch(
-                TagBatch(self._handles, [1, *[number] * (count - 1)], [0] * count, [now_us] * count, now_us)
-            )
-            self.counters = SourceCounters(values=(number + 1) * count)
-            await asyncio.sleep(self._interval_secs)
-
-
-async def eventually(condition: Callable[[], object], secs: float = 10.0) -> None:
-    """Wait until a condition holds; fail when it does not within secs."""
+def wait_for(condition: Callable[[], object], secs: float = 10.0) -> bool:
+    """Wait until a condition holds; False when it does not in time."""
     deadline = time.monotonic() + secs
     while not condition():
-        assert time.monotonic() < deadline, f"not within {secs} s"
-        await asyncio.sleep(0.01)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,351 @@
+"""The cloud side against a real broker: stored once, receipted after the commit, whatever is killed."""
+
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from cloud.store.rows import to_telemetry
+from cloud.store.sqlite import SqliteStore
+from contract.delivery import Gap
+from contract.telemetry import Telemetry
+from tests.support.cloud import PLANT, CloudProcess, write_config
+from tests.support.edge import Edge, wait_for
+from tests.support.mosquitto import Mosquitto
+
+HOUR = 3600
+FILLER = "oee/v1/berlin/packaging/line-1/filler-1"
+RECEIPT = "oee/v1/berlin/gateways/gw/receipt"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, broker: Mosquitto) -> Iterator[CloudProcess]:
+    with CloudProcess(write_config(tmp_path / "cloud", broker.url)) as running:
+        yield running
+
+
+@pytest.fixture
+def edge(broker: Mosquitto) -> Iterator[Edge]:
+    with Edge(broker.port) as connected:
+        yield connected
+
+
+def stored(folder: Path) -> list[Telemetry | Gap]:
+    store = SqliteStore(folder / "cloud" / "store" / "store.sqlite3")
+    try:
+        machines = range(len(store.names.all("machine")))
+        return to_telemetry(store.read_table(machines, 0, 2**62), store.names)
+    finally:
+        store.close()
+
+
+def dead_letters(folder: Path) -> list[Any]:
+    store = SqliteStore(folder / "cloud" / "store" / "store.sqlite3")
+    try:
+        return store.dead_letters(1000)
+    finally:
+        store.close()
+
+
+def test_records_are_stored_and_receipted(cloud: CloudProcess, edge: Edge, tmp_path: Path) -> None:
+    edge.say_status()
+    records = [edge.record("filler-1", total_units=n, at=time.time() - 60 + n / 10) for n in range(500)]
+    edge.send(records[:10], live=True)
+    edge.send(records[10:])
+    edge.settle()
+    assert wait_for(lambda: edge.last(RECEIPT) == {"stored_through": records[-1].sequence})
+    assert stored(tmp_path) == records
+
+
+def test_duplicates_are_stored_once(cloud: CloudProcess, edge: Edge, tmp_path: Path) -> None:
+    records = [edge.record("filler-1", total_units=n) for n in range(50)]
+    for _ in range(3):
+        edge.send(records)
+        edge.send(records[::-1], live=True)
+    edge.settle()
+    cloud.stop()
+    assert sorted(item.sequence for item in stored(tmp_path)) == [record.sequence for record in records]
+
+
+def test_a_receipt_is_told_to_whoever_comes_later(cloud: CloudProcess, edge: Edge, broker: Mosquitto) -> None:
+    edge.say_status()
+    edge.send([edge.record("filler-1")])
+    edge.settle()
+    with Edge(broker.port) as late:
+        assert wait_for(lambda: late.last(RECEIPT) is not None)
+
+
+def test_poison_becomes_dead_letters_and_its_neighbours_are_stored(
+    cloud: CloudProcess, edge: Edge, tmp_path: Path
+) -> None:
+    good = [edge.record("filler-1", total_units=n) for n in range(4)]
+    edge.send(good[:1])
+    edge.settle()
+    backlog = "oee/v1/berlin/gateways/gw/backlog"
+    texts = [json.dumps(record_fields(record)) for record in good[1:]]
+    poison = [
+        (f"{FILLER}/telemetry", b"\xff\xfe"),
+        (f"{FILLER}/telemetry", b""),
+        (f"{FILLER}/telemetry", b'{"state": NaN}'),
+        (f"{FILLER}/telemetry", b"[" * 100_000),
+        (f"{FILLER}/telemetry", b"x" * 200_000),
+        (f"{FILLER}/telemetry", json.dumps(record_fields(good[0]) | {"machine": "capper-1"}).encode()),
+        ("oee/v1/berlin/gateways/gw/gap", b"{}"),
+        ("oee/v1/berlin/gateways/gw/status", b"nonsense"),
+        (backlog, ("[" + texts[0] + ', {"state": 1e999}, ' + texts[1] + "]").encode()),
+    ]
+    for topic, payload in poison:
+        edge.publish(topic, payload)
+    edge.send(good[1:])
+    edge.settle()
+    cloud.stop()
+    assert sorted(item.sequence for item in stored(tmp_path)) == [record.sequence for record in good]
+    letters = dead_letters(tmp_path)
+    assert len(letters) == len(poison)
+    assert all(letter.reason for letter in letters)
+    assert {letter.payload for letter in letters} >= {payload for _, payload in poison[:-1]}
+
+
+def record_fields(record: Telemetry) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    return fields
+
+
+def test_gaps_are_stored_and_make_time_unknown(cloud: CloudProcess, edge: Edge, tmp_path: Path) -> None:
+    now = time.time()
+    edge.send([edge.record("filler-1", at=now - 50), edge.record("filler-1", at=now - 30)])
+    edge.settle()
+    sequence = edge.record("filler-1").sequence
+    gap = Gap(
+        site="berlin",
+        area="packaging",
+        line="line-1",
+        machine="filler-1",
+        gateway="gw",
+        sequence=sequence,
+        from_epochtime=now - 20,
+        to_epochtime=now - 10,
+        cause="PLC silent",
+    )
+    edge.publish("oee/v1/berlin/gateways/gw/gap", msgspec.json.encode(gap))
+    assert wait_for(lambda: any(isinstance(item, Gap) for item in stored(tmp_path)))
+    assert stored(tmp_path)[-1] == gap
+    assert wait_for(lambda: (edge.last(f"{FILLER}/oee") or {}).get("current", {}).get("unknown_secs", 0) > 0)
+
+
+def test_figures_of_running_and_closed_shifts_are_published(cloud: CloudProcess, edge: Edge) -> None:
+    now = time.time()
+    records = [
+        edge.record("filler-1", at=now - 20 * HOUR + n, total_units=n) for n in range(0, 20 * HOUR, 10)
+    ]
+    edge.send(records)
+    edge.settle()
+
+    def result() -> Any:
+        return edge.last(f"{FILLER}/oee") or {}
+
+    assert wait_for(lambda: result().get("closed") and result()["closed"]["total_units"] == 8 * HOUR, 20)
+    assert result()["closed"]["revision"] == 1
+    assert result()["closed"]["quality"] == 1.0
+    assert result()["current"]["run_secs"] > 0
+
+
+def test_late_records_revise_their_shift_once_and_the_revision_is_published(
+    cloud: CloudProcess, edge: Edge
+) -> None:
+    now = time.time()
+    start = last_shift_start(now)
+    records = [edge.record("filler-1", at=start - HOUR + n, total_units=n) for n in range(0, 10 * HOUR, 10)]
+    records = [record for record in records if record.epochtime < now]
+    late = [record for record in records if start + HOUR <= record.epochtime < start + 2 * HOUR]
+    edge.send(record for record in records if record not in late)
+    edge.settle()
+    topic = f"{FILLER}/oee"
+
+    def closed() -> Any:
+        return (edge.last(topic) or {}).get("closed") or {}
+
+    assert wait_for(lambda: closed().get("revision") == 1, 20)
+    assert closed()["unknown_secs"] == pytest.approx(HOUR, abs=40)
+    for part in range(4):
+        edge.send(late[part::4])
+        edge.settle()
+    assert wait_for(lambda: closed()["revision"] == 2, 20)
+    assert closed()["unknown_secs"] == 0
+    time.sleep(1.5)
+    assert closed()["revision"] == 2
+    told = [json.loads(message).get("closed") for message in edge.heard[topic]]
+    assert [row["revision"] for row in told if row] == sorted(row["revision"] for row in told if row)
+
+
+def last_shift_start(now: float) -> float:
+    """Return when the last shift began that has ended some minutes ago."""
+    zone = ZoneInfo("Europe/Berlin")
+    local = datetime.fromtimestamp(now - 300, zone).replace(minute=0, second=0, microsecond=0)
+    while local.hour not in (6, 14, 22):
+        local -= timedelta(hours=1)
+    return (local - timedelta(hours=8)).timestamp()
+
+
+def test_an_idle_machine_raises_one_alert_that_survives_a_restart(
+    cloud: CloudProcess, edge: Edge, tmp_path: Path
+) -> None:
+    topic = f"{FILLER}/alert"
+
+    def beat(state: str) -> None:
+        edge.send([edge.record("filler-1", state), edge.record("capper-1", "running")], live=True)
+
+    stop = threading.Event()
+    state = "idle"
+
+    def keep_beating() -> None:
+        while not stop.wait(0.3):
+            beat(state)
+
+    beating = threading.Thread(target=keep_beating)
+    beating.start()
+    try:
+        assert wait_for(lambda: edge.heard.get(topic), 15), "no alert was raised"
+        raised = edge.last(topic)
+        assert raised["event"] == "raised"
+        assert 3.0 <= raised["epochtime"] - raised["since_epochtime"] <= 8.0
+        cloud.kill()
+        cloud.start()
+        assert wait_for(lambda: cloud.log().count("connected to the broker") == 2)
+        time.sleep(2)
+        assert len(edge.heard[topic]) == 1
+        state = "running"
+        assert wait_for(lambda: len(edge.heard[topic]) == 2)
+        assert edge.last(topic)["event"] == "cleared"
+        assert edge.last(topic)["id"] == raised["id"]
+        time.sleep(1)
+        assert len(edge.heard[topic]) == 2
+    finally:
+        stop.set()
+        beating.join()
+
+
+def test_nothing_is_lost_or_doubled_when_cloud_and_broker_are_killed(
+    cloud: CloudProcess, broker: Mosquitto, edge: Edge, tmp_path: Path
+) -> None:
+    dice = random.Random(7)
+    edge.say_status()
+    sent: list[Telemetry] = []
+    for round_ in range(6):
+        for _ in range(10):
+            records = [edge.record("filler-1", total_units=len(sent) + n) for n in range(dice.randint(1, 40))]
+            sent += records
+            edge.send(records, live=dice.random() < 0.5)
+            time.sleep(dice.uniform(0, 0.03))
+        if round_ % 2:
+            broker.kill()
+            broker.start()
+        else:
+            cloud.kill()
+            cloud.start()
+    edge.settle(40)
+    found = sorted(item.sequence for item in stored(tmp_path))
+    assert found == [record.sequence for record in sent]
+
+
+def test_a_machine_that_is_not_in_the_plant_is_stored_all_the_same(
+    cloud: CloudProcess, edge: Edge, tmp_path: Path
+) -> None:
+    edge.send([edge.record("stranger")], live=True)
+    edge.settle()
+    assert [item.machine for item in stored(tmp_path)] == ["stranger"]
+
+
+def test_a_changed_plant_is_taken_when_right_and_refused_when_not(
+    cloud: CloudProcess, edge: Edge, tmp_path: Path
+) -> None:
+    assert wait_for(lambda: "connected to the broker" in cloud.log())
+    path = tmp_path / "cloud" / "plant.toml"
+    path.write_text(PLANT.replace("60.0", "0.0", 1).replace("Europe/Berlin", "Europe/Nowhere"))
+    assert wait_for(lambda: "is refused" in cloud.log())
+    assert "ideal_run_rate" in cloud.log()
+    assert "timezone" in cloud.log()
+    path.write_text(PLANT.replace("capper-1", "capper-2"))
+    assert wait_for(lambda: "is in force" in cloud.log())
+    edge.send([edge.record("capper-2")], live=True)
+    assert wait_for(lambda: edge.last("oee/v1/berlin/packaging/line-1/capper-2/oee") is not None)
+
+
+def test_it_stops_within_two_seconds(cloud: CloudProcess) -> None:
+    assert wait_for(lambda: "connected to the broker" in cloud.log())
+    code, secs = cloud.stop()
+    assert code == 0
+    assert secs < 2.0
+    assert "Traceback" not in cloud.log()
+
+
+def test_it_stops_within_two_seconds_without_a_broker(cloud: CloudProcess, broker: Mosquitto) -> None:
+    assert wait_for(lambda: "connected to the broker" in cloud.log())
+    broker.kill()
+    assert wait_for(lambda: "no broker" in cloud.log())
+    time.sleep(1)
+    code, secs = cloud.stop()
+    assert code == 0
+    assert secs < 2.0
+    assert cloud.log().count("no broker") == 1
+
+
+def refused_start(config: Path) -> tuple[int, str]:
+    process = CloudProcess(config)
+    process.start()
+    try:
+        return process.wait(), process.log()
+    finally:
+        process.kill()
+
+
+def test_a_bad_configuration_is_told_in_full_and_exits_2(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path / "cloud", "mqtt://127.0.0.1:1", options={"mqtt": "colour = 1", "web": "port = -1"}
+    )
+    code, log = refused_start(config)
+    assert code == 2
+    assert "mqtt.colour" in log
+    assert "web.port" in log
+    assert "Traceback" not in log
+
+
+def test_a_data_folder_that_cannot_be_written_is_told_and_exits_2(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "cloud", "mqtt://127.0.0.1:1")
+    (tmp_path / "cloud" / "store").write_text("a file where the folder should be")
+    code, log = refused_start(config)
+    assert code == 2
+    assert "cannot be written" in log
+    assert len(log.splitlines()) == 1
+
+
+def test_a_second_service_on_the_same_folder_is_refused(cloud: CloudProcess) -> None:
+    assert wait_for(lambda: "started" in cloud.log())
+    code, log = refused_start(cloud.config)
+    assert code == 2
+    assert "in use" in log
+
+
+def test_without_a_broker_it_waits_and_says_so_once(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        config = write_config(tmp_path / "cloud", f"mqtt://127.0.0.1:{nobody.getsockname()[1]}")
+        with CloudProcess(config) as cloud:
+            assert wait_for(lambda: "no broker" in cloud.log())
+            time.sleep(1.5)
+            assert cloud.log().count("no broker") == 1
