@@ -7,7 +7,8 @@ from simulator import configuration
 from simulator.scenarios import Scenario
 
 RECEIPT_TIMEOUT_SECS = 3.0
-SHIFT_CLOSE_GRACE_SECS = 15.0
+SHIFT_CLOSE_GRACE_SECS = 5.0
+REVISION_SETTLE_SECS = 2.0
 
 
 class Ports(NamedTuple):
@@ -56,6 +57,7 @@ def _cloud_toml(folder: Path, board_port: int, broker_url: str) -> str:
 data_dir = "{(folder / "cloud").absolute()}"
 plant = "plant.toml"
 shift_close_grace_secs = {SHIFT_CLOSE_GRACE_SECS}
+revision_settle_secs = {REVISION_SETTLE_SECS}
 
 [mqtt]
 url = "{broker_url}"
