@@ -109,6 +109,7 @@ class Daemon:
         self._sendings: dict[str, _Sending] = {}
         self._last_error: str | None = None
         self.health_url: str | None = None
+        self.started = asyncio.Event()
 
     def stop(self) -> None:
         """Ask for a clean end."""
@@ -176,6 +177,7 @@ class Daemon:
                 uplinks=len(self._sendings),
                 backlog_records=self._outbox.statistics().records,
             )
+            self.started.set()
             self._notifier.tell("READY=1", f"STATUS={len(self._readings)} connections")
             await self._stopping.wait()
             self._notifier.tell("STOPPING=1")

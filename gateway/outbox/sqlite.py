@@ -8,6 +8,7 @@ was lost does not repeat one, and `outbox.reserve`, room to work with when the d
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -30,6 +31,8 @@ ROW_BYTES: Final = 32
 
 _CEILING_STEP: Final = 10_000_000
 _MARK_EVERY_US: Final = 600 * 1_000_000
+_PAGE_BYTES: Final = 4096
+_MOST_PAGES: Final = 1_073_741_823
 _RESERVE_BYTES: Final = 8_388_608
 _KEPT_FREE_PAGES: Final = 4_000
 _DELETE_STEP: Final = 20_000
@@ -40,6 +43,7 @@ _CAUSES: Final[tuple[DropCause, ...]] = get_args(DropCause)
 _CORRUPT_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA: Final = """
+PRAGMA page_size = 4096;
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS records (
@@ -286,6 +290,7 @@ class SqliteOutbox:
         run("PRAGMA cache_size = -2000")
         run("PRAGMA journal_size_limit = 16777216")
         self._connection.executescript(_SCHEMA)
+        self._let_grow()
         self._topic_names = dict(run("SELECT id, topic FROM topics"))
         self._topic_ids = {topic: number for number, topic in self._topic_names.items()}
         ledger: dict[str, int] = dict(run("SELECT name, value FROM ledger"))
@@ -376,17 +381,40 @@ class SqliteOutbox:
             self._evict(f"the outbox is full ({self._max_bytes} bytes)")
         try:
             write()
-        except OutboxFullError as error:
-            self._raise_alarm(f"no room for records: {error}")
+        except OutboxFullError:
             self._make_room()
+            try:
+                self._again(write)
+            except OutboxFullError as error:
+                self._raise_alarm(f"no room for records: {error}")
+                raise
+
+    def _again(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OutboxFullError:
             self._evict("the disk is full")
             write()
 
     def _make_room(self) -> None:
-        """Give up the reserve: then even on a full disk the log can be emptied into the file and reused."""
+        """Give up the reserve, empty the log into the file, and let the file grow no more.
+
+        From then on room comes from deleting, which works on a full disk as long as the log can be emptied.
+        """
         self._reserve_path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+            self._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _let_grow(self) -> None:
+        """Let the file grow as far as the process may; the log must always fit into it to be emptied."""
+        limit_bytes = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        pages = _MOST_PAGES
+        if limit_bytes != resource.RLIM_INFINITY:
+            pages = max(32, limit_bytes // _PAGE_BYTES - 1)
+        self._connection.execute(f"PRAGMA max_page_count = {pages}")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {min(1000, pages // 4)}")
 
     def _keep_reserve(self) -> None:
         """Hold a little of the disk for the day it is full."""
@@ -395,8 +423,13 @@ class SqliteOutbox:
         try:
             with self._reserve_path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
-        except OSError:
+            self._let_grow()
+        except OSError as error:
             self._reserve_path.unlink(missing_ok=True)
+            if error.errno == errno.ENOSPC:
+                self._raise_alarm("the disk is nearly full")
+            else:
+                self._let_grow()
 
     def _evict(self, reason: str) -> None:
         """Drop about a hundredth of what is held, in the order of the policy, with a gap per machine."""

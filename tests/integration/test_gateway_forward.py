@@ -11,7 +11,7 @@ from gateway.forward import Forwarder
 from gateway.outbox.port import GapDraft
 from gateway.uplinks.mqtt import Broker, MqttUplink
 from gateway.uplinks.port import Will
-from tests.support.edge import (
+from tests.support.gateway_parts import (
     BACKLOG_TOPIC,
     GAP_TOPIC,
     GATEWAY,
