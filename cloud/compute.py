@@ -27,6 +27,8 @@ from contract.telemetry import Refusal, Telemetry, decode_many, decode_one
 Moment = date | datetime
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
+PieceSource = Callable[[Frame, timeline.Rules], timeline.Piece]
+"""Builds the timeline that the figures of a frame depend on."""
 
 _BATCH: Final = 2000
 _GZIP: Final = b"\x1f\x8b"
@@ -79,11 +81,7 @@ def compute(
     known = np.array([key in plant.machines for key in names.machines], dtype=np.bool_)[read.machine]
     strangers = Counter(names.machines[index] for index in read.machine[~known].tolist())
     read = read.take(known)
-    figures = (
-        figures_of(read, plant, names, since=since, until=until, per=per, level=level)
-        if len(read) or (since is not None and until is not None)
-        else []
-    )
+    figures = figures_of(read, plant, names, since=since, until=until, per=per, level=level)
     return Computation(figures, len(known), refused, dict(strangers))
 
 
@@ -98,15 +96,47 @@ def figures_of(
     level: Level = "machine",
 ) -> list[Figures]:
     """Return the figures of records."""
-    from_us = _instant(plant, since) if since is not None else int(read.time_us.min())
-    to_us = _instant(plant, until) if until is not None else int(read.time_us.max()) + 1
+    first_us = int(read.time_us.min()) if len(read) else None
+    last_us = int(read.time_us.max()) if len(read) else None
+    return figures_from(
+        lambda frame, rules: timeline.build(read, rules, frame.cuts),
+        plant,
+        names,
+        (first_us, last_us),
+        since=since,
+        until=until,
+        per=per,
+        level=level,
+    )
+
+
+def figures_from(
+    source: PieceSource,
+    plant: Plant,
+    names: Names,
+    extent: tuple[int | None, int | None],
+    *,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    per: Per = "shift",
+    level: Level = "machine",
+) -> list[Figures]:
+    """Return the figures of a timeline, wherever it was built.
+
+    extent: [us] of the first and the last record, which since and until may be left out for
+    """
+    first_us, last_us = extent
+    from_us = first_us if since is None else _instant(plant, since)
+    to_us = last_us if until is None else _instant(plant, until)
+    if from_us is None or to_us is None:
+        return []
+    to_us += until is None
     if to_us <= from_us:
         raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     whole_range = per in ("range", "product", "order")
     frame = Frame.over(plant, names, from_us, to_us, widen="none" if whole_range else "day")
     rules = timeline.Rules.of(plant, names)
-    piece = timeline.build(read, rules, frame.cuts)
-    found = judged(piece, frame, plant, names, rules=rules)
+    found = judged(source(frame, rules), frame, plant, names, rules=rules)
 
     def wanted(window: Window) -> bool:
         return _begins_before(window, until, to_us) and not _ends_before(window, since, from_us)

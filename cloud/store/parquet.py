@@ -193,6 +193,40 @@ class History:
         """Return the records of [from_us, to_us) as one table."""
         return merged(list(self.scan(names, from_us, to_us, machines=machines, identified=True)), names)
 
+    def before(self, names: Names, at_us: int, machines: Collection[MachineKey]) -> Iterator[Records]:
+        """Return each machine's records before an instant, back to the last one that has a counter.
+
+        The stretches come in the order of time, as those of `scan`.
+        """
+        missing, found = set(machines), list[Records]()
+        for partition in reversed(self.between(-US_PER_DAY, at_us, {key.site for key in machines})):
+            here = {
+                key
+                for key in missing
+                if key.site == partition.site
+                and (span := self.spans(partition).get(key[1:])) is not None
+                and span[0] < at_us
+            }
+            for table in self.tables(partition, machines=here, columns=(*FOR_FIGURES, *IDENTITY)):
+                records = records_of(table, partition.site, names)
+                records = records.take(_since_last_count(records, at_us))
+                found.append(records)
+                counted = (records.total >= 0) | (records.off >= 0) | (records.good >= 0)
+                missing -= {names.machines[index] for index in np.unique(records.machine[counted]).tolist()}
+            if not missing:
+                break
+        return reversed(found)
+
+    def extent(self, machines: Collection[MachineKey]) -> tuple[int | None, int | None]:
+        """Return the time of the first and the last record of any of the machines."""
+        spans = [
+            span
+            for partition in self.partitions()
+            for levels, span in self.spans(partition).items()
+            if MachineKey(partition.site, *levels) in machines
+        ]
+        return min((span[0] for span in spans), default=None), max((span[1] for span in spans), default=None)
+
     def _partition(self, site: str, day: date) -> Partition:
         return Partition(site, day, self.root / f"site={site}" / f"day={day.isoformat()}" / FILE)
 
@@ -259,6 +293,19 @@ def _telling(group: pq.RowGroupMetaData, names: Iterable[str]) -> list[str]:
         if not (nothing or plain):
             found.append(name)
     return found
+
+
+def _since_last_count(records: Records, at_us: int) -> npt.NDArray[np.intp]:
+    """Return the rows before an instant, of each machine from its last that has a counter on."""
+    early = np.flatnonzero(records.time_us < at_us)
+    counted = ((records.total >= 0) | (records.off >= 0) | (records.good >= 0))[early]
+    machine = records.machine[early]
+    keep = np.zeros(len(early), dtype=np.bool_)
+    for index in np.unique(machine).tolist():
+        low, high = np.searchsorted(machine, (index, index + 1))
+        last = np.flatnonzero(counted[low:high])
+        keep[low + (last[-1] if len(last) else 0) : high] = True
+    return early[keep]
 
 
 def _blocks(table: pa.Table) -> Iterator[Block]:

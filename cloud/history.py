@@ -1,0 +1,103 @@
+"""Figures from the history: read once, stretch by stretch, and the timelines of the stretches joined."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import Final
+
+import numpy as np
+
+from cloud.compute import Moment, PieceSource, figures_from
+from cloud.oee import timeline
+from cloud.oee.figures import Figures
+from cloud.oee.frame import Frame
+from cloud.oee.records import Names, Records, empty
+from cloud.oee.rollup import Level, Per
+from cloud.oee.timeline import Cuts, Piece, Rules
+from cloud.plant import Plant
+from cloud.store.parquet import History
+
+MARGIN_US: Final = 3_600_000_000
+"""How much before and after a range is read, so that a stop across its edge is judged by its whole length."""
+_WAITING_PER_WORKER: Final = 2
+
+
+def figures_of_history(
+    plant: Plant,
+    history: History,
+    *,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    per: Per = "shift",
+    level: Level = "machine",
+    workers: int = 2,
+) -> list[Figures]:
+    """Return the figures of a history: the same as of the telemetry that it was made of.
+
+    since, until: as in cloud.compute; workers: how many threads build timelines
+    """
+    names = Names(list(plant.machines))
+    return figures_from(
+        local_source(plant, history, names, workers=workers),
+        plant,
+        names,
+        history.extent(plant.machines),
+        since=since,
+        until=until,
+        per=per,
+        level=level,
+    )
+
+
+def local_source(plant: Plant, history: History, names: Names, *, workers: int = 2) -> PieceSource:
+    """Return what builds the timeline of the plant's machines on this machine.
+
+    Memory does not grow with the history: a few stretches of records are held at a time, and their timelines.
+    """
+
+    def build(frame: Frame, rules: Rules) -> Piece:
+        begin_us, end_us = frame.from_us - MARGIN_US, frame.to_us + MARGIN_US
+        known = np.zeros(len(names.machines), dtype=np.bool_)
+        known[[names.machine(key) for key in plant.machines]] = True
+        stretches = chain(
+            history.before(names, begin_us, plant.machines), history.scan(names, begin_us, end_us)
+        )
+        pieces = _built((_known(records, known) for records in stretches), rules, frame.cuts, workers)
+        return joined(list(pieces), rules, frame.cuts)
+
+    return build
+
+
+def joined(pieces: Sequence[Piece], rules: Rules, cuts: Cuts) -> Piece:
+    """Return the piece of pieces in their order; neighbours are joined first: none is copied often."""
+    pieces = pieces or [timeline.build(empty(), rules, cuts)]
+    while len(pieces) > 1:
+        pieces = [
+            timeline.join(pieces[place], pieces[place + 1], rules, cuts)
+            if place + 1 < len(pieces)
+            else pieces[place]
+            for place in range(0, len(pieces), 2)
+        ]
+    return pieces[0]
+
+
+def _built(stretches: Iterable[Records], rules: Rules, cuts: Cuts, workers: int) -> Iterator[Piece]:
+    """Build pieces beside the reading of what comes next, and return them in order."""
+    waiting: deque[Future[Piece]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="history") as pool:
+        for records in stretches:
+            waiting.append(pool.submit(timeline.build, records, rules, cuts))
+            if len(waiting) > workers * _WAITING_PER_WORKER:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _known(records: Records, known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Records:
+    """Return the records of known machines; the names may have grown meanwhile."""
+    if not len(records) or (records.machine[-1] < len(known) and known.all()):
+        return records
+    inside = records.machine < len(known)
+    inside[inside] = known[records.machine[inside]]
+    return records.take(inside)
