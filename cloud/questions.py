@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from cloud.evaluation import Evaluation
 from cloud.oee.figures import Figures
@@ -17,6 +17,9 @@ from cloud.views import ShiftRow
 
 if TYPE_CHECKING:
     from contract.machine_key import MachineKey
+
+_DAY_US: Final = 86_400_000_000
+_DEPTH: Final[Mapping[Level, int]] = {"site": 1, "area": 2, "line": 3, "machine": 4}
 
 Every = Literal["shift", "hour", "day", "week", "month", "range"]
 
@@ -42,12 +45,18 @@ def figures(
 
     Each row is the flat object that `oee compute --format json` prints, with `target_units`: the good units
     that the OEE target asks for in its planned production time until now. Closed shifts are as their newest
-    revision keeps them.
+    revision keeps them, without that.
     """
     machines = [key for key in plant.machines if tuple(key)[: len(place)] == place]
     to_us = min(to_us, now_us)
     if not machines or to_us <= from_us:
         return []
+    kept: dict[tuple[str, int], ShiftRow] = {}
+    if every == "shift" and level in ("machine", "line") and product is None:
+        kept = _kept(store, {"/".join(key[: _DEPTH[level]]) for key in machines}, from_us, to_us)
+        from_us = max(from_us, _all_closed_until(kept, machines, level))
+        if to_us <= from_us:
+            return sorted(kept.values(), key=lambda row: str(row["start"]))
     evaluation = Evaluation(plant, store)
     whole, _ = evaluation.timeline(machines, from_us, to_us, now_us)
     zone = plant.machines[machines[0]].timezone
@@ -70,15 +79,12 @@ def figures(
         }
     else:
         found = _of_days(chosen, every, first, last)
-    keeps = every == "shift" and level in ("machine", "line") and product is None
     rows = [
-        {
-            **(_kept(store, row) if keeps else row.to_dict()),
-            "target_units": _target_units(row, found, plant, level),
-        }
+        {**row.to_dict(), "target_units": _target_units(row, found, plant, level)}
         for row in rolled_up(found, plant, level=level)
+        if (scope_of(row), row.window.start_us) not in kept
     ]
-    return sorted(rows, key=lambda row: str(row["start"]))
+    return sorted([*kept.values(), *rows], key=lambda row: str(row["start"]))
 
 
 def _of_days(
@@ -112,10 +118,24 @@ def _period(day: date, every: Every) -> date | None:
             return day
 
 
-def _kept(store: Store, row: Figures) -> ShiftRow:
-    """Return a shift as its newest revision keeps it, or as it is now while it is not closed."""
-    revisions = store.closed(scope_of(row), row.window.start_us)
-    return revisions[-1].figures if revisions else row.to_dict()
+def _kept(store: Store, scopes: Iterable[str], from_us: int, to_us: int) -> dict[tuple[str, int], ShiftRow]:
+    """Return the closed shifts that touch [from_us, to_us), by scope and start."""
+    return {
+        (scope, shift.start_us): shift.revision.figures
+        for scope in scopes
+        for shift in store.closed_between(scope, from_us - _DAY_US, to_us)
+        if shift.end_us > from_us
+    }
+
+
+def _all_closed_until(
+    kept: Mapping[tuple[str, int], ShiftRow], machines: Iterable[MachineKey], level: Level
+) -> int:
+    """Return the instant until which every shift of every scope is closed; 0 when one has none."""
+    ends = dict.fromkeys(("/".join(key[: _DEPTH[level]]) for key in machines), 0)
+    for (scope, _), row in kept.items():
+        ends[scope] = max(ends[scope], round(datetime.fromisoformat(row["end"]).timestamp() * 1e6))
+    return min(ends.values(), default=0)
 
 
 def _target_units(row: Figures, found: Mapping[Group, Totals], plant: Plant, level: Level) -> float:

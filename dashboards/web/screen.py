@@ -19,6 +19,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 Question = Callable[[Request], Response]
 REFRESH_SECS: Final = 15
 MOST_AT_ONCE: Final = 2
+_LONG_SECS: Final = 2 * 86_400
+
+
+def _refresh_secs(chosen: Selection | None) -> int:
+    """Return how often a page is taken anew; 0 for what does not move."""
+    if chosen is None or not chosen.is_live:
+        return 0
+    return REFRESH_SECS if chosen.end - chosen.start < _LONG_SECS else 4 * REFRESH_SECS
 
 
 class Screen:
@@ -58,7 +66,7 @@ class Screen:
             if chosen
             else {}
         )
-        context.setdefault("refresh_secs", REFRESH_SECS if chosen is not None and chosen.is_live else 0)
+        context.setdefault("refresh_secs", _refresh_secs(chosen))
         html = self.jinja.get_template(template).render(
             board=board,
             zone=self.zone(board),
