@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from cloud.evaluation import Evaluation
 from cloud.oee.figures import Figures
@@ -14,9 +14,7 @@ from cloud.plant import Machine, Plant
 from cloud.report import scope_of
 from cloud.store.port import Store
 from cloud.views import ShiftRow
-
-if TYPE_CHECKING:
-    from contract.machine_key import MachineKey
+from contract.machine_key import MachineKey
 
 _DAY_US: Final = 86_400_000_000
 _DEPTH: Final[Mapping[Level, int]] = {"site": 1, "area": 2, "line": 3, "machine": 4}
