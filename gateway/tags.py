@@ -1,7 +1,7 @@
 """Tag values of a machine become fields of its telemetry. Pure."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -323,7 +323,10 @@ def _state_reader(tag: StateTag) -> Callable[[list[object]], MachineState]:
     """Return the function from the state's raw values to the state, made once per machine."""
     otherwise = tag.otherwise
     if tag.map is not None:
-        table: Mapping[str, MachineState] = tag.map
+        table: dict[str, MachineState] = {**tag.map}
+        for truth, number in (("true", "1"), ("false", "0")):  # a truth value is found by either spelling
+            if truth not in table and number in table:
+                table[truth] = table[number]
         return lambda raw: table.get(_spelled(raw[0]), otherwise)
     if tag.bits is not None:
         bits = [(1 << int(bit), state) for bit, state in tag.bits.items()]
