@@ -1,4 +1,4 @@
-"""Reads telemetry files: one JSON object a line, plain or gzip, telemetry and gaps as they cross the wire."""
+"""Reads telemetry files: JSON lines, plain or gzip, of telemetry, arrays of it, and gaps."""
 
 import gzip
 import zlib
@@ -83,24 +83,23 @@ def _decode(
     for number, text in enumerate(stripped, first_line):
         if not text:
             continue
-        match _item(text):
-            case Telemetry(epochtime=at) | Gap(to_epochtime=at) if at > latest_epochtime:
-                bad.append(BadLine(file, number, f"{at} is in the future", text))
-            case Telemetry() as record:
-                records.append(record)
-            case Gap() as gap:
-                gaps.append(gap)
-            case Refusal(reason):
-                bad.append(BadLine(file, number, reason, text))
+        for item in _items(text):
+            match item:
+                case Telemetry(epochtime=at) | Gap(to_epochtime=at) if at > latest_epochtime:
+                    bad.append(BadLine(file, number, f"{at} is in the future", text))
+                case Telemetry() as record:
+                    records.append(record)
+                case Gap() as gap:
+                    gaps.append(gap)
+                case Refusal(reason, part):
+                    bad.append(BadLine(file, number, reason, part))
     return records, gaps, bad
 
 
 def _all_telemetry(lines: Iterable[bytes]) -> list[Telemetry] | None:
     """Read lines at once; None when any is not telemetry, or lines run into each other."""
     texts = [line for line in lines if line]
-    if not all(
-        text.startswith(b"{") and text.endswith(b"}") and len(text) <= MAX_MESSAGE_BYTES for text in texts
-    ):
+    if not all(map(_looks_whole, texts)):
         return None
     items = decode_many(b"[" + b",".join(texts) + b"]")
     records = [item for item in items if isinstance(item, Telemetry)]
@@ -111,13 +110,15 @@ def _looks_whole(text: bytes) -> bool:
     return text.startswith(b"{") and text.endswith(b"}") and len(text) <= MAX_MESSAGE_BYTES
 
 
-def _item(text: bytes) -> Telemetry | Gap | Refusal:
+def _items(text: bytes) -> Sequence[Telemetry | Gap | Refusal]:
     if len(text) > MAX_MESSAGE_BYTES:
-        return Refusal(f"more than {MAX_MESSAGE_BYTES} bytes", text)
+        return [Refusal(f"more than {MAX_MESSAGE_BYTES} bytes", text)]
+    if text.startswith(b"["):
+        return decode_many(text)
     item = decode_one(text)
     if isinstance(item, Refusal) and _GAP_KEY in text:
         try:
-            return decode(text, Gap)
+            return [decode(text, Gap)]
         except ValueError as error:
-            return Refusal(strict.reason(error), text)
-    return item
+            return [Refusal(strict.reason(error), text)]
+    return [item]

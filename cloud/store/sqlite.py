@@ -47,7 +47,7 @@ CREATE TABLE name (
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE TABLE chunk (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,   -- marks count on it to grow only
     machine INTEGER NOT NULL,
     hour INTEGER NOT NULL,      -- of all its rows: whole hours since 1970 UTC
     rows BLOB NOT NULL,
@@ -456,7 +456,7 @@ class SqliteStore:
         if mark:
             connection.executemany(
                 "INSERT OR REPLACE INTO dirty (machine, hour, mark)"
-                " VALUES (?, ?, (SELECT max(id) FROM chunk))",
+                " VALUES (?, ?, (SELECT seq FROM sqlite_sequence WHERE name = 'chunk'))",
                 [
                     (machine, hour)
                     for start, (machine, hour, *_) in zip(starts, chunks, strict=True)
