@@ -117,7 +117,7 @@ CloudFile = Annotated[
     "demo",
     "Run a whole factory on this machine, until Ctrl-C.",
     "oee demo                          until Ctrl-C; the next start goes on from what is stored",
-    "oee demo --scenario small_stops   another kind of day",
+    "oee demo --scenario small-stops   another kind of day",
     "oee demo --broker mqtt://10.0.0.5:1883",
     "oee demo --fresh                  forget the stored factory and begin anew",
 )
@@ -196,7 +196,7 @@ def simulate(
     ] = 4840,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same factory.")] = 1,
     speed: Annotated[float, typer.Option(min=0.01, help="How fast everything in it happens.")] = 1.0,
-    scenario: Annotated[str, typer.Option(help="What kind of day it is.")] = "good_day",
+    scenario: Annotated[str, typer.Option(help="What kind of day it is.")] = "good-day",
     list_scenarios: Annotated[bool, typer.Option("--list", help="List the scenarios and leave.")] = False,
     timezone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Of its shifts, such as Europe/Berlin.")
