@@ -83,6 +83,11 @@ class TelemetryDraft:
         )
 
 
+def _is_within(one: Any, other: Any, deadband: float) -> bool:
+    """Tell whether two numbers differ by no more than a deadband."""
+    return isinstance(one, int | float) and isinstance(other, int | float) and abs(one - other) <= deadband
+
+
 def _or_unset(value: Any) -> Any:
     return UNSET if value is None else value
 
@@ -471,6 +476,10 @@ class ConnectionSampler:
             self._touch(machine)
         if value == before and status == status_before and type(value) is type(before):
             return
+        if role is Role.ANALOGUE and status == status_before:
+            deadband = machine.tags.slots[slot].deadband
+            if deadband and _is_within(before, value, deadband):
+                return
         machine.values[slot] = value
         machine.statuses[slot] = status
         if role is Role.FACT or status >> 30 != status_before >> 30:

@@ -1,0 +1,461 @@
+"""When fields become records."""
+
+import random
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.machine_key import MachineKey
+from contract.telemetry import Telemetry, decode_one
+from gateway.config import Machine
+from gateway.outbox.port import GapDraft
+from gateway.sampling import ConnectionSampler, SourceClock, TelemetryDraft
+from gateway.sources.port import TagBatch
+from gateway.tags import Binding, MachineTags, Role
+
+US = 1_000_000
+NOON = 1_700_000_000 * US
+BAD = 0x808B0000
+STATE, TOTAL, PRODUCT, TEMP = 1, 2, 3, 4
+
+
+class Bench:
+    """A sampler whose clock is turned by hand. Each machine has state, total, product and a temperature."""
+
+    def __init__(self, machines: int = 1, *, moving: bool = False, **options: Any) -> None:
+        state = (
+            {"moving": "total_units", "moving_for_secs": 5}
+            if moving
+            else {"node": "s", "map": {"0": "stopped", "1": "running", "2": "idle"}}
+        )
+        names = ["total_units"] if moving else ["state", "total_units", "product", "temp"]
+        made = []
+        bindings = []
+        for index in range(machines):
+            table = {
+                "area": "a",
+                "line": "l",
+                "name": f"m{index}",
+                "state": {**state, **({"node": "ns=2;s=S"} if not moving else {})},
+                "total_units": "ns=2;s=T",
+            }
+            if not moving:
+                table |= {"product": "ns=2;s=P", "tags": {"temp": {"node": "ns=2;s=C", "deadband": 0.5}}}
+            tags = MachineTags(MachineKey("s", "a", "l", f"m{index}"), Machine.model_validate(table), hex)
+            made.append(tags)
+            for slot, one in enumerate(tags.slots):
+                bindings.append(
+                    Binding(len(bindings) + 1, index, slot, one.role, one.name, one.node, 0.0, 10, 0.0)
+                )
+        self.order = [slot.name for slot in made[0].slots]
+        assert len(self.order) == len(names)
+        self.sampler = ConnectionSampler(
+            "gw",
+            made,
+            bindings,
+            **{
+                "publish_interval_us": US,
+                "heartbeat_us": 10 * US,
+                "margin_us": US // 2,
+                "ahead_max_us": 60 * US,
+                "assume_live_after_us": 10 * US,
+            }
+            | options,
+        )
+        self.handles = [binding.handle for binding in bindings]
+        self.drafts: list[Any] = []
+        self.now_us = NOON
+
+    def handle(self, name: str, machine: int = 0) -> int:
+        return machine * len(self.order) + self.order.index(name) + 1
+
+    def subscribe(self, *, resumed: bool = False) -> None:
+        self.drafts += self.sampler.subscribed(self.handles, self.now_us, resumed=resumed)
+
+    def put(self, *rows: tuple[Any, ...], at_us: int | None = None, unstamped: bool = False) -> list[Any]:
+        """Each row: name, value, source time [us after noon], status, machine."""
+        if at_us is not None:
+            self.now_us = at_us
+        full = [(*row, *(0, 0)[len(row) - 3 :]) for row in rows]
+        batch = TagBatch(
+            handles=[self.handle(name, machine) for name, _, _, _, machine in full],
+            values=[row[1] for row in full],
+            statuses=[row[3] for row in full],
+            source_us=[NOON + row[2] for row in full],
+            received_us=self.now_us,
+            unstamped=frozenset(range(len(full))) if unstamped else frozenset(),
+        )
+        new = self.sampler.apply(batch)
+        self.drafts += new
+        return new
+
+    def tick(self, to_us: int, step_us: int = US // 4, *, alive: bool = True) -> None:
+        while self.now_us < to_us:
+            self.now_us += step_us
+            if alive:
+                self.sampler.alive(self.now_us)
+            self.drafts += self.sampler.tick(self.now_us)
+
+    def start(self, at_us: int = 0) -> None:
+        self.subscribe()
+        self.put(*[row for row in FIRST if row[0] in self.order])
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        return [
+            (one.epoch_us - NOON, str(one.fields.state), one.fields.total_units)
+            for one in self.drafts
+            if isinstance(one, TelemetryDraft)
+        ]
+
+    @property
+    def gaps(self) -> list[GapDraft]:
+        return [one for one in self.drafts if isinstance(one, GapDraft)]
+
+
+FIRST = [("state", 1, 0), ("total_units", 100, 0), ("product", "cola", 0), ("tags.temp", 20.0, 0)]
+
+
+def test_counters_of_one_interval_become_one_record_stamped_by_the_last() -> None:
+    bench = Bench()
+    bench.start()
+    for n in range(1, 10):
+        bench.put(("total_units", 100 + n, n * 100_000), at_us=NOON + n * 100_000)
+    assert len(bench.told) == 1
+    bench.tick(NOON + 2 * US)
+    assert bench.told[1:] == [(900_000, "running", 109)]
+
+
+def test_no_interval_reaches_over_a_whole_second() -> None:
+    """A shift begins on a whole second: what was counted before it and after it are two records."""
+    bench = Bench()
+    bench.start()
+    bench.put(
+        ("total_units", 101, 999_000),
+        ("total_units", 102, US),
+        ("total_units", 103, US + 1000),
+        at_us=NOON + US + 2000,
+    )
+    bench.tick(NOON + 3 * US)
+    assert bench.told[1:] == [(999_000, "running", 101), (US + 1000, "running", 103)]
+
+
+def test_a_state_change_is_told_at_once_with_the_counters_of_its_moment() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(
+        ("total_units", 101, 200_000),
+        ("state", 0, 300_000),
+        ("state", 2, 400_000),
+        ("total_units", 102, 350_000),
+        at_us=NOON + 500_000,
+    )
+    assert bench.told[1:] == [(300_000, "stopped", 101), (400_000, "idle", 102)]
+
+
+def test_what_belongs_to_one_moment_is_one_record() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(
+        ("state", 0, 300_000),
+        ("total_units", 101, 300_000),
+        ("product", "water", 300_000),
+        at_us=NOON + 400_000,
+    )
+    (record,) = bench.drafts[1:]
+    assert (record.fields.state, record.fields.total_units, record.fields.product) == (
+        "stopped",
+        101,
+        "water",
+    )
+
+
+def test_a_product_change_is_never_coalesced_away() -> None:
+    bench = Bench()
+    bench.start()
+    new = bench.put(
+        ("product", "a", 100_000), ("product", "b", 200_000), ("product", "c", 300_000), at_us=NOON + 400_000
+    )
+    assert [one.fields.product for one in new] == ["a", "b", "c"]
+
+
+def test_the_same_value_again_says_nothing() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 1, US), ("total_units", 100, US), at_us=NOON + US)
+    bench.tick(NOON + 3 * US)
+    assert len(bench.told) == 1
+
+
+def test_a_quiet_machine_has_a_heartbeat_of_the_present() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 101, 100_000), at_us=NOON + 100_000)
+    bench.tick(NOON + 35 * US)
+    assert bench.told[1:] == [(100_000 + n * 10 * US, "running", 101) for n in range(4)]
+
+
+def test_silence_of_the_server_ends_the_heartbeats() -> None:
+    """A heartbeat says that nothing has changed: only the server can know."""
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 101, 100_000), at_us=NOON + 100_000)
+    bench.tick(NOON + 15 * US)
+    count = len(bench.told)
+    bench.tick(NOON + 60 * US, alive=False)
+    assert len(bench.told) == count
+
+
+def test_a_machine_whose_values_are_old_is_told_at_their_time_then_now() -> None:
+    """Nothing has happened for two hours: no heartbeat claims that we watched."""
+    bench = Bench()
+    bench.subscribe()
+    hours = -7200 * US
+    bench.put(*[(name, value, hours) for name, value, _ in FIRST])
+    assert bench.told == [(hours, "running", 100)]
+    bench.tick(NOON + 25 * US)
+    assert [at for at, _, _ in bench.told[1:]] == [10 * US, 20 * US]
+    assert all(at > -11 * US for at, _, _ in bench.told[1:])
+
+
+def test_a_past_that_is_played_back_has_its_heartbeats_and_no_other_time() -> None:
+    bench = Bench(2)
+    bench.subscribe()
+    start = -7200 * US
+    bench.put(*[(n, v, start, 0, m) for m in (0, 1) for n, v, _ in FIRST])
+    total = 100
+    for second in range(600):
+        total += 1
+        bench.put(("total_units", total, start + second * US + 500_000), at_us=NOON + second * 1000)
+    quiet = [one for one in bench.drafts if one.machine.machine == "m1"]
+    times = [one.epoch_us - NOON for one in quiet]
+    assert times == [start + n * 10 * US for n in range(60)]
+    assert max(at for at, _, _ in bench.told) <= start + 600 * US
+
+
+def test_a_played_back_past_that_reaches_the_present_goes_on_live() -> None:
+    bench = Bench()
+    bench.subscribe()
+    bench.put(*[(n, v, -600 * US) for n, v, _ in FIRST])
+    for second in range(-599, 1):
+        bench.put(("total_units", 700 + second, second * US), at_us=NOON + (600 + second) * 100)
+    bench.tick(NOON + 30 * US)
+    times = [at for at, _, _ in bench.told]
+    assert times == sorted(times)
+    assert all(b - a <= 11 * US for a, b in pairwise(times))
+    assert times[-1] > 15 * US
+
+
+def test_a_clock_that_is_wrong_by_an_hour_keeps_its_own_time() -> None:
+    bench = Bench()
+    bench.subscribe()
+    bench.put(*[(n, v, -3600 * US) for n, v, _ in FIRST])
+    bench.put(("total_units", 101, -3599 * US), at_us=NOON + US)
+    bench.tick(NOON + 30 * US)
+    assert all(at < -3500 * US for at, _, _ in bench.told)
+    assert len(bench.told) == 4
+
+
+def test_a_late_value_does_not_turn_time_back() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, 900_000), at_us=NOON + US)
+    bench.put(("state", 2, 800_000), at_us=NOON + US + 1000)
+    assert [at for at, _, _ in bench.told[1:]] == [900_000, 900_000]
+
+
+def test_a_bad_counter_is_told_once_and_left_out() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", None, US, BAD), at_us=NOON + US)
+    bench.put(("total_units", None, 2 * US, BAD), at_us=NOON + 2 * US)
+    bench.tick(NOON + 4 * US)
+    (record,) = bench.drafts[1:]
+    assert (record.fields.total_units, record.fields.data_quality) == (None, "uncertain")
+
+
+def test_a_temperature_within_its_deadband_is_not_told() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("tags.temp", 20.4, US), at_us=NOON + US)
+    bench.tick(NOON + 3 * US)
+    assert len(bench.told) == 1
+    bench.put(("tags.temp", 20.6, 3 * US), at_us=NOON + 3 * US)
+    bench.tick(NOON + 6 * US)
+    (record,) = bench.drafts[1:]
+    assert (record.kind, record.fields.tags) == ("analogue", {"temp": 20.6})
+
+
+def test_kinds_say_what_may_be_dropped_first() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("tags.temp", 30.0, US), ("total_units", 101, US + 1), at_us=NOON + US + 2)
+    bench.put(("state", 0, 3 * US), at_us=NOON + 3 * US)
+    assert [one.kind for one in bench.drafts] == ["state", "counter", "state"]
+
+
+def test_a_lost_connection_becomes_a_gap_when_it_is_back() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, US), at_us=NOON + US)
+    bench.tick(NOON + 5 * US)
+    bench.drafts += bench.sampler.lost(NOON + 5 * US, "pulled")
+    bench.tick(NOON + 20 * US, alive=False)
+    assert len(bench.told) == 2
+    bench.subscribe()
+    bench.put(("state", 0, US), ("total_units", 120, 7 * US), ("product", "cola", 0), ("tags.temp", 20.0, 0))
+    (gap,) = bench.gaps
+    assert (gap.from_us - NOON, gap.to_us - NOON, gap.cause) == (4_500_000, 20 * US, "pulled")
+    assert bench.told[2:] == [(20 * US, "stopped", 120)]
+
+
+def test_a_resumed_connection_has_no_gap() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, US), at_us=NOON + US)
+    bench.drafts += bench.sampler.lost(NOON + 2 * US, "pulled")
+    bench.now_us = NOON + 9 * US
+    bench.subscribe(resumed=True)
+    bench.put(("state", 1, 3 * US), ("state", 2, 4 * US))
+    assert bench.gaps == []
+    assert [(at, state) for at, state, _ in bench.told[2:]] == [(3 * US, "running"), (4 * US, "idle")]
+
+
+def test_a_moving_counter_runs_and_stands_by_source_time() -> None:
+    bench = Bench(moving=True)
+    bench.start()
+    bench.put(("total_units", 101, US), at_us=NOON + US)
+    bench.put(("total_units", 102, 4 * US), at_us=NOON + 4 * US)
+    bench.tick(NOON + 12 * US)
+    states = [(at, state) for at, state, _ in bench.told]
+    assert states[0] == (0, "unknown")
+    assert (US, "running") in states
+    assert states[-1] == (9 * US, "stopped")
+
+
+def test_a_crash_goes_on_from_what_was_saved() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, US), at_us=NOON + US)
+    ((position, saved),) = list(bench.sampler.emitted())
+    assert list(bench.sampler.emitted()) == []
+    after = Bench()
+    after.now_us = NOON + 5 * US
+    after.sampler.restore(position, saved, "was off")
+    after.sampler.clock.lag_us = 0
+    after.subscribe(resumed=True)
+    after.put(("state", 0, US), ("total_units", 101, 2 * US), ("state", 2, 3 * US))
+    assert after.told == [(2 * US, "stopped", 101), (3 * US, "idle", 101)]
+    assert after.gaps == []
+    again = Bench()
+    again.now_us = NOON + 5 * US
+    again.sampler.restore(position, saved, "was off")
+    again.sampler.clock.lag_us = 0
+    again.start()
+    assert [(g.from_us - NOON, g.to_us - NOON, g.cause) for g in again.gaps] == [(US, 5 * US, "was off")]
+
+
+def test_a_saved_state_that_cannot_be_read_is_as_if_there_were_none() -> None:
+    bench = Bench()
+    bench.sampler.restore(0, b"\xc1nonsense", "was off")
+    bench.start()
+    assert (len(bench.told), bench.gaps) == (1, [])
+
+
+def test_values_without_a_time_are_stamped_by_us_and_marked() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, 0), at_us=NOON + 2 * US, unstamped=True)
+    record = bench.drafts[-1]
+    assert (record.epoch_us, record.fields.status) == (NOON + 2 * US, "GatewayTimestamp")
+
+
+def test_every_draft_is_a_record_that_a_reader_takes() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, 1), ("tags.temp", 3.5, 2), ("product", "x" * 999, 3), at_us=NOON + US)
+    for number, draft in enumerate(bench.drafts):
+        assert isinstance(decode_one(draft.encode(number)), Telemetry)
+        assert decode_one(draft.encode(number)).epoch_us == draft.epoch_us
+
+
+def test_the_lag_is_the_least_of_the_last_minutes() -> None:
+    clock = SourceClock(10 * US)
+    assert clock.at(NOON) is None
+    clock.connected(NOON)
+    assert clock.at(NOON + 9 * US) is None
+    clock.heard(NOON - 100 * US, NOON)
+    assert clock.at(NOON) == NOON - 100 * US
+    clock.heard(NOON - 1 * US, NOON)
+    clock.heard(NOON - 50 * US, NOON)
+    assert clock.at(NOON) == NOON - US
+    clock.heard(NOON + 70 * US - 30 * US, NOON + 70 * US)
+    clock.heard(NOON + 140 * US - 30 * US, NOON + 140 * US)
+    assert clock.lag_us == 30 * US
+
+
+writes = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # machine
+        st.sampled_from(["state", "total_units", "product"]),
+        st.integers(0, 3),  # value
+        st.integers(0, 3_000_000),  # us since the write before
+    ),
+    max_size=60,
+)
+
+
+@given(writes=writes, seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_every_fact_is_told_once_in_order_however_values_arrive(writes: list[Any], seed: int) -> None:
+    """Batches of any size, items shuffled within a batch: same states at the same times, never backwards."""
+    dice = random.Random(seed)
+    rows = []
+    at_us = US
+    for machine, name, value, pause_us in writes:
+        at_us += pause_us + 1
+        shown = {"product": f"p{value}", "state": value, "total_units": 100 + len(rows)}[name]
+        rows.append((name, shown, at_us, 0, machine))
+    bench = Bench(3)
+    bench.subscribe()
+    bench.put(*[(n, v, 0, 0, m) for m in range(3) for n, v, _ in FIRST])
+    position = 0
+    while position < len(rows):
+        size = dice.randint(1, 12)
+        part = rows[position : position + size]
+        position += size
+        dice.shuffle(part)
+        bench.put(*part, at_us=NOON + max(row[2] for row in part) + 1000)
+        if dice.random() < 0.5:
+            bench.sampler.alive(bench.now_us)
+            bench.drafts += bench.sampler.tick(bench.now_us)
+    bench.tick(bench.now_us + 3 * US)
+    names = {0: "stopped", 1: "running", 2: "idle", 3: "unknown"}
+    for machine in range(3):
+        mine = [one for one in bench.drafts if one.machine.machine == f"m{machine}"]
+        times = [one.epoch_us for one in mine]
+        assert times == sorted(times)
+        assert all(b - a <= 10 * US + 2 * US for a, b in pairwise(times))
+        expected = [(0, "running", "cola")]
+        for name, value, stamp, _, owner in rows:
+            if owner == machine and name != "total_units":
+                _, state, product = expected[-1]
+                after = (stamp, names[value], product) if name == "state" else (stamp, state, value)
+                if after[1:] != expected[-1][1:]:
+                    expected.append(after)
+        changes = []
+        for one in mine:
+            fact = (one.epoch_us - NOON, str(one.fields.state), one.fields.product)
+            if not changes or changes[-1][1:] != fact[1:]:
+                changes.append(fact)
+        assert changes == expected
+        totals = [value for name, value, _, _, owner in rows if owner == machine and name == "total_units"]
+        assert mine[-1].fields.total_units == (totals[-1] if totals else 100)
+
+
+def test_roles_are_as_the_contract_ranks_them() -> None:
+    bench = Bench()
+    roles = [slot.role for slot in bench.sampler._machines[0].tags.slots]
+    assert roles == [Role.FACT, Role.FACT, Role.COUNT, Role.ANALOGUE]
