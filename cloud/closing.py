@@ -102,12 +102,30 @@ class Closing:
         )
         if not all(self._is_settled(dirty, now_us) for dirty in hours):
             return None
-        closed = self._evaluate(members, [*_before(members, ended), *ended], now_us, FIRST)
+        closed = self._evaluate(members, [*self._before(line, members, ended), *ended], now_us, FIRST)
         self._store.save_closed(closed, hours)
         self._through_us[line] = max(window.end_us for window in ended)
         if closed:
             _log.info("shifts closed", line="/".join(line), rows=len(closed))
         return Step(closed, is_done=False)
+
+    def _before(
+        self, line: Line, members: Sequence[Machine], windows: Sequence[ShiftWindow]
+    ) -> list[ShiftWindow]:
+        """Return the closed shift of each machine before some windows.
+
+        A stop that went on beyond its end is known whole by now, and may prove not to be a small one.
+        """
+        span = self._store.closed_span("/".join(line))
+        if span is None:
+            return []
+        first_us = min(window.start_us for window in windows)
+        return [
+            before[-1]
+            for machine in members
+            if (before := shifts_between(machine, span[0], max(first_us, span[0] + 1)))
+            and before[-1].end_us <= first_us
+        ]
 
     def _hours_between(self, members: Sequence[Machine], from_us: int, to_us: int) -> list[Dirty]:
         """Return the dirty hours that lie within some shifts."""
@@ -131,14 +149,14 @@ class Closing:
                 firsts = [extent[0] for number in ids if (extent := self._store.extent(number))]
                 if not firsts:
                     return None
-                closed_us = min(firsts) - 1
+                first_us = min(firsts)
                 closed_us = min(
                     (
                         window.start_us
                         for machine in members
-                        for window in shifts_between(machine, closed_us, closed_us + 1)
+                        for window in shifts_between(machine, first_us, first_us + 1)
                     ),
-                    default=closed_us,
+                    default=first_us,
                 )
             self._through_us[line] = closed_us
         return self._through_us[line]
@@ -162,11 +180,15 @@ class Closing:
 
     def _revise_line(self, line: Line, hours: Sequence[Dirty], now_us: int) -> list[ClosedShift]:
         members = self._plant.lines[line]
+        span = self._store.closed_span("/".join(line))
         touched: set[ShiftWindow] = set()
         for dirty in hours:
             machine = self._plant.machines[MachineKey(*self._store.names.name("machine", dirty.machine))]
-            touched.update(self._reached(machine, dirty))
-        span = self._store.closed_span("/".join(line))
+            start_us, end_us = dirty.hour * US_PER_HOUR, (dirty.hour + 1) * US_PER_HOUR
+            touched.update(shifts_between(machine, start_us, end_us))
+            if span is not None:
+                near = self._reached(machine, dirty)
+                touched.update(window for window in near if window.start_us >= span[0])
         if span is not None and touched:
             # Records from before all that was ever closed: every shift since then gets its figures.
             first_us = min(window.start_us for window in touched)
@@ -183,7 +205,7 @@ class Closing:
         return closed
 
     def _reached(self, machine: Machine, dirty: Dirty) -> Iterator[ShiftWindow]:
-        """Yield the shifts that records of an hour can change: also that of the next record after it."""
+        """Yield shifts around an hour that its records can change: also that of the next record after it."""
         start_us, end_us = dirty.hour * US_PER_HOUR, (dirty.hour + 1) * US_PER_HOUR
         yield from shifts_between(machine, start_us - MARGIN_US, end_us + MARGIN_US)
         following_us = self._store.next_time(dirty.machine, end_us - 1)
@@ -259,16 +281,3 @@ class Closing:
             row.window.end_us,
             Revision(revision=figures["revision"], made_epochtime=now_us / 1e6, why=why, figures=figures),
         )
-
-
-def _before(members: Sequence[Machine], windows: Sequence[ShiftWindow]) -> list[ShiftWindow]:
-    """Return the last shift before the windows of each machine.
-
-    A stop that went on beyond its end is known whole by now, and may prove not to be a small one.
-    """
-    first_us = min(window.start_us for window in windows)
-    return [
-        before[-1]
-        for machine in members
-        if (before := shifts_between(machine, first_us - 2 * _CHUNK_US, first_us))
-    ]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cloud.oee import records as oee_records
 from cloud.oee import timeline as oee_timeline
+from cloud.oee.calendar import shifts_between
 from cloud.oee.frame import Frame
 from cloud.oee.records import ABSENT, NO_RATE, UNKNOWN, Names, Records
 from cloud.oee.totals import Timeline, timeline
@@ -19,6 +20,8 @@ from contract.machine_key import MachineKey
 
 MARGIN_US = US_PER_HOUR
 """How much before and after a range is read, so that a stop across its edge is judged by its whole length."""
+_LOOK_BACK_US = 72 * US_PER_HOUR
+"""How far back the shift before another is looked for: over a weekend."""
 
 
 @dataclass
@@ -106,21 +109,38 @@ class Evaluation:
         parts = [self.store.read_before(ids, begin_us), self.store.read(ids, begin_us, to_us + MARGIN_US)]
         return self.translation.records(np.concatenate(parts))
 
+    def frame(self, machines: Sequence[MachineKey], from_us: int, to_us: int) -> Frame:
+        """Return the frame of the shifts that touch [from_us, to_us), and of the shift before them.
+
+        A stop is counted where it began: so that a shift's count does not depend on what else is looked at,
+        the shift before it is always looked at, too.
+        """
+        begin_us = from_us - MARGIN_US
+        seen: set[int] = set()
+        for key in machines:
+            machine = self.plant.machines[key]
+            if id(machine.calendar) not in seen:
+                seen.add(id(machine.calendar))
+                shifts = shifts_between(machine, from_us - _LOOK_BACK_US, from_us + 1)
+                before = [window for window in shifts if window.end_us <= from_us]
+                if len(before) < len(shifts):
+                    before = [window for window in before if window.end_us <= shifts[-1].start_us]
+                if before:
+                    begin_us = min(begin_us, before[-1].start_us)
+        return Frame.over(self.plant, self.names, begin_us, to_us, machines=machines, widen="shift")
+
     def timeline(
         self, machines: Sequence[MachineKey], from_us: int, to_us: int, until_us: int
     ) -> tuple[Timeline, Frame]:
-        """Return the judged timeline of machines of the plant over the shifts that touch [from_us, to_us)."""
-        frame = Frame.over(self.plant, self.names, from_us, to_us, machines=machines, widen="shift")
+        """Return the judged timeline of machines of the plant over the shifts that touch [from_us, to_us).
+
+        Its frame reaches further back: take what touches the range alone.
+        """
+        frame = self.frame(machines, from_us, to_us)
         records = self.records(machines, frame.from_us, min(frame.to_us, until_us))
         records = records.take(records.time_us <= until_us)
         rules = oee_timeline.Rules.of(self.plant, self.names)
         piece = oee_timeline.build(records, rules, frame.cuts)
-        whole = timeline(
-            piece,
-            frame,
-            self.plant,
-            self.names,
-            until_us=min(until_us, frame.to_us + MARGIN_US),
-            rules=rules,
-        )
+        until_us = min(until_us, frame.to_us + MARGIN_US)
+        whole = timeline(piece, frame, self.plant, self.names, until_us=until_us, rules=rules)
         return whole, frame

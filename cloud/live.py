@@ -1,8 +1,8 @@
 """The running shift of every machine, kept as one piece of timeline to which new records are joined.
 
 Records that come in order are joined; a late one makes its machine's stretch be read from the store again, so
-that what is shown is always a function of the stored records. The stretch goes back to the shift that ran an
-hour ago, and is cut anew every few hours.
+that what is shown is always a function of the stored records. The stretch goes back to the beginning of the
+shift before, and is cut anew every few hours.
 """
 
 from collections import deque
@@ -27,7 +27,6 @@ from cloud.views import Category, LineView, LossLevel, MachineView, Segment, Shi
 from contract.machine_key import MachineKey
 from contract.states import STATES_BY_CODE, MachineState
 
-LOOK_BACK_US: Final = 3_600_000_000
 _LOOK_AHEAD_US: Final = 6 * 3_600_000_000
 _REREAD_US: Final = 2_000_000
 """How often a machine's stretch is read again at most, while a backlog comes in."""
@@ -60,6 +59,8 @@ class Live:
         self._last_us: dict[int, int] = {}
         """By index: the newest record in the piece."""
         self._late: set[MachineKey] = set()
+        self._ahead: dict[MachineKey, int] = {}
+        """By machine: its first record that was read before its time."""
         self._reread_us: dict[MachineKey, int] = {}
         self._strangers: dict[MachineKey, MachineView] = {}
         self._rules = oee_timeline.Rules.of(self._plant, self._names)
@@ -81,7 +82,8 @@ class Live:
         if not self._frame.from_us <= now_us < self._fresh_until_us:
             self._stretch(now_us)
         else:
-            self._join_pending()
+            self._late.update(key for key, time_us in self._ahead.items() if time_us <= now_us)
+            self._join_pending(now_us)
             self._reread_late(now_us)
         whole = self._whole(now_us)
         sums = totals(whole, self._plant, self._names)
@@ -105,30 +107,30 @@ class Live:
         """Read everything anew, for the shifts around this instant."""
         self._pending.clear()
         keys = list(self._plant.machines)
-        self._frame = Frame.over(
-            self._plant,
-            self._names,
-            now_us - LOOK_BACK_US,
-            now_us + _LOOK_AHEAD_US,
-            machines=keys,
-            widen="shift",
-        )
+        self._frame = self._evaluation.frame(keys, now_us, now_us + _LOOK_AHEAD_US)
         self._fresh_until_us = now_us + _LOOK_AHEAD_US
         self._late.clear()
-        self._piece = self._read(keys)
+        self._piece = self._read(keys, now_us)
 
-    def _read(self, machines: list[MachineKey]) -> oee_timeline.Piece:
+    def _read(self, machines: list[MachineKey], now_us: int) -> oee_timeline.Piece:
         records = self._evaluation.records(machines, self._frame.from_us, self._frame.to_us)
+        ahead = records.time_us > now_us
+        for index in np.unique(records.machine[ahead]).tolist():
+            self._ahead[self._names.machines[index]] = int(
+                records.time_us[ahead & (records.machine == index)].min()
+            )
+        records = records.take(~ahead)
         self._note_last(records)
         return oee_timeline.build(records, self._rules, self._frame.cuts)
 
-    def _join_pending(self) -> None:
-        parts: list[Rows] = []
-        while self._pending:
-            parts.append(self._pending.popleft())
+    def _join_pending(self, now_us: int) -> None:
+        parts = [self._pending.popleft() for _ in range(len(self._pending))]
         if not parts:
             return
         rows = self._of_plant(np.concatenate(parts))
+        if (rows["time_us"] > now_us).any():  # the machine's clock is ahead: later
+            self._pending.append(rows[rows["time_us"] > now_us])
+            rows = rows[rows["time_us"] <= now_us]
         records = self._evaluation.translation.records(rows)
         begins = np.flatnonzero(firsts(records.machine))
         late = [
@@ -187,9 +189,11 @@ class Live:
         if not due:
             return
         self._late.difference_update(due)
+        for key in due:
+            self._ahead.pop(key, None)
         self._reread_us.update(dict.fromkeys(due, now_us))
         indexes = [self._names.machine(key) for key in due]
-        piece, again = self._piece, self._read(due)
+        piece, again = self._piece, self._read(due, now_us)
         self._piece = oee_timeline.join(
             oee_timeline.Piece(
                 head=piece.head.take(~np.isin(piece.head.machine, indexes)),

@@ -176,7 +176,13 @@ class Cloud:
         from cloud.oee.rollup import figures
 
         whole, _ = evaluation.timeline(list(self._plant.machines), from_us, to_us, now_us)
-        rows = figures(whole, self._plant, evaluation.names, level=level)
+        rows = figures(
+            whole,
+            self._plant,
+            evaluation.names,
+            level=level,
+            wanted=lambda window: window.start_us < to_us and window.end_us > from_us,
+        )
         return sorted((row.to_dict() for row in rows), key=lambda row: str(row["start"]))
 
     def figures(
