@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -66,7 +67,7 @@ def rolled_up(
             rows[row] = (_both(before, window), others + sums)
         else:
             rows[row] = (window, sums)
-    places = _Places(plant)
+    places = _places_of(plant)
     return [
         Figures(
             place=row.place,
@@ -150,6 +151,11 @@ class _Places:
                     uncapped.add(place)
         self.capped = self.position.keys() - uncapped
         """A place caps when all its machines do."""
+
+
+@lru_cache(maxsize=4)
+def _places_of(plant: Plant) -> _Places:
+    return _Places(plant)
 
 
 def _order(places: _Places, row: _Row, found: tuple[Window, Totals]) -> tuple[object, ...]:
