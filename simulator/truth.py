@@ -411,6 +411,8 @@ def _figures(
 
 def _intervals(history: History) -> list[_Interval]:
     """Return the states one after the other; the last one goes on to the end of what is known, and beyond."""
+    if not history.states:
+        return []
     ends = [at_us for at_us, _ in history.states[1:]] + [_FOR_EVER_US]
     found: list[_Interval] = []
     standing: list[_Interval] = []
