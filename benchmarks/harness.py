@@ -1,5 +1,6 @@
-"""What every benchmark does alike: state the machine, alternate the sides, print a table and one JSON line."""
+"""What benchmarks do alike: state the machine, alternate the sides, print a table and one JSON line."""
 
+import argparse
 import json
 import os
 import platform
@@ -15,13 +16,19 @@ Side = Callable[[], float]
 """One run of one side; returns its figure, in the benchmark's unit or in what the table's column says."""
 
 
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is the benchmark's own description."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def machine() -> str:
     """Return one line about where this runs."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or "unknown processor",
     )
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {sys.version.split()[0]}"
+    system = f"{platform.system()} {platform.release()}"
+    return f"{model}, {os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
 def versions(*packages: str) -> str:

@@ -1,4 +1,4 @@
-"""Figures of lines, areas and sites, of days, crews and products: sums of times and units, never of ratios."""
+"""Figures of lines, areas, sites, days, crews and products: sums of times and units, never of ratios."""
 
 from collections.abc import Callable, Mapping
 from datetime import date
