@@ -28,8 +28,9 @@ from cloud.plant import Machine, Plant
 NEVER: Final = -1
 """In a column of instants: no such moment."""
 
-_NEW: Final = -1
-_UNSETTLED: Final = -1
+_EVERY: Final = -1
+_OPEN: Final = -1
+"""Where a head ends: not within these rows."""
 Table = TypeVar("Table", bound=Columns)
 _Column = TypeVar("_Column", bound=npt.NDArray[Any])
 _STATE, _TOTAL, _OFF, _GOOD, _TOTAL_AND_GOOD = range(5)
@@ -64,17 +65,23 @@ class Counts(Columns):
     startup: Flags
     """Whether it was made within startup_us of a start-up, or in a changeover."""
     since_us: Ints
-    """Where part of the time was unknown: the earlier reading; else NEVER."""
+    """The earlier reading, where part of the time was unknown or the row is to be spread; else NEVER."""
     until_us: Ints
-    """Where part of the time was unknown: the later reading; else NEVER."""
+    """The later reading, where there is an earlier one; else NEVER."""
+    spread: Flags
+    """Whether it is still to be spread over the intervals between the two readings."""
     total: Ints
     off: Ints
     """[units] off quality among the total."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tail(Columns):
-    """What later records need to know of a machine: its last state and the last reading of each counter."""
+class Anchors(Columns):
+    """The ends of a piece: records in the roles in which they matter to the pieces beside it, sorted by machine.
+
+    Roles are the machine's state and each of its counters; they have ends of their own, because a record need
+    not tell all counters.
+    """
 
     machine: Indexes
     time_us: Ints
@@ -87,11 +94,16 @@ class Tail(Columns):
     order: Indexes
     rate: Floats
     role: Codes
-    """Which of these things the row is."""
-    unknown_since: Flags
-    """Whether time between this row and the machine's last record is unknown."""
+    """The role of the row; `_EVERY` of a plain record."""
+    known: Flags
+    """Whether everything before it in its role is taken into account: so in a tail, not in a head."""
+    raw: Flags
+    """Whether its state is as told, and may yet be changed by what came before."""
+    dark: Ints
+    """How many stretches of unknown time lie between the state's end of the piece and this row, backwards negative;
+    in the tail's row of the state: how many there are in the piece's body."""
     stop_since_us: Ints
-    """In the row of the state: when the known stop began that still goes on, or NEVER."""
+    """In a tail's row of the state: when the known stop began that still goes on, or NEVER."""
     started_us: Ints
     """When the machine last started up at or before this row, or NEVER."""
 
@@ -148,38 +160,19 @@ class Cuts:
 class Piece:
     """The timeline of a stretch of records of any machines."""
 
-    head: Records
-    """The first records of each machine, until nothing before them can change what follows."""
+    head: Anchors
+    """For each role, the first records until nothing before them can change what follows: normally one."""
     segments: Segments
-    """From the last record of the head to the last record."""
+    """From the last record of the state's head to the last record."""
     counts: Counts
-    tail: Tail
-    """No row for a machine whose records are all head because what came before still matters."""
-
-
-class Body(NamedTuple):
-    """What a stretch of records comes to after what is known of those before."""
-
-    segments: Segments
-    counts: Counts
-    tail: Tail
+    """What was made after the last reading of each counter's head."""
+    tail: Anchors
+    """The last record in each role; none where what came before the piece still matters at its end."""
 
 
 def build(records: Records, rules: Rules, cuts: Cuts) -> Piece:
     """Return the piece of sorted records."""
-    if not len(records):
-        return Piece(records, *NOTHING)
-    first = firsts(records.machine)
-    settled = _settled_at(records, first, rules)
-    if not settled.any():
-        return Piece(records.take(first), *_extend(NOTHING.tail, records, rules, cuts))
-    rank = np.cumsum(first) - 1
-    position = np.arange(len(records)) - np.flatnonzero(first)[rank]
-    opened = settled[rank] == _UNSETTLED
-    head = opened | (position <= settled[rank])
-    # What the head's own steps add is left to join: it may depend on what came before.
-    before = _extend(NOTHING.tail, records.take(head & ~opened), rules, cuts)
-    return Piece(records.take(head), *_extend(before.tail, records.take(~head), rules, cuts))
+    return _fold(_plain(records), rules, cuts)
 
 
 def join(earlier: Piece, later: Piece, rules: Rules, cuts: Cuts) -> Piece:
@@ -188,27 +181,13 @@ def join(earlier: Piece, later: Piece, rules: Rules, cuts: Cuts) -> Piece:
         return later
     if not len(later.head):
         return earlier
-    goes_on = np.isin(later.head.machine, earlier.tail.machine)
-    waits = ~goes_on & np.isin(later.head.machine, earlier.head.machine)
-    waited = np.isin(earlier.head.machine, later.head.machine[waits])
-    touched = np.isin(earlier.tail.machine, later.head.machine)
-    seam = _extend(earlier.tail.take(touched), later.head.take(goes_on), rules, cuts)
-    again = build(_stacked([earlier.head.take(waited), later.head.take(waits)]), rules, cuts)
-    still_open = again.head.take(
-        ~np.isin(again.head.machine, again.tail.machine) & np.isin(again.head.machine, later.tail.machine)
-    )
-    tails = [
-        earlier.tail.take(~touched),
-        seam.tail,
-        again.tail,
-        _extend(NOTHING.tail, still_open, rules, cuts).tail,
-    ]
-    return Piece(
-        head=_stacked([earlier.head.take(~waited), again.head, later.head.take(~goes_on & ~waits)]),
-        segments=merged_segments([earlier.segments, seam.segments, again.segments, later.segments]),
-        counts=merged_counts([earlier.counts, seam.counts, again.counts, later.counts]),
-        tail=_overlaid(_stacked(tails), later),
-    )
+    both = np.isin(later.head.machine, earlier.head.machine)
+    return _joined(earlier, later.head.take(both), later, later.head.take(~both), rules, cuts)
+
+
+def extend(piece: Piece, records: Records, rules: Rules, cuts: Cuts) -> Piece:
+    """Return the same as joining the piece of these records, which all come after it: cheaper for few."""
+    return _joined(piece, _plain(records), NOTHING, NOTHING.head, rules, cuts)
 
 
 def close(
@@ -218,20 +197,21 @@ def close(
 
     Every instant is in exactly one segment; the last state lasts until until_us, but at most max_gap.
     """
-    begun = _extend(NOTHING.tail, piece.head, rules, cuts)
-    tail = _overlaid(begun.tail, piece)
-    first = piece.head.take(firsts(piece.head.machine))
-    silent = np.setdiff1d(machines, first.machine).astype(np.int32)
+    begun = _fold(piece.head, rules, cuts, from_nothing=True)
+    tail = _overlaid(begun.tail, piece.tail)
+    last = tail.take(tail.role == _STATE)
+    start = piece.head.take(firsts(piece.head.machine))
+    silent = np.setdiff1d(machines, start.machine).astype(np.int32)
     segments = merged_segments(
         [
-            _unknown(first.machine, from_us, first.time_us),
+            _unknown(start.machine, np.minimum(from_us, start.time_us), start.time_us),
             begun.segments,
             piece.segments,
-            *_trailing(tail.take(tail.role == _STATE), until_us, rules),
+            *_trailing(last, until_us, rules),
             _unknown(silent, from_us, until_us),
         ]
     )
-    counts = merged_counts([begun.counts, piece.counts])
+    counts = _spread_out(merged_counts([begun.counts, piece.counts]), cuts)
     return (
         _clipped(segments.take(np.isin(segments.machine, machines)), from_us, until_us),
         counts.take(np.isin(counts.machine, machines)),
@@ -273,70 +253,131 @@ def merged_counts(parts: Sequence[Counts]) -> Counts:
     )
 
 
-# One stretch of records after what is known of those before
+# Rows after what is known of those before
 
 
 class _States(NamedTuple):
-    """The states of a stretch: of the rows of work, those that tell a state."""
+    """The rows of a fold that tell a state, with what holds."""
 
     rows: slice | Ints
+    """Where they stand among all rows."""
     machine: Indexes
     time_us: Ints
     state: Codes
     reason: Indexes
     product: Indexes
     order: Indexes
-    first: Flags
     silent: Flags
     """Whether the row is followed by a silence of more than max_gap."""
     dark: Flags
     """Whether time between this row and the machine's next is unknown."""
+    before: Ints
+    """How many rows before are dark."""
     stop_since_us: Ints
     started_us: Ints
+    last_of: Ints | None
+    """For each row of the fold, the last of these rows at or before it; None where all rows are these."""
+    starts: Ints
+    """By machine: its first row, and the first of the next machine."""
+    stops: Ints
+    live: Ints
+    """By machine: the last row of its head, or _OPEN; its first row where it has no head."""
+    known: Flags
+    """By machine: whether its first row is known."""
+    known_dark: Ints
+    """By machine: stretches of unknown time before the first row, where it is known."""
+
+    @property
+    def after_head(self) -> Ints:
+        """Return by machine the first row after its head."""
+        return np.where(self.live == _OPEN, self.stops, self.live + 1)
+
+    def place(self, machine: Indexes) -> Ints:
+        """Return where the machines stand in what is by machine."""
+        return np.searchsorted(self.machine[self.starts], machine)
 
 
-def _extend(known: Tail, records: Records, rules: Rules, cuts: Cuts) -> Body:
-    """Return what the records add to the timeline, and what is known after them."""
-    if not len(records):
-        return Body(NOTHING.segments, NOTHING.counts, known)
-    work = _work(known, records)
-    states = _states(work, rules)
-    work, darkness = _in_force(work, states)
-    tracks = _tracks(work, rules)
-    parts = [
-        _counts(work, darkness, rows, total, off, rules, cuts) for rows, total, off in _made(work, tracks)
-    ]
-    tails = [_last_states(work, states)]
-    tails += [_last_readings(work, darkness, states, track) for track in tracks]
-    tail = _stacked(tails)
-    return Body(
-        segments=_segments(states, rules),
-        counts=merged_counts(parts),
-        tail=tail.take(np.lexsort((tail.role, tail.machine))),
+class _Track(NamedTuple):
+    """The readings of one counter among the rows of a fold."""
+
+    role: int
+    rows: slice | Ints
+    """Where they stand among all rows."""
+    made: Ints
+    """[units] since the reading before; 0 up to the end of the head."""
+    baseline: Ints
+    starts: Ints
+    """By machine: its first reading, and the first of the next machine."""
+    stops: Ints
+    live: Ints
+    """By machine: the last reading of its head, or _OPEN."""
+    fresh: Flags
+    """By machine: whether it has a head at all."""
+
+
+def _joined(earlier: Piece, rows: Anchors, later: Piece, new: Anchors, rules: Rules, cuts: Cuts) -> Piece:
+    """Return the earlier piece with rows after it, and after these the body and tail of a later piece.
+
+    rows: of machines that the earlier piece has, or plain records
+    new: the later piece's head of machines that the earlier one lacks
+    """
+    touched = np.isin(earlier.tail.machine, rows.machine)
+    opened = np.isin(earlier.head.machine, rows.machine)
+    opened &= ~np.isin(_identity(earlier.head), _identity(earlier.tail))
+    ends, waiting = earlier.tail.take(touched), earlier.head.take(opened)
+    waiting = replace(waiting, dark=waiting.dark - _dark_within(ends, waiting.machine))
+    seam = _fold(_stacked([ends, waiting, rows]), rules, cuts)
+    return Piece(
+        head=_stacked([earlier.head, _beyond(seam.head, waiting), new]),
+        segments=merged_segments([earlier.segments, seam.segments, later.segments]),
+        counts=merged_counts([earlier.counts, seam.counts, later.counts]),
+        tail=_stacked([earlier.tail.take(~touched), _overlaid(seam.tail, later.tail)]),
     )
 
 
-def _work(known: Tail, records: Records) -> Tail:
-    """Return the rows to work on, what is known before what is new, machine by machine."""
+def _fold(work: Anchors, rules: Rules, cuts: Cuts, *, from_nothing: bool = False) -> Piece:
+    """Return the piece of rows, each machine's in their order.
+
+    Where a role begins with a known row, all that follows is body; else its first rows are the head.
+
+    from_nothing: whether nothing came before, so that there is no head
+    """
+    if not len(work):
+        return NOTHING
+    states = _states(work, rules, from_nothing=from_nothing)
+    effective, darkness = _in_force(work, states)
+    tracks = _tracks(effective, states, rules, from_nothing=from_nothing)
+    parts = [
+        _counts(effective, darkness, rows, total, off, rules, cuts)
+        for rows, total, off in _made(effective, tracks)
+    ]
+    return Piece(
+        head=NOTHING.head if from_nothing else _head(work, effective, darkness, states, tracks),
+        segments=_segments(states, rules),
+        counts=merged_counts([NOTHING.counts, *parts]),
+        tail=_tail(effective, darkness, states, tracks),
+    )
+
+
+def _plain(records: Records) -> Anchors:
     rows = len(records)
-    new = Tail(
+    return Anchors(
         **{name: getattr(records, name) for name in _SHARED},
-        role=np.broadcast_to(np.int8(_NEW), rows),
-        unknown_since=np.broadcast_to(np.False_, rows),
+        role=np.broadcast_to(np.int8(_EVERY), rows),
+        known=np.broadcast_to(np.False_, rows),
+        raw=np.broadcast_to(np.True_, rows),
+        dark=np.broadcast_to(np.int64(0), rows),
         stop_since_us=np.broadcast_to(np.int64(NEVER), rows),
         started_us=np.broadcast_to(np.int64(NEVER), rows),
     )
-    if not len(known):
-        return new
-    both = Tail.concatenate([known, new])
-    return both.take(np.argsort(both.machine, kind="stable"))
 
 
-def _states(work: Tail, rules: Rules) -> _States:
-    tells = (work.role == _NEW) | (work.role == _STATE)
+def _states(work: Anchors, rules: Rules, *, from_nothing: bool) -> _States:
+    tells = (work.role == _EVERY) | (work.role == _STATE)
     rows = slice(None) if tells.all() else np.flatnonzero(tells)
-    machine, time_us, state = work.machine[rows], work.time_us[rows], work.state[rows]
-    reason, product, order = work.reason[rows], work.product[rows], work.order[rows]
+    told = work.take(rows)
+    machine, time_us, state = told.machine, told.time_us, told.state
+    reason, product, order = told.reason, told.product, told.order
     first = firsts(machine)
     hold = _each(rules.hold, machine)
     if np.any(hold):
@@ -346,63 +387,112 @@ def _states(work: Tail, rules: Rules) -> _States:
     length = np.append(time_us[1:], time_us[-1]) - time_us
     silent = follows & (length > _each(rules.max_gap_us, machine)) & ~hold
     dark = silent | (follows & (length > 0) & (state == UNKNOWN))
-    stop_since, started = _start_ups(work, rows, machine, time_us, state, first, dark, rules)
-    return _States(
-        rows, machine, time_us, state, reason, product, order, first, silent, dark, stop_since, started
+    stop_since, started = _start_ups(told, state, first, dark, rules)
+    starts = np.flatnonzero(first)
+    states = _States(
+        rows=rows,
+        machine=machine,
+        time_us=time_us,
+        state=state,
+        reason=reason,
+        product=product,
+        order=order,
+        silent=silent,
+        dark=dark,
+        before=np.cumsum(dark) - dark,
+        stop_since_us=stop_since,
+        started_us=started,
+        last_of=None if isinstance(rows, slice) else np.cumsum(tells) - 1,
+        starts=starts,
+        stops=np.append(starts[1:], len(machine)),
+        live=starts,
+        known=told.known[starts],
+        known_dark=np.where(told.known[starts], told.dark[starts], 0),
     )
+    return states if from_nothing else states._replace(live=_end_of_state_head(states, rules))
 
 
-def _start_ups(
-    work: Tail,
-    rows: slice | Ints,
-    machine: Indexes,
-    time_us: Ints,
-    state: Codes,
-    first: Flags,
-    dark: Flags,
-    rules: Rules,
-) -> tuple[Ints, Ints]:
+def _start_ups(told: Anchors, state: Codes, first: Flags, dark: Flags, rules: Rules) -> tuple[Ints, Ints]:
     """Return for each row since when the machine has known to stand, and when it last started up before."""
-    stop_since, started = work.stop_since_us[rows], work.started_us[rows]
-    if not rules.startup_us[machine[first]].any():
-        return stop_since, started
+    if not rules.startup_us[told.machine[first]].any():
+        return told.stop_since_us, told.started_us
     stands = (state != RUNNING) & (state != UNKNOWN)
-    goes_on = np.zeros(len(machine), dtype=np.bool_)
+    goes_on = np.zeros(len(told), dtype=np.bool_)
     goes_on[1:] = stands[:-1] & ~dark[:-1] & ~first[1:]
     begins = stands & ~goes_on
-    since = np.where(begins & (stop_since == NEVER), time_us, stop_since)
+    since = np.where(begins & (told.stop_since_us == NEVER), told.time_us, told.stop_since_us)
     since = np.where(stands, since[held(first | begins)], NEVER)
     before = np.append(np.int64(NEVER), since[:-1])
-    starts = (state == RUNNING) & goes_on & (time_us - before >= rules.startup_stop_us[machine])
-    started = np.where(starts, time_us, started)
+    starts = (state == RUNNING) & goes_on
+    starts &= told.time_us - before >= rules.startup_stop_us[told.machine]
+    started = np.where(starts, told.time_us, told.started_us)
     return since, started[held(first | starts)]
 
 
+def _end_of_state_head(states: _States, rules: Rules) -> Ints:
+    """Return by machine the state's row after which it no longer matters what came before, or _OPEN."""
+    live = states.starts.copy()
+    machine = states.machine[states.starts]
+    looks_back = ~states.known & (rules.hold[machine] | (rules.startup_us[machine] > 0))
+    for place in np.flatnonzero(looks_back):
+        rows = slice(int(states.starts[place]), int(states.stops[place]))
+        settled = _settled_state(
+            states.time_us[rows],
+            states.state[rows],
+            states.silent[rows],
+            hold=bool(rules.hold[machine[place]]),
+            startup_us=int(rules.startup_us[machine[place]]),
+        )
+        live[place] = _OPEN if settled is None else rows.start + settled
+    return live
+
+
+def _settled_state(time_us: Ints, state: Codes, silent: Flags, *, hold: bool, startup_us: int) -> int | None:
+    """Return the row of one machine after which neither a held state nor a start-up of before matters."""
+    first_known = 0
+    if hold:
+        if not (state != UNKNOWN).any():
+            return None
+        first_known = int(np.argmax(state != UNKNOWN))
+    if not startup_us:
+        return first_known
+    fresh = state == RUNNING
+    if not hold:
+        fresh |= state == UNKNOWN
+        fresh[1:] |= silent[:-1]
+    fresh[:first_known] = False
+    if not fresh.any():
+        return None
+    over = time_us > time_us[np.argmax(fresh)] + startup_us
+    return int(np.argmax(over)) if over.any() else None
+
+
 def _segments(states: _States, rules: Rules) -> Segments:
-    """Return the segments between a machine's first and last row."""
-    new = states.first.copy()
+    """Return the segments from the end of each head to the machine's last row."""
+    has_heads = bool((states.live != states.starts).any())
+    new = np.zeros(len(states.machine), dtype=np.bool_)
     for column in (states.state, states.reason, states.product, states.order):
         new[1:] |= column[1:] != column[:-1]
     new[1:] |= states.silent[:-1]
+    new[states.starts] = True
+    if has_heads:
+        new[states.live[states.live != _OPEN]] = True
     begin = np.flatnonzero(new)
     last = np.append(begin[1:], len(new)) - 1
-    end_us = states.time_us[last]
-    quiet = states.silent[last]
-    gap_us = rules.max_gap_us[states.machine[last]]
-    onward = ~lasts(states.machine)[last]
     following = np.minimum(last + 1, len(new) - 1)
-    end_us = np.where(quiet, end_us + gap_us, np.where(onward, states.time_us[following], end_us))
+    ends = states.machine[following] != states.machine[last]
+    quiet = states.silent[last]
+    end_us = np.where(ends, states.time_us[last], states.time_us[following])
+    end_us = np.where(quiet, states.time_us[last] + rules.max_gap_us[states.machine[last]], end_us)
     found = Segments(
-        states.machine[begin],
-        states.time_us[begin],
-        end_us,
-        states.state[begin],
-        states.reason[begin],
-        states.product[begin],
-        states.order[begin],
+        machine=states.machine[begin],
+        start_us=states.time_us[begin],
+        end_us=end_us,
+        state=states.state[begin],
+        reason=states.reason[begin],
+        product=states.product[begin],
+        order=states.order[begin],
     )
-    if not quiet.any():
-        return merged_segments([found])
     silence = found.take(quiet)
     silence = replace(
         silence,
@@ -411,41 +501,36 @@ def _segments(states: _States, rules: Rules) -> Segments:
         state=np.full(len(silence), UNKNOWN, dtype=np.int8),
         reason=np.full(len(silence), ABSENT, dtype=np.int32),
     )
+    if has_heads:
+        live = np.where(states.live == _OPEN, states.stops, states.live)
+        in_body = begin >= live[states.place(found.machine)]
+        found, silence = found.take(in_body), silence.take(in_body[quiet])
     return merged_segments([found, silence])
 
 
-def _in_force(work: Tail, states: _States) -> tuple[Tail, Ints]:
-    """Return work with the states that hold, and how many stretches of unknown time precede each row."""
-    changes: dict[str, npt.NDArray[Any]] = {
-        name: getattr(states, name)
-        for name in ("state", "reason", "product", "order", "stop_since_us", "started_us")
-    }
-    before: Ints = np.cumsum(states.dark) - states.dark
-    if isinstance(states.rows, slice):
-        return replace(work, **changes), before
-    for name, column in changes.items():
-        whole = getattr(work, name).copy()
-        whole[states.rows] = column
-        changes[name] = whole
-    darkness = np.zeros(len(work), dtype=np.int64)
-    darkness[states.rows] = before
-    known = (work.role != _NEW) & (work.role != _STATE)
-    darkness[known] = before[np.searchsorted(states.machine, work.machine[known])]
-    return replace(work, **changes), darkness
+def _in_force(work: Anchors, states: _States) -> tuple[Anchors, Ints]:
+    """Return the rows with the states that hold, and how many stretches of unknown time precede each."""
+    columns: dict[str, npt.NDArray[Any]] = {name: getattr(states, name) for name in _IN_FORCE}
+    if states.last_of is None:
+        return replace(work, **columns), states.before
+    tells = (work.role == _EVERY) | (work.role == _STATE)
+    same = tells | (work.raw & ~work.known[states.rows][states.last_of])
+    for name, column in columns.items():
+        columns[name] = np.where(same, column[states.last_of], getattr(work, name))
+    return replace(work, **columns), states.before[states.last_of] + np.where(same, 0, work.dark)
 
 
-class _Track(NamedTuple):
-    """The readings of one counter among the rows of work."""
+def _is_early(work: Anchors, states: _States) -> Flags:
+    """Return which rows are of a state's head that is not among the rows, and so may not be used yet."""
+    if states.last_of is None:
+        return np.broadcast_to(np.False_, len(work))
+    early: Flags = work.raw & (work.role != _EVERY) & (work.role != _STATE)
+    return early & work.known[states.rows][states.last_of]
 
-    role: int
-    rows: slice | Ints
-    made: Ints
-    baseline: Ints
 
-
-def _tracks(work: Tail, rules: Rules) -> list[_Track]:
-    new = work.role == _NEW
-    has_total, has_off, has_good = (new & (column >= 0) for column in (work.total, work.off, work.good))
+def _tracks(work: Anchors, states: _States, rules: Rules, *, from_nothing: bool) -> list[_Track]:
+    plain = work.role == _EVERY
+    has_total, has_off, has_good = (plain & (column >= 0) for column in (work.total, work.off, work.good))
     tracks = []
     for role, value, told in (
         (_TOTAL, work.total, has_total),
@@ -456,12 +541,49 @@ def _tracks(work: Tail, rules: Rules) -> list[_Track]:
         present = told | (work.role == role)
         if present.any():
             rows = slice(None) if present.all() else np.flatnonzero(present)
-            made, baseline = counters.increments(work.machine[rows], value[rows], rules.jitter, rules.modulus)
-            tracks.append(_Track(role, rows, made, baseline))
+            tracks.append(_track(role, rows, value[rows], work, states, rules, from_nothing=from_nothing))
     return tracks
 
 
-def _made(work: Tail, tracks: Sequence[_Track]) -> list[tuple[slice | Ints, Ints, Ints]]:
+def _track(
+    role: int,
+    rows: slice | Ints,
+    value: Ints,
+    work: Anchors,
+    states: _States,
+    rules: Rules,
+    *,
+    from_nothing: bool,
+) -> _Track:
+    machine = work.machine[rows]
+    made, baseline = counters.increments(machine, value, rules.jitter, rules.modulus)
+    starts = np.flatnonzero(firsts(machine))
+    stops = np.append(starts[1:], len(machine))
+    fresh = ~work.known[rows][starts]
+    live = starts
+    # What lies in the state's head may yet be counted otherwise, and so may what noise leaves open.
+    place = states.place(machine[starts])
+    early = _is_early(work, states)[rows]
+    looks_back = (states.live[place] != states.starts[place]) | (rules.jitter[machine[starts]] > 0)
+    looks_back |= early[starts]
+    looks_back &= fresh & (not from_nothing)
+    if looks_back.any():
+        live, made = starts.copy(), made.copy()
+        state_row = (np.arange(len(work)) if states.last_of is None else states.last_of)[rows]
+        for index in np.flatnonzero(looks_back):
+            mine = slice(int(starts[index]), int(stops[index]))
+            settled = counters.forgets(value[mine], int(rules.jitter[machine[mine.start]]))
+            after = (state_row[mine] >= states.live[place[index]]) & ~early[mine]
+            if settled is None or states.live[place[index]] == _OPEN or not after.any():
+                live[index] = _OPEN
+                made[mine] = 0
+            else:
+                live[index] = mine.start + max(settled, int(np.argmax(after)))
+                made[mine.start : live[index] + 1] = 0
+    return _Track(role, rows, made, baseline, starts, stops, live, fresh)
+
+
+def _made(work: Anchors, tracks: Sequence[_Track]) -> list[tuple[slice | Ints, Ints, Ints]]:
     """Return (rows, total, off quality) made at them, by what each row tells.
 
     With a total, off quality is its own counter's or else the total's less the good; without one, the total
@@ -496,14 +618,14 @@ def _same_rows(one: slice | Ints, other: slice | Ints) -> bool:
 
 
 def _counts(
-    work: Tail, darkness: Ints, rows: slice | Ints, total: Ints, off: Ints, rules: Rules, cuts: Cuts
+    work: Anchors, darkness: Ints, rows: slice | Ints, total: Ints, off: Ints, rules: Rules, cuts: Cuts
 ) -> Counts:
     """Return what was made at the readings, summed over neighbours in equal circumstances."""
     table, darkness = work.take(rows), darkness[rows]
     first = firsts(table.machine)
     earlier = np.maximum(np.arange(len(table)) - 1, 0)
     dark = np.zeros(len(table), dtype=np.bool_)
-    dark[1:] = ~first[1:] & ((darkness[1:] != darkness[:-1]) | table.unknown_since[:-1])
+    dark[1:] = ~first[1:] & (darkness[1:] != darkness[:-1])
     startup = _is_startup(table, earlier, rules) & ~dark
     interval = _intervals(table.machine, table.time_us, cuts)
     new = first | dark
@@ -524,38 +646,27 @@ def _counts(
     begin_total, begin_off = np.add.reduceat(total, begin), np.add.reduceat(off, begin)
     some = (begin_total != 0) | (begin_off != 0)
     begin, begin_total, begin_off = begin[some], begin_total[some], begin_off[some]
-    counts = _count_rows(table, begin, begin_total, begin_off, dark, startup)
-    place = interval[begin]
-    if spread.any():
-        split = spread[begin]
-        parts, places = _spread(
-            counts.take(split), table.time_us[begin[split] - 1], table.time_us[begin[split]], cuts
-        )
-        counts = Counts.concatenate([counts.take(~split), parts])
-        place = np.concatenate([place[~split], places])
-    return _placed(counts, place, cuts)
-
-
-def _count_rows(table: Tail, row: Ints, total: Ints, off: Ints, dark: Flags, startup: Flags) -> Counts:
-    """Return what was made at rows of the table, in the circumstances of the rows before them."""
-    before, unsure = table.take(np.maximum(row - 1, 0)), dark[row]
-    return Counts(
-        machine=table.machine[row],
-        at_us=np.zeros(len(row), dtype=np.int64),
+    before, unsure = table.take(earlier[begin]), dark[begin]
+    apart = unsure | spread[begin]
+    counts = Counts(
+        machine=table.machine[begin],
+        at_us=np.full(len(begin), NEVER, dtype=np.int64),
         state=np.where(unsure, np.int8(UNKNOWN), before.state),
         reason=np.where(unsure, np.int32(ABSENT), before.reason),
         product=before.product,
         order=before.order,
         rate=before.rate,
-        startup=startup[row],
-        since_us=np.where(unsure, before.time_us, NEVER),
-        until_us=np.where(unsure, table.time_us[row], NEVER),
-        total=total,
-        off=off,
+        startup=startup[begin],
+        since_us=np.where(apart, before.time_us, NEVER),
+        until_us=np.where(apart, table.time_us[begin], NEVER),
+        spread=spread[begin],
+        total=begin_total,
+        off=begin_off,
     )
+    return _placed(counts, interval[begin], cuts)
 
 
-def _is_startup(table: Tail, earlier: Ints, rules: Rules) -> Flags:
+def _is_startup(table: Anchors, earlier: Ints, rules: Rules) -> Flags:
     if not rules.startup_us[table.machine[firsts(table.machine)]].any():
         return np.zeros(len(table), dtype=np.bool_)
     allowed = rules.startup_us[table.machine]
@@ -579,154 +690,171 @@ def _intervals(machine: Indexes, time_us: Ints, cuts: Cuts) -> Ints:
 
 
 def _placed(counts: Counts, interval: Ints, cuts: Cuts) -> Counts:
-    """Return the counts with the edge of their interval; without those outside all edges."""
-    at_us = np.full(len(counts), NEVER, dtype=np.int64)
+    """Return the counts with the edge of their interval; without those outside all edges, but for spread ones."""
+    at_us = counts.at_us.copy()
     group = cuts.of_machine[counts.machine]
     for index in np.unique(group):
         edges = cuts.edges[index]
         rows = np.flatnonzero((group == index) & (interval >= 0) & (interval < len(edges) - 1))
         at_us[rows] = edges[interval[rows]]
-    return replace(counts, at_us=at_us).take(at_us != NEVER)
+    return replace(counts, at_us=at_us).take((at_us != NEVER) | counts.spread)
 
 
-def _spread(counts: Counts, from_us: Ints, to_us: Ints, cuts: Cuts) -> tuple[Counts, Ints]:
-    """Return each row spread evenly over (from_us, to_us], with the intervals of the parts.
+def _spread_out(counts: Counts, cuts: Cuts) -> Counts:
+    """Return the counts with each row that is to be spread cut at the edges between its two readings.
 
     The parts are differences of whole cumulative numbers, so they sum to the row whatever the edges are.
     """
-    tables, places = [], []
-    group = cuts.of_machine[counts.machine]
+    if not counts.spread.any():
+        return counts
+    tables = [counts.take(~counts.spread)]
+    apart = counts.take(counts.spread)
+    group = cuts.of_machine[apart.machine]
     for index in np.unique(group):
-        rows, edges = np.flatnonzero(group == index), cuts.edges[index]
-        low = np.searchsorted(edges, from_us[rows], side="right")
-        crossed = np.searchsorted(edges, to_us[rows], side="right") - low
-        row = np.repeat(rows, crossed + 1)
-        part = np.arange(len(row)) - np.repeat(np.cumsum(crossed + 1) - crossed - 1, crossed + 1)
-        place = np.repeat(low, crossed + 1) - 1 + part
-        ends = part == np.repeat(crossed, crossed + 1)
-        begin_us = np.where(part == 0, from_us[row], edges[np.maximum(place, 0)])
-        end_us = np.where(ends, to_us[row], edges[np.minimum(place + 1, len(edges) - 1)])
-        off = _share(counts.off, row, begin_us, end_us, from_us, to_us)
-        good = _share(counts.total - counts.off, row, begin_us, end_us, from_us, to_us)
-        tables.append(replace(counts.take(row), total=off + good, off=off))
-        places.append(place)
-    return Counts.concatenate(tables), np.concatenate(places)
+        rows, edges = apart.take(group == index), cuts.edges[index]
+        low = np.searchsorted(edges, rows.since_us, side="right")
+        parts = np.searchsorted(edges, rows.until_us, side="right") - low + 1
+        row = np.repeat(np.arange(len(rows)), parts)
+        part = _ranges(np.zeros_like(parts), parts)
+        place = low[row] - 1 + part
+        begin_us = np.where(part == 0, rows.since_us[row], edges[np.maximum(place, 0)])
+        end_us = np.where(
+            part == parts[row] - 1, rows.until_us[row], edges[np.minimum(place + 1, len(edges) - 1)]
+        )
+        off = _share(rows.off[row], rows.take(row), begin_us, end_us)
+        good = _share(rows.total[row] - rows.off[row], rows.take(row), begin_us, end_us)
+        spread = replace(rows.take(row), total=off + good, off=off, spread=np.zeros(len(row), dtype=np.bool_))
+        tables.append(_placed(replace(spread, at_us=np.full(len(row), NEVER, dtype=np.int64)), place, cuts))
+    return merged_counts(tables)
 
 
-def _share(units: Ints, row: Ints, begin_us: Ints, end_us: Ints, from_us: Ints, to_us: Ints) -> Ints:
-    """Return of units[row], spread over (from_us, to_us], what falls to (begin_us, end_us]; beyond int64 inside."""
-    whole, start = units[row].astype(object), from_us[row]
-    length = (to_us[row] - start).astype(object)
-    upto, before = (end_us - start).astype(object), (begin_us - start).astype(object)
+def _share(units: Ints, rows: Counts, begin_us: Ints, end_us: Ints) -> Ints:
+    """Return of units, spread evenly over (since_us, until_us], what falls to (begin_us, end_us]."""
+    whole, length = units.astype(object), (rows.until_us - rows.since_us).astype(object)  # beyond int64
+    upto, before = (end_us - rows.since_us).astype(object), (begin_us - rows.since_us).astype(object)
     share: Ints = (whole * upto // length - whole * before // length).astype(np.int64)
     return share
 
 
-def _last_states(work: Tail, states: _States) -> Tail:
-    last = lasts(states.machine)
-    rows = np.arange(len(work))[states.rows][last]
+# The ends of a piece
+
+
+def _head(
+    work: Anchors, effective: Anchors, darkness: Ints, states: _States, tracks: Sequence[_Track]
+) -> Anchors:
+    """Return the first rows of every role that does not begin with a known row."""
+    every = np.arange(len(work))
+    state_row = every if states.last_of is None else states.last_of
+    fresh = ~states.known
+    rows = [every[states.rows][_ranges(states.starts[fresh], states.after_head[fresh])]]
+    heads = [_as_head(work.take(rows[0]), _STATE)]
+    origin = states.before[np.where(states.live == _OPEN, states.starts, states.live)] - states.known_dark
+    for track in tracks:
+        end = np.where(track.live == _OPEN, track.stops, track.live + 1)
+        row = every[track.rows][_ranges(track.starts[track.fresh], end[track.fresh])]
+        place = states.place(work.machine[row])
+        # Within the state's head what came before may change a row; after it the row is as it holds.
+        inside = work.raw[row] & ~states.known[place] & (state_row[row] < states.after_head[place])
+        outside = row[~inside]
+        rows += [row[inside], outside]
+        heads.append(_as_head(work.take(row[inside]), track.role))
+        heads.append(
+            replace(
+                _as_head(effective.take(outside), track.role),
+                raw=_is_early(work, states)[outside],
+                dark=darkness[outside] - origin[place[~inside]],
+            )
+        )
+    head = Anchors.concatenate(heads)
+    return head.take(np.lexsort((head.role, np.concatenate(rows), head.machine)))
+
+
+def _as_head(rows: Anchors, role: int) -> Anchors:
+    return replace(
+        rows,
+        role=np.full(len(rows), role, dtype=np.int8),
+        known=np.zeros(len(rows), dtype=np.bool_),
+        raw=np.ones(len(rows), dtype=np.bool_),
+        dark=np.zeros(len(rows), dtype=np.int64),
+    )
+
+
+def _tail(effective: Anchors, darkness: Ints, states: _States, tracks: Sequence[_Track]) -> Anchors:
+    """Return the last row of every role whose head ends."""
+    every = np.arange(len(effective))
+    closed = states.live != _OPEN
+    last = states.stops - 1
+    within = states.before[last] - states.before[states.live] + states.known_dark
+    state = _as_tail(effective.take(every[states.rows][last[closed]]), _STATE)
+    tails = [replace(state, dark=within[closed])]
+    for track in tracks:
+        place = (track.stops - 1)[track.live != _OPEN]
+        row = every[track.rows][place]
+        found = _as_tail(effective.take(row), track.role, track.baseline[place])
+        tails.append(replace(found, dark=darkness[row] - states.before[last][states.place(found.machine)]))
+    return _by_role(Anchors.concatenate(tails))
+
+
+def _as_tail(rows: Anchors, role: int, value: Ints | None = None) -> Anchors:
     nothing = np.full(len(rows), ABSENT, dtype=np.int64)
     return replace(
-        work.take(rows),
-        total=nothing,
-        off=nothing,
-        good=nothing,
-        role=np.full(len(rows), _STATE, dtype=np.int8),
-        unknown_since=np.zeros(len(rows), dtype=np.bool_),
+        rows,
+        total=value if value is not None and role in (_TOTAL, _TOTAL_AND_GOOD) else nothing,
+        off=value if value is not None and role == _OFF else nothing,
+        good=value if value is not None and role == _GOOD else nothing,
+        role=np.full(len(rows), role, dtype=np.int8),
+        known=np.ones(len(rows), dtype=np.bool_),
+        raw=np.zeros(len(rows), dtype=np.bool_),
+        stop_since_us=rows.stop_since_us if role == _STATE else nothing,
     )
 
 
-def _last_readings(work: Tail, darkness: Ints, states: _States, track: _Track) -> Tail:
-    """Return the last reading of a counter of each machine, as the next one has to be compared with it."""
-    last = lasts(work.machine[track.rows])
-    rows = np.arange(len(work))[track.rows][last]
-    found = work.take(rows)
-    now = lasts(states.machine)
-    before: Ints = np.cumsum(states.dark) - states.dark
-    final = before[now][np.searchsorted(states.machine[now], found.machine)]
-    value, nothing = track.baseline[last], np.full(len(rows), ABSENT, dtype=np.int64)
-    return replace(
-        found,
-        total=value if track.role in (_TOTAL, _TOTAL_AND_GOOD) else nothing,
-        off=value if track.role == _OFF else nothing,
-        good=value if track.role == _GOOD else nothing,
-        role=np.full(len(rows), track.role, dtype=np.int8),
-        unknown_since=found.unknown_since | (darkness[rows] != final),
-        stop_since_us=nothing,
-    )
+def _overlaid(tail: Anchors, later: Anchors) -> Anchors:
+    """Return a tail after what a later one says: its rows in place of these, the others carried across it."""
+    kept = tail.take(~np.isin(_identity(tail), _identity(later)))
+    kept = replace(kept, dark=kept.dark - _dark_within(later, kept.machine))
+    before = np.where(later.role == _STATE, _dark_within(tail, later.machine), 0)
+    return _by_role(_stacked([kept, replace(later, dark=later.dark + before)]))
 
 
-# Where a piece begins to be independent of what came before
+def _dark_within(tail: Anchors, machine: Indexes) -> Ints:
+    """Return by machine how many stretches of unknown time the body before a tail has."""
+    state = tail.take(tail.role == _STATE)
+    if not len(state):
+        return np.zeros(len(machine), dtype=np.int64)
+    place = np.minimum(np.searchsorted(state.machine, machine), len(state) - 1)
+    return np.where(state.machine[place] == machine, state.dark[place], 0)
 
 
-def _settled_at(records: Records, first: Flags, rules: Rules) -> Ints:
-    """Return for each machine the position of the record after which nothing before the first matters any more."""
-    starts = np.flatnonzero(first)
-    settled = np.zeros(len(starts), dtype=np.int64)
-    told = [column >= 0 for column in (records.total, records.off, records.good)]
-    told.append(told[0] & told[2])
-    for present in told:
-        if present.any() and not present.all():
-            np.maximum(settled, _first_position(present, starts, missing=0), out=settled)
-    machine = records.machine[starts]
-    special = rules.hold[machine] | (rules.jitter[machine] > 0) | (rules.startup_us[machine] > 0)
-    ends = np.append(starts[1:], len(records))
-    for place in np.flatnonzero(special):
-        rows = slice(int(starts[place]), int(ends[place]))
-        settled[place] = _settled_by_rules(
-            records.take(rows), [present[rows] for present in told], int(settled[place]), rules
-        )
-    return settled
+def _beyond(head: Anchors, waiting: Anchors) -> Anchors:
+    """Return what a fold's head has more than the rows that waited for it: a head only grows."""
+    if not len(waiting):
+        return head
+    identity = _identity(head)
+    order = np.argsort(identity, kind="stable")
+    rank = np.empty(len(head), dtype=np.int64)
+    rank[order] = np.arange(len(head)) - np.searchsorted(identity[order], identity[order])
+    had = np.sort(_identity(waiting))
+    count = np.searchsorted(had, identity, side="right") - np.searchsorted(had, identity)
+    return head.take(rank >= count)
 
 
-def _first_position(marks: Flags, starts: Ints, missing: int) -> Ints:
-    """Return the position of each machine's first mark, counted from its start."""
-    marked = np.append(np.flatnonzero(marks), len(marks))
-    found = marked[np.searchsorted(marked, starts)]
-    ends = np.append(starts[1:], len(marks))
-    return np.where(found < ends, found - starts, missing)
+def _by_role(rows: Anchors) -> Anchors:
+    return rows.take(np.lexsort((rows.role, rows.machine)))
 
 
-def _settled_by_rules(records: Records, told: Sequence[Flags], settled: int, rules: Rules) -> int:
-    """Return the position for one machine whose rules look further back than one record."""
-    machine = int(records.machine[0])
-    jitter, startup_us = int(rules.jitter[machine]), int(rules.startup_us[machine])
-    if jitter:
-        if not any(present.any() for present in told):
-            return _UNSETTLED
-        for value, present in zip(
-            (records.total, records.off, records.good, records.total), told, strict=True
-        ):
-            if present.any():
-                known = counters.forgets(value[present], jitter)
-                if known is None:
-                    return _UNSETTLED
-                settled = max(settled, int(np.flatnonzero(present)[known]))
-    if rules.hold[machine]:
-        known_states = records.state != UNKNOWN
-        if not known_states.any():
-            return _UNSETTLED
-        settled = max(settled, int(np.argmax(known_states)))
-    if startup_us:
-        quiet = np.zeros(len(records), dtype=np.bool_)
-        if not rules.hold[machine]:
-            quiet[1:] = np.diff(records.time_us) > rules.max_gap_us[machine]
-            quiet |= records.state == UNKNOWN
-        fresh = quiet | (records.state == RUNNING)
-        if not fresh.any():
-            return _UNSETTLED
-        since_us = records.time_us[np.argmax(fresh)]
-        over = records.time_us > since_us + startup_us
-        if not over.any():
-            return _UNSETTLED
-        settled = max(settled, int(np.argmax(over)))
-    return settled
+def _identity(rows: Anchors) -> Ints:
+    identity: Ints = rows.machine.astype(np.int64) * 8 + rows.role
+    return identity
 
 
-# The ends of a timeline
+def _ranges(starts: Ints, stops: Ints) -> Ints:
+    """Return all positions of ranges, one range after the other."""
+    length = stops - starts
+    return np.repeat(stops - np.cumsum(length), length) + np.arange(int(length.sum()))
 
 
-def _trailing(last: Tail, until_us: int, rules: Rules) -> tuple[Segments, Segments]:
+def _trailing(last: Anchors, until_us: int, rules: Rules) -> tuple[Segments, Segments]:
     """Return how the last states go on until until_us: for max_gap as they are, then unknown."""
     believed = np.where(
         rules.hold[last.machine],
@@ -781,19 +909,6 @@ def _stacked(tables: Sequence[Table]) -> Table:
     return whole.take(np.argsort(machine, kind="stable"))
 
 
-def _overlaid(tail: Tail, later: Piece) -> Tail:
-    """Return the tail after a later piece: its own rows in place of these, the others carried across it."""
-    unknown = np.unique(later.segments.machine[later.segments.state == UNKNOWN])
-    kept = tail.take(~np.isin(_identity(tail), _identity(later.tail)))
-    kept = replace(kept, unknown_since=kept.unknown_since | np.isin(kept.machine, unknown))
-    whole = _stacked([kept, later.tail])
-    return whole.take(np.lexsort((whole.role, whole.machine)))
-
-
-def _identity(tail: Tail) -> Ints:
-    return tail.machine.astype(np.int64) * 8 + tail.role
-
-
 def _each(values: _Column, machine: Indexes) -> _Column:
     """Return the values of the rows' machines: one value for all rows where all are equal."""
     used = values[machine[firsts(machine)]]
@@ -808,4 +923,6 @@ def _no_rows(table: type[Table]) -> Table:
 
 
 _SHARED: Final = ("machine", "time_us", "state", "total", "off", "good", "reason", "product", "order", "rate")
-NOTHING: Final = Body(_no_rows(Segments), _no_rows(Counts), _no_rows(Tail))
+_IN_FORCE: Final = ("state", "reason", "product", "order", "stop_since_us", "started_us")
+NOTHING: Final = Piece(_no_rows(Anchors), _no_rows(Segments), _no_rows(Counts), _no_rows(Anchors))
+"""The piece of no records."""
