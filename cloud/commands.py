@@ -182,9 +182,7 @@ def _print_figures(rows: "Sequence[Figures]", form: "Format", zone: tzinfo) -> N
         case "csv":
             print(render.as_csv(rows), end="")  # noqa: T201
         case "table":
-            from rich.console import Console
-
-            render.print_table(rows, Console(), zone)
+            render.print_table(rows, render.wide_console(), zone)
 
 
 def _print_revisions(found: "Iterable[Shift | Difference]", form: "Format") -> None:

@@ -14,10 +14,16 @@ from rich.table import Table
 from cloud.oee.figures import Figures
 
 Format = Literal["table", "json", "csv"]
+_WIDTH: Final = 192
 _DASH: Final = "–"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NESTED: Final = ("losses", "six_big_losses", "iso22400")
 _LISTS: Final = ("waterfall", "pareto")
+
+
+def wide_console() -> Console:
+    """Return a console that squeezes no table: what is too wide for the terminal goes on in its next line."""
+    return Console(width=max(Console().width, _WIDTH))
 
 
 def as_json(figures: Sequence[Figures]) -> str:

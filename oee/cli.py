@@ -74,6 +74,10 @@ class Window(StrEnum):
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+    RANGE = "range"
+    CREW = "crew"
+    PRODUCT = "product"
+    ORDER = "order"
 
 
 class Level(StrEnum):
@@ -83,6 +87,13 @@ class Level(StrEnum):
     LINE = "line"
     AREA = "area"
     SITE = "site"
+
+
+class Engine(StrEnum):
+    """What reads a history."""
+
+    LOCAL = "local"
+    SPARK = "spark"
 
 
 class Format(StrEnum):
@@ -426,6 +437,122 @@ def import_telemetry(
     from cloud import commands
 
     _leave(commands.import_telemetry(files, config, data_dir=data_dir))
+
+
+@_command(
+    app,
+    "compute",
+    "Compute figures from files alone: the way to check any number.",
+    "oee compute --plant plant.toml --telemetry day.jsonl",
+    "oee compute --plant plant.toml --telemetry day.jsonl.gz --by hour --level line",
+    "oee compute --plant plant.toml --telemetry a.jsonl --telemetry b.jsonl --format json | jq '.[].oee'",
+    "oee compute --plant plant.toml --history /var/lib/oee-cloud/history --by week --format csv",
+)
+def compute(
+    *,
+    plant: PlantFile,
+    telemetry: Annotated[
+        list[Path] | None,
+        typer.Option("--telemetry", metavar="FILE", help="JSON lines, also gzipped; may be given again."),
+    ] = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Parquet files of closed days, instead.")
+    ] = None,
+    since: From = None,
+    until: To = None,
+    by: By = Window.SHIFT,
+    level: Of = Level.MACHINE,
+    form: Form = Format.TABLE,
+    engine: Annotated[Engine, typer.Option(help="What reads a history.")] = Engine.LOCAL,
+    master: Annotated[str, typer.Option(help="The Spark cluster: local[2], spark://HOST:7077.")] = "local[2]",
+) -> None:
+    """Compute figures from files alone, with no server: the way to check any number."""
+    require(
+        "cloud", "numpy", *(("pyarrow",) if history else ()), *(("pyspark",) if engine == "spark" else ())
+    )
+    from cloud import commands_files
+
+    _leave(
+        commands_files.compute(
+            plant,
+            telemetry or (),
+            history=history,
+            since=since,
+            until=until,
+            per=by.value,
+            level=level.value,
+            form=form.value,
+            engine=engine.value,
+            master=master,
+        )
+    )
+
+
+@_command(
+    app,
+    "report",
+    "Print figures, revisions and what they changed, from the store.",
+    "oee report                                   yesterday's and today's shifts",
+    "oee report --from 2021-06-01 --by week --level line",
+    "oee report --from 2021-06-30 --to 2021-07-01 --diff     what each revision changed",
+)
+def report(
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    since: From = None,
+    until: To = None,
+    by: By = Window.SHIFT,
+    level: Of = Level.MACHINE,
+    form: Form = Format.TABLE,
+    revision: Annotated[
+        int | None, typer.Option(min=1, help="Closed shifts as they were in this revision.")
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="All revisions: when and why they were made.")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="What each revision changed.")] = False,
+) -> None:
+    """Print figures from the store: the same numbers as on the board."""
+    require("cloud", "numpy")
+    from cloud import commands
+
+    _leave(
+        commands.report(
+            config,
+            since=since,
+            until=until,
+            per=by.value,
+            level=level.value,
+            form=form.value,
+            revision=revision,
+            history=history,
+            diff=diff,
+        )
+    )
+
+
+@_command(
+    app,
+    "calendar",
+    "Print the shifts that a plant's calendars come to.",
+    "oee calendar --plant plant.toml                       the next seven days",
+    "oee calendar --plant plant.toml --from 2021-10-30 --to 2021-11-01",
+)
+def calendar(
+    *,
+    plant: PlantFile,
+    since: From = None,
+    until: To = None,
+    machine: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Of this one alone: site/area/line/machine.")
+    ] = None,
+    form: Form = Format.TABLE,
+) -> None:
+    """Print the shifts that a plant's calendars come to, with crew, breaks and planned minutes."""
+    require("cloud", "numpy")
+    from cloud import commands_files
+
+    _leave(commands_files.calendar(plant, since=since, until=until, machine=machine, form=form.value))
 
 
 @_command(config, "list", "List the example files.")

@@ -1,0 +1,198 @@
+"""What `oee compute` and `oee calendar` do: figures and calendars from files alone, with no server."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
+
+from cloud.errors import CloudError, ConfigError
+
+if TYPE_CHECKING:
+    from cloud.compute import Computation, Moment
+    from cloud.oee.figures import Figures
+    from cloud.oee.rollup import Level, Per
+    from cloud.plant import Plant
+    from cloud.render import Format
+
+OK, FAILED, BAD_CONFIG = 0, 1, 2
+_REFUSED_SHOWN: Final = 5
+_CALENDAR_DAYS: Final = 7
+_US_PER_SEC: Final = 1_000_000
+
+
+class _Wanted(TypedDict):
+    """Which figures."""
+
+    since: "Moment | None"
+    until: "Moment | None"
+    per: "Per"
+    level: "Level"
+
+
+def compute(
+    plant: Path,
+    telemetry: Sequence[Path] = (),
+    *,
+    history: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    per: "Per" = "shift",
+    level: "Level" = "machine",
+    form: "Format" = "table",
+    engine: Literal["local", "spark"] = "local",
+    master: str = "local[2]",
+) -> int:
+    """Print figures of telemetry files, or of a history of Parquet files.
+
+    since, until: ISO dates or moments; by default everything that is there
+    engine, master: what reads a history: this process, or a Spark cluster
+    """
+    from cloud import plant as plants
+    from cloud.compute import parse_moment
+
+    if bool(telemetry) == bool(history):
+        _say("compute reads either telemetry files or one history: give --telemetry or --history")
+        return BAD_CONFIG
+    if engine == "spark" and not history:
+        _say("a cluster reads a history: --engine spark goes with --history")
+        return BAD_CONFIG
+    try:
+        the_plant = plants.load(plant)
+        wanted: _Wanted = {
+            "since": None if since is None else parse_moment(since),
+            "until": None if until is None else parse_moment(until),
+            "per": per,
+            "level": level,
+        }
+        if history is None:
+            rows = _of_files(the_plant, telemetry, wanted)
+        elif engine == "spark":
+            rows = _on_spark(the_plant, history, master, wanted)
+        else:
+            rows = _of_history(the_plant, Path(history), wanted)
+        _print(rows, form, the_plant)
+    except ConfigError as error:
+        _say(*map(str, error.faults))
+        return BAD_CONFIG
+    except CloudError as error:
+        _say(str(error))
+        return FAILED
+    return OK
+
+
+def calendar(
+    plant: Path,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    machine: str | None = None,
+    form: "Format" = "table",
+) -> int:
+    """Print the shifts of a plant's calendars, by default of the next seven days.
+
+    machine: site/area/line/machine to look at alone
+    """
+    from cloud import plant as plants
+    from cloud.calendar_report import calendar_rows, calendar_table, render_calendar
+    from cloud.compute import parse_moment
+    from contract.machine_key import MachineKey
+
+    try:
+        the_plant = plants.load(plant)
+        begin = parse_moment(since) if since is not None else datetime.fromtimestamp(time.time()).date()  # noqa: DTZ006
+        end = parse_moment(until) if until is not None else begin + timedelta(days=_CALENDAR_DAYS)
+        only = None if machine is None else [MachineKey.parse(machine)]
+        rows = calendar_rows(the_plant, _instant_us(the_plant, begin), _instant_us(the_plant, end), only)
+        if form == "table":
+            from cloud.render import wide_console
+
+            wide_console().print(calendar_table(rows))
+        else:
+            print(render_calendar(rows, form), end="")  # noqa: T201
+    except ConfigError as error:
+        _say(*map(str, error.faults))
+        return BAD_CONFIG
+    except (CloudError, ValueError) as error:
+        _say(str(error))
+        return FAILED
+    return OK
+
+
+def _of_files(
+    plant: "Plant",
+    files: Sequence[Path],
+    since: "Moment | None",
+    until: "Moment | None",
+    per: "Per",
+    level: "Level",
+) -> "list[Figures]":
+    from cloud.compute import compute as compute_files
+
+    with _progress(files) as progress:
+        found = compute_files(plant, files, since=since, until=until, per=per, level=level, progress=progress)
+    _tell_what_was_left_out(found)
+    return found.figures
+
+
+def _tell_what_was_left_out(found: "Computation") -> None:
+    _say(*(f"refused {line}" for line in found.refused[:_REFUSED_SHOWN]))
+    if (more := len(found.refused) - _REFUSED_SHOWN) > 0:
+        _say(f"refused {more} lines more")
+    _say(*(f"{key} is not in the plant: {count} records" for key, count in found.not_in_plant.items()))
+
+
+def _of_history(plant: "Plant", folder: Path, wanted: _Wanted) -> "list[Figures]":
+    from cloud.history import figures_of_history
+    from cloud.store.parquet import History
+
+    return figures_of_history(plant, History(folder), **wanted)
+
+
+def _on_spark(plant: "Plant", history: str, master: str, wanted: _Wanted) -> "list[Figures]":
+    from cloud.spark import figures_on_spark, session
+
+    with session(master) as spark:
+        return figures_on_spark(plant, history, spark, **wanted)
+
+
+def _print(rows: "Sequence[Figures]", form: "Format", plant: "Plant") -> None:
+    from cloud import render
+
+    match form:
+        case "json":
+            print(render.as_json(rows))  # noqa: T201
+        case "csv":
+            print(render.as_csv(rows), end="")  # noqa: T201
+        case "table":
+            zone = next(iter(plant.sites.values())).timezone
+            render.print_table(rows, render.wide_console(), zone)
+
+
+@contextlib.contextmanager
+def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None]]:
+    """Show how far reading has got, where somebody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    total = sum(file.stat().st_size for file in files if file.is_file())
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("read", total=total)
+        yield lambda read_bytes: progress.advance(task, read_bytes)
+
+
+def _instant_us(plant: "Plant", moment: "Moment") -> int:
+    zone = next(iter(plant.sites.values())).timezone
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001 - the site's zone follows
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return round(moment.timestamp() * _US_PER_SEC)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)  # noqa: T201
