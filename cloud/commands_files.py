@@ -121,18 +121,11 @@ def calendar(
     return OK
 
 
-def _of_files(
-    plant: "Plant",
-    files: Sequence[Path],
-    since: "Moment | None",
-    until: "Moment | None",
-    per: "Per",
-    level: "Level",
-) -> "list[Figures]":
+def _of_files(plant: "Plant", files: Sequence[Path], wanted: _Wanted) -> "list[Figures]":
     from cloud.compute import compute as compute_files
 
     with _progress(files) as progress:
-        found = compute_files(plant, files, since=since, until=until, per=per, level=level, progress=progress)
+        found = compute_files(plant, files, **wanted, progress=progress)
     _tell_what_was_left_out(found)
     return found.figures
 
