@@ -200,7 +200,7 @@ def _batches(file: Path, progress: Progress | None) -> Iterator[list[tuple[int, 
         with file.open("rb") as raw:
             packed = raw.read(len(_GZIP)) == _GZIP
             raw.seek(0)
-            lines = cast("BinaryIO", gzip.open(raw)) if packed else raw
+            lines = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
             batch: list[tuple[int, bytes]] = []
             before = 0
             for number, line in enumerate(lines, start=1):

@@ -15,7 +15,7 @@ from cloud.oee.figures import Figures
 
 Format = Literal["table", "json", "csv"]
 _WIDTH: Final = 192
-_DASH: Final = "–"
+_DASH: Final = "\N{EN DASH}"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NESTED: Final = ("losses", "six_big_losses", "iso22400")
 _LISTS: Final = ("waterfall", "pareto")
@@ -98,7 +98,9 @@ def _window(figure: Figures, zone: tzinfo) -> str:
         for instant in (figure.window.start_us, figure.window.end_us)
     )
     same_day = start.date() == end.date()
-    return f"{start:%Y-%m-%d %H:%M}–{end:%H:%M}" if same_day else f"{start:%Y-%m-%d %H:%M}–{end:%m-%d %H:%M}"
+    return (
+        f"{start:%Y-%m-%d %H:%M} - {end:%H:%M}" if same_day else f"{start:%Y-%m-%d %H:%M} - {end:%m-%d %H:%M}"
+    )
 
 
 def _said(key: str) -> Callable[[dict[str, Any]], bool]:

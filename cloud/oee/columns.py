@@ -60,5 +60,5 @@ def lasts(machine: Indexes) -> Flags:
 
 
 def held(marks: Flags) -> Ints:
-    """Return for each row the position of the last marked row at or before it; the first row must be marked."""
+    """Return for each row the last marked row at or before it; the first row must be marked."""
     return np.maximum.accumulate(np.where(marks, np.arange(len(marks)), 0))

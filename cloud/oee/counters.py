@@ -1,8 +1,8 @@
 """What was counted between successive readings of cumulative counters.
 
-A counter that falls was reset, and what it shows is what it counted since; unless it stood near the top of its
-width, when it rolled over. A fall of at most `jitter` below the highest value since the last reset is noise:
-100, 99, 100 counts nothing.
+A counter that falls was reset, and what it shows is what it counted since; unless it stood near the top of
+its width, when it rolled over. A fall of at most `jitter` below the highest value since the last reset is
+noise: 100, 99, 100 counts nothing.
 """
 
 from typing import Final

@@ -205,7 +205,7 @@ class Figures:
 def pareto(
     stops: Mapping[tuple[str, str | None], Stops], reasons: Mapping[str, Reason]
 ) -> list[dict[str, Any]]:
-    """Return the stops by group and, within each, by reason; longest first, those without a reason as their own."""
+    """Return the stops by group, and within each by reason; longest first. No reason is a group of its own."""
     groups: dict[str, dict[tuple[str, str | None], Stops]] = {}
     for (bucket, reason), stood in stops.items():
         known = reasons.get(reason) if reason is not None else None

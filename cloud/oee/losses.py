@@ -104,7 +104,7 @@ class Policies:
 
     @classmethod
     def of(cls, plant: Plant, names: Names) -> "Policies":
-        """Return the policies of every machine of the names, the defaults for those that are not in the plant."""
+        """Return the policies of every machine of the names; one that is not in the plant has the defaults."""
         machines = [plant.machines.get(key) for key in names.machines]
         standard = Definitions()
 
@@ -231,13 +231,13 @@ def judge(segments: Segments, policies: Policies) -> Judged:
     )
 
 
-def lay(judged: Judged, frame: Frame, policies: Policies, names: Names) -> Cells:
+def lay(judged: Judged, frame: Frame, policies: Policies) -> Cells:
     """Return the judged segments cut at the frame's edges, with the calendar's word on each part."""
     row, interval = _crossed(judged, frame)
     whole = judged.take(row)
     category = frame.category[interval]
     kind, role, reason = whole.kind.copy(), whole.role.copy(), whole.reason.copy()
-    _take_scheduled_reasons(whole, frame, interval, policies, names, kind, role, reason)
+    _take_scheduled_reasons(whole, frame, interval, policies, kind, role, reason)
     own = category == calendar.PRODUCTION
     in_break = (category == calendar.BREAK) & policies.breaks_are_loss[whole.machine]
     lost = in_break & (kind != PRODUCING) & (kind != NO_DATA)
@@ -285,7 +285,7 @@ def is_planned(counts: Counts, interval: Ints, frame: Frame, policies: Policies)
 
 
 def with_rules(segments: Segments, plant: Plant, names: Names) -> Segments:
-    """Return the segments with the reasons that the plant's rules give to stops, judged by their whole length."""
+    """Return the segments with the reasons that rules give to stops, judged by their whole length."""
     ruled = [index for index, key in enumerate(names.machines) if _has_rules(plant.machines.get(key))]
     stands = np.isin(segments.machine, ruled) & (segments.state != RUNNING) & (segments.state != UNKNOWN)
     if not stands.any():
@@ -377,7 +377,6 @@ def _take_scheduled_reasons(
     frame: Frame,
     interval: Ints,
     policies: Policies,
-    names: Names,
     kind: Codes,
     role: Codes,
     reason: Indexes,

@@ -1,8 +1,8 @@
 """From records to a timeline: in which state each machine was, and what it made, piece by piece.
 
-A Piece is the timeline of a stretch of records, and pieces form a monoid: `build` of any split of a machine's
-records, put together by `join`, is the same as `build` of them all. What cannot be known without the records
-before stays in the piece's head as raw records (normally one per machine); what later records need is its tail.
+A Piece is the timeline of a stretch of records, and pieces form a monoid: `build` of any split of a
+machine's records, put together by `join`, is the same as `build` of them all. What cannot be known without
+the records before stays in the piece's head as records (normally one); what later records need is its tail.
 
 Rules that hold here:
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud.oee import counters
-from cloud.oee.columns import Codes, Columns, Flags, Floats, Indexes, Ints, firsts, held, lasts
+from cloud.oee.columns import Codes, Columns, Flags, Floats, Indexes, Ints, firsts, held
 from cloud.oee.records import ABSENT, CHANGEOVER, RUNNING, UNKNOWN, Names, Records
 from cloud.plant import Machine, Plant
 
@@ -77,7 +77,7 @@ class Counts(Columns):
 
 @dataclass(frozen=True, eq=False)
 class Anchors(Columns):
-    """The ends of a piece: records in the roles in which they matter to the pieces beside it, sorted by machine.
+    """The ends of a piece: records in the roles in which they matter to its neighbours, sorted by machine.
 
     Roles are the machine's state and each of its counters; they have ends of their own, because a record need
     not tell all counters.
@@ -100,8 +100,8 @@ class Anchors(Columns):
     raw: Flags
     """Whether its state is as told, and may yet be changed by what came before."""
     dark: Ints
-    """How many stretches of unknown time lie between the state's end of the piece and this row, backwards negative;
-    in the tail's row of the state: how many there are in the piece's body."""
+    """How many stretches of unknown time lie between the piece's end in the role of the state and this row,
+    negative where it is before; in the tail's row of the state: how many there are in the piece's body."""
     stop_since_us: Ints
     """In a tail's row of the state: when the known stop began that still goes on, or NEVER."""
     started_us: Ints
@@ -123,7 +123,7 @@ class Rules:
 
     @classmethod
     def of(cls, plant: Plant, names: Names) -> "Rules":
-        """Return the rules of every machine of the names; a machine that is not in the plant has the defaults."""
+        """Return the rules of every machine of the names; one that is not in the plant has the defaults."""
         machines = [plant.machines.get(key) for key in names.machines]
 
         def ints(default: int, of: Callable[[Machine], int]) -> Ints:
@@ -176,7 +176,7 @@ def build(records: Records, rules: Rules, cuts: Cuts) -> Piece:
 
 
 def join(earlier: Piece, later: Piece, rules: Rules, cuts: Cuts) -> Piece:
-    """Return the piece of both stretches; for each machine all records of one are before those of the other."""
+    """Return the piece of both stretches; each machine's records of one are before those of the other."""
     if not len(earlier.head):
         return later
     if not len(later.head):
@@ -690,7 +690,7 @@ def _intervals(machine: Indexes, time_us: Ints, cuts: Cuts) -> Ints:
 
 
 def _placed(counts: Counts, interval: Ints, cuts: Cuts) -> Counts:
-    """Return the counts with the edge of their interval; without those outside all edges, but for spread ones."""
+    """Return the counts with the edge of their interval; of those outside all edges only ones to spread."""
     at_us = counts.at_us.copy()
     group = cuts.of_machine[counts.machine]
     for index in np.unique(group):

@@ -1,7 +1,7 @@
 """From timelines to sums of whole microseconds and units, per machine and window.
 
-Totals add: those of a day are the sum of its shifts', those of a line the sum of its machines'. Units are kept
-by their exact ideal cycle time, so that ideal time is exact too, and every ratio can be made once, at the end.
+Totals add: those of a day are the sum of its shifts', those of a line the sum of its machines'. Units are
+kept by their exact ideal cycle time, so that ideal time is exact too, and every ratio is made at the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from cloud.oee import calendar, losses
 from cloud.oee.columns import Flags, Indexes, Ints
 from cloud.oee.frame import NO_WINDOW, By, Frame, Window
 from cloud.oee.losses import AVAILABILITY, BUCKETS, EXCLUDED, NO_DATA, PRODUCING, RUN, Cells, Policies
-from cloud.oee.records import ABSENT, NO_RATE, Names
+from cloud.oee.records import NO_RATE, Names
 from cloud.oee.timeline import NEVER, Counts, Piece, Rules, close
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
@@ -154,7 +154,7 @@ def timeline(
     from_us = min([frame.from_us, *piece.head.time_us[:1].tolist()], default=frame.from_us)
     segments, counts = close(piece, frame.machines, int(from_us), until_us, rules, frame.cuts)
     judged = losses.judge(losses.with_rules(segments, plant, names), policies)
-    return Timeline(losses.lay(judged, frame, policies, names), counts, frame, policies)
+    return Timeline(losses.lay(judged, frame, policies), counts, frame, policies)
 
 
 def totals(
