@@ -53,7 +53,8 @@ def waterfall(row: Mapping[str, Any]) -> list[Step]:
     for name, buckets, key in _STAGES:
         for entry in told:
             if entry["loss"] in buckets:
-                loss, left = entry["loss"], entry["left_secs"]
+                left -= entry["secs"]
+                loss = entry["loss"]
                 steps.append(Step(words.loss_name(loss), KINDS[loss], entry["secs"], left, is_total=False))
         kind = "running" if name.startswith("Value") else "total"
         steps.append(Step(name, kind, row[key] if key else left, 0.0, is_total=True))

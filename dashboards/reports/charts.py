@@ -19,9 +19,17 @@ FACTORS = (
 
 
 def hourly(
-    rows: Sequence[ShiftRow], clock: Callable[[float], str], *, paper_width: float | None = None
+    rows: Sequence[ShiftRow],
+    clock: Callable[[float], str],
+    *,
+    end: float | None = None,
+    height: int = 260,
+    paper_width: float | None = None,
 ) -> Markup:
-    """Draw good and off-quality units per hour with the target, which is lower where a break lies."""
+    """Draw good and off-quality units per hour with the target, which is lower where a break lies.
+
+    end: until when room is left for the hours to come [s since 1970]
+    """
     bands = []
     for row in rows:
         begin = clock(model.instant(row["start"]))
@@ -31,13 +39,18 @@ def hourly(
         if target is not None:
             tip += f", target {words.number(target)}"
         parts = (Part("c-good", good, tip), Part("c-off", off, tip))
-        bands.append(
-            Band(begin, "", parts, caption=words.number(good) if len(rows) <= 12 else None, target=target)
-        )
-    return plot.columns(bands, label="Good and off-quality units per hour", paper_width=paper_width)
+        caption = words.number(good) if len(rows) <= 12 and paper_width is None else None
+        bands.append(Band(begin, "", parts, caption=caption, target=target))
+    coming = model.instant(rows[-1]["end"]) if rows else 0.0
+    while end is not None and rows and coming < end - 1:
+        bands.append(Band(clock(coming), "", ()))
+        coming += 3600
+    return plot.columns(
+        bands, label="Good and off-quality units per hour", height=height, paper_width=paper_width
+    )
 
 
-def by_shift(rows: Sequence[ShiftRow], *, paper_width: float | None = None) -> Markup:
+def by_shift(rows: Sequence[ShiftRow], *, height: int = 260, paper_width: float | None = None) -> Markup:
     """Draw good and off-quality units of each shift as stacked columns, with OEE as a line above."""
     bands = []
     for row in rows:
@@ -49,7 +62,9 @@ def by_shift(rows: Sequence[ShiftRow], *, paper_width: float | None = None) -> M
         )
         tip = f"{name}: OEE {words.with_percent(row['oee'])}"
         bands.append(Band(model.short_shift(row), model.short_day(row), parts, line=row["oee"], line_tip=tip))
-    return plot.columns(bands, label="Good units by shift with OEE", line_name="OEE", paper_width=paper_width)
+    return plot.columns(
+        bands, label="Good units by shift with OEE", line_name="OEE", height=height, paper_width=paper_width
+    )
 
 
 def per_shift(

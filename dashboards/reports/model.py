@@ -76,6 +76,15 @@ class Report:
         return min(self.end, self.now)
 
     @property
+    def heading(self) -> str:
+        """Return what the report is called: in a window's title and in file names."""
+        return (
+            f"Shift report {self.place[-1]}, {self.title}"
+            if self.shift
+            else f"{self.place[-1]}, {self.title}"
+        )
+
+    @property
     def steps(self) -> list[Step]:
         """Return the waterfall."""
         return losses.waterfall(self.row)

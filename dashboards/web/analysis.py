@@ -13,11 +13,11 @@ from contract.machine_key import MachineKey
 from dashboards import words
 from dashboards.charts import losses, plot, ribbon
 from dashboards.charts.plot import Series
+from dashboards.links import Place
 from dashboards.reports import charts, model
 from dashboards.reports.model import Report
-from dashboards.web.links import Place
+from dashboards.selection import AddressError, Selection
 from dashboards.web.screen import Screen
-from dashboards.web.selection import AddressError, Selection
 
 _US: Final = 1_000_000
 _SHORTEST_SECS: Final = 120.0
@@ -60,7 +60,7 @@ class AnalysisPages(Screen):
             report=report,
             ribbons=ribbons(report),
             axis=ribbon.axis(chosen.start, chosen.end, chosen.zone),
-            hourly=charts.hourly(report.hours, lambda at: words.clock(at, chosen.zone))
+            hourly=charts.hourly(report.hours, lambda at: words.clock(at, chosen.zone), end=chosen.end)
             if report.hours
             else None,
             factors=charts.FACTORS,
@@ -155,7 +155,9 @@ class AnalysisPages(Screen):
             board,
             selection=chosen,
             rows=rows,
-            chart=charts.hourly(rows, lambda at: words.clock(at, chosen.zone)),
+            chart=charts.hourly(
+                rows, lambda at: words.clock(at, chosen.zone), end=chosen.end if chosen.shift else None
+            ),
         )
 
     def shifts(self, request: Request) -> Response:
@@ -214,7 +216,7 @@ class AnalysisPages(Screen):
         )
 
     def _last_days(self, request: Request, board: BoardView, days: int) -> Selection:
-        from dashboards.web import selection
+        from dashboards import selection
 
         query = selection.plain(dict(request.query_params))
         kept: dict[str, str] = {name: query[name] for name in ("at", "product") if name in query}

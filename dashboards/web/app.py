@@ -14,6 +14,7 @@ from dashboards.web.assets import Assets
 from dashboards.web.board import BoardPages
 from dashboards.web.connections import ConnectionPages
 from dashboards.web.feed import Feed
+from dashboards.web.reporting import ReportPages
 from dashboards.web.security import Application, Guard
 from dashboards.web.templating import environment
 from dashboards.web.work import WorkPages
@@ -51,6 +52,10 @@ class Pages:
         ):
             app.add_route(path, analysis.asking(handler), methods=["GET"])
         app.add_route("/tv", board.wall, methods=["GET"])
+        reporting = ReportPages(cloud, jinja)
+        app.add_route("/reports", reporting.asking(reporting.archive), methods=["GET"])
+        app.add_route("/report", reporting.asking(reporting.sheets), methods=["GET"])
+        app.add_route("/report.{suffix}", reporting.guarded(reporting.file), methods=["GET"])
         work = WorkPages(cloud, jinja)
         connections = ConnectionPages(cloud, jinja)
         for path, handler in (

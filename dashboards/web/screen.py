@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from cloud.views import BoardView
+from dashboards import selection
 from dashboards.port import Cloud
-from dashboards.web import selection
-from dashboards.web.selection import AddressError, Selection
+from dashboards.selection import AddressError, Selection
 
 Handler = Callable[[Request], Awaitable[Response]]
 Question = Callable[[Request], Response]
@@ -37,7 +37,7 @@ class Screen:
         self.jinja = jinja
         self.base = str(jinja.globals["base"])
         self._zones: dict[str, tzinfo] = {}
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self.slots = asyncio.Semaphore(MOST_AT_ONCE)
 
     def zone(self, board: BoardView) -> tzinfo:
         """Return the plant's time zone."""
@@ -69,6 +69,7 @@ class Screen:
         context.setdefault("refresh_secs", _refresh_secs(chosen))
         html = self.jinja.get_template(template).render(
             board=board,
+            now=board.generated_epochtime,
             zone=self.zone(board),
             theme=request.cookies.get("theme", "auto"),
             page=page,
@@ -82,7 +83,7 @@ class Screen:
         """Answer a question to the cloud side in a thread, a few at a time; ingest and feed go on."""
 
         async def handle(request: Request) -> Response:
-            async with self._slots:
+            async with self.slots:
                 return await asyncio.to_thread(question, request)
 
         return self.guarded(handle)

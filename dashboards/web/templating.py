@@ -2,13 +2,13 @@
 
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dashboards import words
+from dashboards.links import Place, link
 from dashboards.reports import model
 from dashboards.web.assets import Assets
-from dashboards.web.links import Place, link
 
 NAVIGATION: Final = (
     ("board", "/", "Board"),
@@ -31,7 +31,9 @@ def environment(assets: Assets, base: str = "") -> Environment:
     base: the path under which a reverse proxy serves the pages, such as `/oee`; no slash at its end
     """
     jinja = Environment(
-        loader=PackageLoader("dashboards.web", "templates"),
+        loader=ChoiceLoader(
+            [PackageLoader("dashboards.web", "templates"), PackageLoader("dashboards.reports", "templates")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

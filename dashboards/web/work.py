@@ -10,11 +10,11 @@ from starlette.responses import RedirectResponse, Response
 from cloud.errors import CloudError
 from cloud.plant import Reason
 from contract.machine_key import MachineKey
+from dashboards.links import link
 from dashboards.reports import model
 from dashboards.reports.model import Stop
-from dashboards.web.links import link
+from dashboards.selection import AddressError
 from dashboards.web.screen import Screen
-from dashboards.web.selection import AddressError
 
 _US: Final = 1_000_000
 _NAME_LENGTH: Final = 64

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cloud.views import BoardView, ShiftRow
 from contract.machine_key import MachineKey
 from dashboards import words
+from dashboards.links import Place, link
 from dashboards.port import CloudReader
-from dashboards.web.links import Place, link
 
 if TYPE_CHECKING:
     from cloud.oee.rollup import Level
