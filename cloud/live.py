@@ -7,9 +7,11 @@ shift before, and is cut anew every few hours.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloud.alerts.rules import Standing, Stretch, standing
 from cloud.evaluation import Evaluation
@@ -19,13 +21,13 @@ from cloud.oee.columns import firsts, lasts
 from cloud.oee.frame import Frame
 from cloud.oee.losses import BUCKETS, Cells
 from cloud.oee.records import ABSENT, UNKNOWN, Records
-from cloud.oee.rollup import rolled_up
+from cloud.oee.rollup import place_of, rolled_up
 from cloud.oee.totals import Group, Timeline, Totals, timeline, totals
 from cloud.plant import Machine
 from cloud.store.rows import Rows
 from cloud.views import Category, LineView, LossLevel, MachineView, Segment, ShiftView
 from contract.machine_key import MachineKey
-from contract.states import STATES_BY_CODE, MachineState
+from contract.states import STATE_CODES, STATES_BY_CODE, MachineState
 
 _LOOK_AHEAD_US: Final = 6 * 3_600_000_000
 _REREAD_US: Final = 2_000_000
@@ -34,6 +36,11 @@ _WARNING_SHARE: Final = 0.9
 _CATEGORIES: Final[tuple[Category, ...]] = ("not_scheduled", "production", "break", "planned_stop")
 """By the calendar's code."""
 _STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
+_STANDING_CODES: Final = [STATE_CODES[state] for state in sorted(_STANDING)]
+_NO_SHIFT_US: Final = 10_000_000
+"""How often it is looked whether a shift has begun."""
+RENEW_LIMIT: Final = 250
+"""How many machines' figures are made anew in one look: with more than that, each has its turn."""
 _RATIOS: Final = ("oee", "availability", "performance", "quality")
 
 
@@ -51,13 +58,26 @@ class Picture(NamedTuple):
 class Live:
     """Rows come from any thread by `add`; everything else is one thread's at a time."""
 
-    def __init__(self, evaluation: Evaluation, now_us: int) -> None:
+    def __init__(self, evaluation: Evaluation, now_us: int, *, renew_limit: int = RENEW_LIMIT) -> None:
+        self._renew_limit = renew_limit
         self._evaluation = evaluation
         self._plant = evaluation.plant
         self._names = evaluation.names
         self._pending: deque[Rows] = deque()
-        self._last_us: dict[int, int] = {}
-        """By index: the newest record in the piece."""
+        machines = len(self._names.machines)
+        self._last_us = np.full(machines, ABSENT, dtype=np.int64)
+        """By index: the time of the newest record in the piece; and its state."""
+        self._last_state = np.full(machines, UNKNOWN, dtype=np.int8)
+        self._shown_state = np.full(machines, ABSENT, dtype=np.int8)
+        self._shown_us = np.full(machines, ABSENT, dtype=np.int64)
+        """By index: when its view was made."""
+        self._indexes = np.array([self._names.machine(key) for key in self._plant.machines], dtype=np.int32)
+        self._views: dict[MachineKey, MachineView] = {}
+        self._lines: dict[tuple[str, str, str], LineView] = {}
+        self._standings: dict[MachineKey, Standing] = {}
+        self._sums: dict[MachineKey, tuple[Group, Totals]] = {}
+        self._windows: dict[MachineKey, tuple[int, ShiftWindow | None]] = {}
+        """By machine: the shift that runs, and until when that is known."""
         self._late: set[MachineKey] = set()
         self._ahead: dict[MachineKey, int] = {}
         """By machine: its first record that was read before its time."""
@@ -85,23 +105,75 @@ class Live:
             self._late.update(key for key, time_us in self._ahead.items() if time_us <= now_us)
             self._join_pending(now_us)
             self._reread_late(now_us)
-        whole = self._whole(now_us)
-        sums = totals(whole, self._plant, self._names)
-        return self._picture(whole, sums, now_us)
+        chosen = self._choose(now_us)
+        if len(chosen):
+            self._renew(chosen, now_us)
+        return Picture(now_us, self._views | self._strangers, dict(self._lines), dict(self._standings))
 
     def segments(self, machine: MachineKey, from_us: int, to_us: int, now_us: int) -> list[Segment] | None:
         """Return a machine's timeline; None when it begins before what is held here."""
         if from_us < self._frame.from_us or machine not in self._plant.machines:
             return None
-        cells = self._whole(now_us).cells
+        cells = self._whole(now_us, np.array([self._names.machine(machine)], dtype=np.int32)).cells
         return segments_of(
             cells, self._names.machine(machine), self._frame, (from_us, to_us), self._evaluation
         )
 
-    def _whole(self, now_us: int) -> Timeline:
-        return timeline(
-            self._piece, self._frame, self._plant, self._names, until_us=now_us, rules=self._rules
-        )
+    def _choose(self, now_us: int) -> NDArray[np.int32]:
+        """Return the machines whose views are made anew: all, or of very many the urgent.
+
+        These are the ones whose state is another than shown or that stand, then those not renewed for longest.
+        """
+        if len(self._indexes) <= self._renew_limit:
+            return self._indexes
+        silent = (now_us - self._last_us > self._rules.max_gap_us) & ~self._rules.hold
+        states = np.where(silent, np.int8(UNKNOWN), self._last_state)
+        urgent = (states != self._shown_state) | np.isin(states, _STANDING_CODES)
+        for key, stands in self._standings.items():
+            if stands.state in _STANDING:
+                urgent[self._names.machine(key)] = True
+        self._shown_state = states
+        order = np.lexsort((self._shown_us[self._indexes], ~urgent[self._indexes]))
+        count = max(self._renew_limit, int(urgent[self._indexes].sum()))
+        return np.sort(self._indexes[order[:count]])
+
+    def _renew(self, chosen: NDArray[np.int32], now_us: int) -> None:
+        whole = self._whole(now_us, chosen)
+        self._shown_us[chosen] = now_us
+        sums = totals(whole, self._plant, self._names)
+        keys = [self._names.machines[index] for index in chosen.tolist()]
+        for key in keys:
+            self._sums.pop(key, None)
+        running = {
+            group.machine: (group, total)
+            for group, total in sums.items()
+            if group.window.start_us <= now_us < group.window.end_us
+        }
+        self._sums |= running
+        rows = rolled_up(dict(running.values()), self._plant, level="machine")
+        figures = {row.place: row.to_dict() for row in rows}
+        begin = np.searchsorted(whole.cells.machine, chosen, side="left").tolist()
+        end = np.searchsorted(whole.cells.machine, chosen, side="right").tolist()
+        intervals = self._frame.intervals(chosen, np.full(len(chosen), now_us)).tolist()
+        for key, index, first, last, interval in zip(
+            keys, chosen.tolist(), begin, end, intervals, strict=True
+        ):
+            past = _Past(whole.cells, self._frame, first, last)
+            self._views[key] = self._machine_view(
+                key, index, past, interval, figures.get(place_of(key, "machine")), now_us
+            )
+            self._standings[key] = past.standing(now_us)
+        self._renew_lines({key[:3] for key in keys})
+
+    def _whole(self, now_us: int, chosen: NDArray[np.int32]) -> Timeline:
+        """Return the judged timeline of some machines."""
+        piece, frame = self._piece, self._frame
+        if len(chosen) < len(self._indexes):
+            wanted = np.zeros(len(self._last_us), dtype=np.bool_)
+            wanted[chosen] = True
+            piece = _only(piece, wanted)
+            frame = replace(frame, machines=chosen)
+        return timeline(piece, frame, self._plant, self._names, until_us=now_us, rules=self._rules)
 
     def _stretch(self, now_us: int) -> None:
         """Read everything anew, for the shifts around this instant."""
@@ -138,7 +210,7 @@ class Live:
             for index, time_us in zip(
                 records.machine[begins].tolist(), records.time_us[begins].tolist(), strict=True
             )
-            if time_us <= self._last_us.get(index, ABSENT)
+            if time_us <= self._last_us[index]
         ]
         self._late.update(self._names.machines[index] for index in late)
         records = records.take(~np.isin(records.machine, late))
@@ -150,7 +222,8 @@ class Live:
 
     def _note_last(self, records: Records) -> None:
         ends = np.flatnonzero(lasts(records.machine))
-        self._last_us.update(zip(records.machine[ends].tolist(), records.time_us[ends].tolist(), strict=True))
+        self._last_us[records.machine[ends]] = records.time_us[ends]
+        self._last_state[records.machine[ends]] = records.state[ends]
 
     def _of_plant(self, rows: Rows) -> Rows:
         """Return the rows of machines of the plant; remember what the others say."""
@@ -193,69 +266,50 @@ class Live:
             self._ahead.pop(key, None)
         self._reread_us.update(dict.fromkeys(due, now_us))
         indexes = [self._names.machine(key) for key in due]
-        piece, again = self._piece, self._read(due, now_us)
-        self._piece = oee_timeline.join(
-            oee_timeline.Piece(
-                head=piece.head.take(~np.isin(piece.head.machine, indexes)),
-                segments=piece.segments.take(~np.isin(piece.segments.machine, indexes)),
-                counts=piece.counts.take(~np.isin(piece.counts.machine, indexes)),
-                tail=piece.tail.take(~np.isin(piece.tail.machine, indexes)),
-            ),
-            again,
-            self._rules,
-            self._frame.cuts,
-        )
+        others = np.ones(len(self._last_us), dtype=np.bool_)
+        others[indexes] = False
+        again = self._read(due, now_us)
+        self._piece = oee_timeline.join(_only(self._piece, others), again, self._rules, self._frame.cuts)
 
-    def _picture(self, whole: Timeline, sums: Mapping[Group, Totals], now_us: int) -> Picture:
-        running = {
-            group.machine: (group, total)
-            for group, total in sums.items()
-            if group.window.start_us <= now_us < group.window.end_us
-        }
-        cells = whole.cells
-        begin = np.searchsorted(cells.machine, np.arange(len(self._names.machines)), side="left")
-        end = np.searchsorted(cells.machine, np.arange(len(self._names.machines)), side="right")
-        machines: dict[MachineKey, MachineView] = {}
-        standings: dict[MachineKey, Standing] = {}
-        for key, machine in self._plant.machines.items():
-            index = self._names.machine(key)
-            past = _Past(cells, self._frame, int(begin[index]), int(end[index]))
-            machines[key] = self._machine_view(machine, index, past, running.get(key), now_us)
-            standings[key] = past.standing(now_us)
-        return Picture(now_us, machines | self._strangers, self._line_views(running), standings)
+    def _window(self, key: MachineKey, now_us: int) -> ShiftWindow | None:
+        """Return the shift that runs; looked up again when it may have ended or another begun."""
+        until_us, window = self._windows.get(key, (0, None))
+        if now_us >= until_us or (window is not None and now_us < window.start_us):
+            window = shift_at(self._plant.machines[key], now_us)
+            until_us = now_us + _NO_SHIFT_US if window is None else window.end_us
+            self._windows[key] = (until_us, window)
+        return window
 
     def _machine_view(
         self,
-        machine: Machine,
+        key: MachineKey,
         index: int,
         past: "_Past",
-        running: tuple[Group, Totals] | None,
+        interval: int,
+        figures: dict[str, Any] | None,
         now_us: int,
     ) -> MachineView:
-        figures: dict[str, Any] | None = None
+        machine = self._plant.machines[key]
         target: float | None = None
         target_now: float | None = None
-        window = shift_at(machine, now_us)
+        window = self._window(key, now_us)
         product = past.text("product", self._names.text_or_none)
-        if running is not None:
-            group, total = running
-            (row,) = rolled_up({group: total}, self._plant, level="machine")
-            figures = row.to_dict()
+        if figures is not None:
             per_us = float(machine.targets.oee) / float(machine.cycle_us(product))
-            target_now = total.planned_us * per_us
+            target_now = self._sums[key][1].planned_us * per_us
             target = None if window is None else window.planned_us * per_us
         reason = past.text("reason", self._names.text_or_none)
         known = None if reason is None else machine.site.reason_for_code(reason)
-        last_us = self._last_us.get(index)
+        last_us = int(self._last_us[index])
         return MachineView(
-            **machine.key._asdict(),
+            **key._asdict(),
             state=past.state.value,
             state_since_epochtime=past.state_since_us(now_us) / 1e6,
             reason=reason,
             reason_name=reason if known is None else known.name,
             product=product,
             order=past.text("order", self._names.text_or_none),
-            category=category_at(self._frame, index, now_us),
+            category=_CATEGORIES[NOT_SCHEDULED if interval < 0 else self._frame.category[interval]],
             shift=None if window is None else shift_view(window),
             figures=figures,
             target_units=target,
@@ -264,24 +318,27 @@ class Live:
             off_quality_units=0 if figures is None else figures["off_quality_units"],
             total_units=0 if figures is None else figures["total_units"],
             verdicts=verdicts(figures, [machine]),
-            last_data_epochtime=None if last_us is None else last_us / 1e6,
+            last_data_epochtime=None if last_us == ABSENT else last_us / 1e6,
         )
 
-    def _line_views(
-        self, running: Mapping[MachineKey, tuple[Group, Totals]]
-    ) -> dict[tuple[str, str, str], LineView]:
-        rows = rolled_up(dict(running.values()), self._plant, level="line")
+    def _renew_lines(self, changed: set[tuple[str, ...]]) -> None:
+        members = {line: machines for line, machines in self._plant.lines.items() if line in changed}
+        groups = [
+            self._sums[machine.key]
+            for machines in members.values()
+            for machine in machines
+            if machine.key in self._sums
+        ]
+        rows = rolled_up(dict(groups), self._plant, level="line")
         found = {(row.place.site, row.place.area, row.place.line): row.to_dict() for row in rows}
-        return {
-            line: LineView(
+        for line, machines in members.items():
+            self._lines[line] = LineView(
                 site=line[0],
                 area=line[1],
                 line=line[2],
                 figures=found.get(line),
-                verdicts=verdicts(found.get(line), members),
+                verdicts=verdicts(found.get(line), machines),
             )
-            for line, members in self._plant.lines.items()
-        }
 
 
 class _Past(NamedTuple):
@@ -365,11 +422,14 @@ def shift_view(window: ShiftWindow) -> ShiftView:
     )
 
 
-def category_at(frame: Frame, machine: int, at_us: int) -> Category:
-    """Return what the calendar says of an instant."""
-    interval = int(frame.intervals(np.array([machine], dtype=np.int32), np.array([at_us]))[0])
-    code = NOT_SCHEDULED if interval < 0 else int(frame.category[interval])
-    return _CATEGORIES[code]
+def _only(piece: oee_timeline.Piece, wanted: NDArray[np.bool_]) -> oee_timeline.Piece:
+    """Return the piece of some machines, given by index."""
+    return oee_timeline.Piece(
+        head=piece.head.take(wanted[piece.head.machine]),
+        segments=piece.segments.take(wanted[piece.segments.machine]),
+        counts=piece.counts.take(wanted[piece.counts.machine]),
+        tail=piece.tail.take(wanted[piece.tail.machine]),
+    )
 
 
 def segments_of(
