@@ -28,7 +28,8 @@ _AWAITING_MAX_RECORDS: Final = 20_000
 _STRIKES: Final = 3
 """How often a message that stood alone may take the connection with it."""
 _RETRY_SECS: Final = 0.2
-_HOLD_OFF_SECS: Final = 30.0
+HOLD_OFF_SECS: Final = 30.0
+"""How long a message waits that the broker refuses for now."""
 _BATCH_RECORDS: Final = 1_000
 _RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
@@ -101,6 +102,7 @@ class Forwarder:
         receipt_timeout_secs: float = 30.0,
         status: Callable[[], Will] | None = None,
         status_interval_secs: float = 10.0,
+        hold_off_secs: float = HOLD_OFF_SECS,
     ) -> None:
         self.counters = ForwardCounters()
         self._outbox = outbox
@@ -112,6 +114,7 @@ class Forwarder:
         self._status = status
         self._status_interval_secs = status_interval_secs
         self._status_at = 0.0
+        self._hold_off_secs = hold_off_secs
         self._backlog_topic = topics.gateway_topic(site, gateway, "backlog")
         self._gap_topic = topics.gateway_topic(site, gateway, "gap")
         self._receipt_topic = topics.gateway_topic(site, gateway, "receipt")
@@ -124,6 +127,7 @@ class Forwarder:
         self._bytes = TokenBucket(None)
         self._in_flight: dict[Future[None], Parcel] = {}
         self._strikes: dict[int, int] = {}
+        self._others_accepted = False
         self._careful = 0
         self._alone = Ranges()
         self._probe_at = 0.0
@@ -327,7 +331,7 @@ class Forwarder:
         try:
             answer = self._uplink.publish(topic, payload)
         except (MessageTooLargeError, PublishRefusedError) as error:
-            self._refused(parcel, str(error))
+            self._refused(parcel, str(error), surely=isinstance(error, MessageTooLargeError))
             return
         except UnreachableError:
             self._ledger.release(parcel.first, parcel.last)
@@ -359,6 +363,7 @@ class Forwarder:
 
     def _accepted(self, parcel: Parcel) -> None:
         self._refused_said = None
+        self._others_accepted = True
         self._strikes.pop(parcel.first, None)
         self._alone.discard(parcel.first, parcel.last)
         if parcel.live:
@@ -382,7 +387,7 @@ class Forwarder:
         if self._refused_said != reason:
             self._log.error("the broker refuses messages; they are kept and tried again", reason=reason)
             self._refused_said = reason
-        self._held.append((self._monotonic() + _HOLD_OFF_SECS, parcel))
+        self._held.append((self._monotonic() + self._hold_off_secs, parcel))
 
     def _free_held(self, now: float) -> float | None:
         while self._held and self._held[0][0] <= now:
@@ -398,14 +403,23 @@ class Forwarder:
             del self._strikes[parcel.first]
             self._refused(parcel, f"the connection broke {strikes} times while it was sent: {reason}")
 
-    def _refused(self, parcel: Parcel, reason: str) -> None:
-        """Find the poison in an array by sending its records alone; set a lone record aside."""
+    def _refused(self, parcel: Parcel, reason: str, *, surely: bool = False) -> None:
+        """Find the poison in an array by sending its records alone; set a lone record aside.
+
+        A broker that took nothing else since the last one was set aside may refuse everything (a wrong
+        policy): then the record is kept and tried again, unless it is surely its own fault.
+        """
+        if parcel.records == 1 and not surely and not self._others_accepted:
+            self._ledger.take(parcel.first, parcel.last)
+            self._hold(parcel, reason)
+            return
         self.counters.refused_messages += 1
         if parcel.records > 1:
             self._alone.add(parcel.first, parcel.last)
             self._ledger.release(parcel.first, parcel.last)
             self._careful = max(self._careful, parcel.records)
         else:
+            self._others_accepted = surely and self._others_accepted
             self._quarantine(parcel.first, reason)
         self._wake.set()
 

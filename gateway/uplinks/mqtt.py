@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
@@ -25,7 +24,8 @@ from gateway.errors import (
     UnreachableError,
     UplinkError,
 )
-from gateway.uplinks.port import AWS_MAX_MESSAGE_BYTES, Limits, Listener, Will, backoff_secs
+from gateway.uplinks.port import AWS_MAX_MESSAGE_BYTES, Limits, Will
+from gateway.uplinks.sessions import End, SessionUplink, fail
 
 Version = Literal["auto", "5", "3.1.1"]
 
@@ -92,11 +92,8 @@ class Broker:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
 
 
-class MqttUplink:
-    """Implements `gateway.uplinks.port.Uplink` with paho.
-
-    Each session is a new paho client, so that nothing of a broken one is carried over; what it had not
-    delivered, the outbox still has.
+class MqttUplink(SessionUplink):
+    """An uplink by paho.
 
     subscriptions: topics subscribed in every session before it counts as connected
     will: what is published, retained, when a session ends; asked anew for each session
@@ -111,16 +108,12 @@ class MqttUplink:
         will: Callable[[], Will] | None = None,
         randomness: random.Random | None = None,
     ) -> None:
-        self._name = name
         self._broker = broker
         self._subscriptions = tuple(subscriptions)
         self._will = will
-        self._random = randomness or random.Random()  # noqa: S311 - jitter, not a secret
-        self._log = structlog.get_logger("uplink").bind(uplink=name, broker=repr(broker))
-        self._session: _Session | None = None
-        self._sessions = 0
-        self._last_error: str | None = "not connected yet"
         self._version: Version = "5" if broker.version == "auto" else broker.version
+        chance = randomness or random.Random()  # noqa: S311 - jitter, not a secret
+        super().__init__(name, repr(broker), self._begin, chance)
 
     @classmethod
     def from_config(
@@ -155,84 +148,31 @@ class MqttUplink:
             uplink._log.warning("this uplink is not encrypted: anyone on the network can read and forge")
         return uplink
 
-    @property
-    def name(self) -> str:
-        """Return the name it has in the configuration."""
-        return self._name
+    def _begin(self) -> "_Session":
+        return _Session(self._broker, self._version, self._subscriptions, self._will, self._version_refused)
 
-    @property
-    def connected(self) -> bool:
-        """Tell whether a session lives."""
-        return self._session is not None
+    def _version_refused(self) -> None:
+        """Take the other version next: some brokers refuse MQTT 5 or hang up when they meet it."""
+        if self._broker.version == "auto":
+            self._version = "3.1.1" if self._version == "5" else "5"
 
-    @property
-    def reconnects(self) -> int:
-        """Return how many sessions began after the first."""
-        return max(0, self._sessions - 1)
 
-    @property
-    def last_error(self) -> str | None:
-        """Return why there is no session; None while there is one."""
-        return self._last_error
+class _Client(Client):
+    """paho, without its way of leaving the socket of a failed handshake open."""
 
-    async def run(self, listener: Listener) -> None:
-        """Keep a session for ever; returns only by cancellation, after a proper goodbye."""
-        said: type[UplinkError] | None = None
-        attempt = 0
-        while True:
-            try:
-                session, limits = await self._open()
-            except UplinkError as error:
-                self._last_error = str(error)
-                if said is not type(error):
-                    self._log.warning("uplink unreachable", reason=str(error))
-                    said = type(error)
-                attempt += 1
-            else:
-                await self._live(session, limits, listener)
-                said, attempt = UnreachableError, 0
-            await asyncio.sleep(backoff_secs(attempt, self._random.random()))
+    handshake: tuple[ssl.SSLContext, str, float] | None = None
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> Future[None]:
-        """Send one message with QoS 1; the future ends with the PUBACK."""
-        if self._session is None:
-            raise UnreachableError("there is no session")
-        return self._session.publish(topic, payload, retain=retain)
-
-    async def _live(self, session: "_Session", limits: Limits, listener: Listener) -> None:
-        """Serve one session until it ends."""
-        self._session = session
-        self._sessions += 1
-        self._last_error = None
-        self._log.info("uplink connected", version=session.version, max_in_flight=limits.max_in_flight)
-        session.on_message = listener.on_message
-        listener.on_connected(limits)
+    def _ssl_wrap_socket(self, tcp_sock: Any) -> Any:
+        assert self.handshake is not None
+        context, host, timeout_secs = self.handshake
+        wrapped = context.wrap_socket(tcp_sock, server_hostname=host, do_handshake_on_connect=False)
         try:
-            end = await session.ended()
-        except asyncio.CancelledError:
-            await session.goodbye()
+            wrapped.settimeout(timeout_secs)
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
             raise
-        finally:
-            self._session = None
-            session.close("the session ended")
-        self._last_error = end.reason
-        self._log.warning("uplink lost", reason=end.reason)
-        listener.on_lost(end.reason, silent=end.silent)
-
-    async def _open(self) -> tuple["_Session", Limits]:
-        """Begin a session; take the other version next for brokers that refuse MQTT 5 or hang up on it."""
-        session = _Session(self._broker, self._version, self._subscriptions, self._will)
-        try:
-            return session, await session.open()
-        finally:
-            if self._broker.version == "auto" and session.version_refused:
-                self._version = "3.1.1" if self._version == "5" else "5"
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    reason: str
-    silent: bool
+        return wrapped
 
 
 class _Session:
@@ -244,24 +184,26 @@ class _Session:
         version: Version,
         subscriptions: Sequence[str],
         will: Callable[[], Will] | None,
+        version_refused: Callable[[], None],
     ) -> None:
         self._broker = broker
-        self.version = version
-        self.version_refused = False
-        self.on_message: Callable[[str, bytes], None] = _ignore
+        self._version = version
+        self._version_refused = version_refused
+        self._deliver: Callable[[str, bytes], None] = _ignore
         self._subscriptions = subscriptions
         self._will = will
         self._loop = asyncio.get_running_loop()
         self._connack: Future[Limits] = self._loop.create_future()
         self._suback: Future[None] = self._loop.create_future()
-        self._end: Future[_End] = self._loop.create_future()
+        self._end: Future[End] = self._loop.create_future()
         self._pending: dict[int, tuple[Future[None], float]] = {}
         self._limits = Limits()
         self._client = self._new_client()
         self._socket: Any = None
 
-    async def open(self) -> Limits:
+    async def open(self, on_message: Callable[[str, bytes], None]) -> Limits:
         """Connect, subscribe and return what the broker allows; raise UplinkError."""
+        self._deliver = on_message
         try:
             async with asyncio.timeout(self._broker.connect_timeout_secs):
                 await self._connect()
@@ -279,7 +221,7 @@ class _Session:
         self._limits = limits
         return limits
 
-    async def ended(self) -> _End:
+    async def ended(self) -> End:
         """Tend the session until it ends."""
         while not self._end.done():
             await asyncio.wait([self._end], timeout=_TICK_SECS)
@@ -317,14 +259,14 @@ class _Session:
         self._detach()
         self._client._sock_close()  # noqa: SLF001 - paho offers no way to drop a connection without a DISCONNECT
         for answer, _ in self._pending.values():
-            _fail(answer, UnreachableError(reason))
+            fail(answer, UnreachableError(reason))
         self._pending.clear()
 
     # Connecting
 
-    def _new_client(self) -> Client:
-        five = self.version == "5"
-        client = Client(
+    def _new_client(self) -> _Client:
+        five = self._version == "5"
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._broker.client_id,
             clean_session=None if five else True,
@@ -336,7 +278,9 @@ class _Session:
         if self._broker.username:
             client.username_pw_set(self._broker.username, self._broker.password)
         if self._broker.tls is not None:
-            client.tls_set_context(self._broker.tls.context())
+            context = self._broker.tls.context()
+            client.tls_set_context(context)
+            client.handshake = context, self._broker.host, self._broker.connect_timeout_secs
         if self._will is not None:
             will = self._will()
             client.will_set(will.topic, will.payload, qos=1, retain=True)
@@ -419,9 +363,9 @@ class _Session:
 
     def _finish(self, reason: str, *, silent: bool) -> None:
         if not self._end.done():
-            self._end.set_result(_End(reason, silent))
+            self._end.set_result(End(reason, silent))
         for waiting in (self._connack, self._suback):
-            _fail(waiting, UnreachableError(reason))
+            fail(waiting, UnreachableError(reason))
 
     # What the broker says
 
@@ -429,8 +373,9 @@ class _Session:
         self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Any
     ) -> None:
         if reason.is_failure:
-            self.version_refused = reason.value == _UNSUPPORTED_PROTOCOL
-            _fail(self._connack, RefusedError(f"{self._broker!r} refused us: {reason}"))
+            if reason.value == _UNSUPPORTED_PROTOCOL:
+                self._version_refused()
+            fail(self._connack, RefusedError(f"{self._broker!r} refused us: {reason}"))
         elif not self._connack.done():
             self._connack.set_result(_limits(self._broker, properties))
 
@@ -443,7 +388,7 @@ class _Session:
             if reason.is_failure
         ]
         if refused:
-            _fail(self._suback, RefusedError(f"the broker refused to subscribe {'; '.join(refused)}"))
+            fail(self._suback, RefusedError(f"the broker refused to subscribe {'; '.join(refused)}"))
         elif not self._suback.done():
             self._suback.set_result(None)
 
@@ -453,8 +398,8 @@ class _Session:
         told = flags.is_disconnect_packet_from_server
         text = f"the broker says: {reason}" if told else f"the connection broke: {reason}"
         if not self._connack.done():
-            self.version_refused = True  # old brokers hang up when they meet a version they do not know
-            _fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
+            self._version_refused()  # old brokers hang up when they meet a version they do not know
+            fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
         self._finish(text, silent=str(reason) == "Keep alive timeout")
 
     def _on_publish(
@@ -464,12 +409,12 @@ class _Session:
         if answer is None:
             return
         if reason.is_failure:
-            _fail(answer, PublishRefusedError(str(reason), transient=reason.value in _TRANSIENT))
+            fail(answer, PublishRefusedError(str(reason), transient=reason.value in _TRANSIENT))
         elif not answer.done():
             answer.set_result(None)
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        self.on_message(message.topic, bytes(message.payload))
+        self._deliver(message.topic, bytes(message.payload))
 
 
 def _limits(broker: Broker, properties: Properties | None) -> Limits:
@@ -485,13 +430,6 @@ def _limits(broker: Broker, properties: Properties | None) -> Limits:
         publishes_per_sec=broker.publishes_per_sec,
         bytes_per_sec=broker.bytes_per_sec,
     )
-
-
-def _fail(waiting: Future[Any], error: UplinkError) -> None:
-    """End a future with an error that nobody needs to ask for."""
-    if not waiting.done():
-        waiting.set_exception(error)
-        waiting.exception()
 
 
 def _ignore(_topic: str, _payload: bytes) -> None:

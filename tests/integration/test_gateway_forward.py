@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -298,6 +300,25 @@ async def test_a_publish_that_the_broker_forbids_is_kept_and_said(outbox):
             await eventually(lambda: forwarder.counters.refused_messages == 1)
             assert waiting(outbox) == 1
             assert forwarder.counters.live_records == 0
+
+
+async def test_a_broker_that_refuses_everything_loses_nothing(outbox):
+    """A wrong policy must not send record after record into quarantine; once it is right, all arrive."""
+    deaf = f"user edge\ntopic read #\ntopic readwrite oee/v1/{SITE}/gateways/edge/status\n"
+    fine = f"user edge\ntopic readwrite oee/v1/{SITE}/#\n"
+    store_may = f"user store\ntopic readwrite oee/v1/{SITE}/#\n"
+    with Mosquitto(users={"edge": "one", "store": "two"}, acl=deaf + store_may) as guarded:
+        login = {"username": "edge", "password": "one", "version": "5"}
+        outbox.append([Record(n) for n in range(300)])
+        with Store(guarded.port, login=("store", "two")) as store:
+            async with forwarding(outbox, guarded.port, broker=login, hold_off_secs=0.5) as forwarder:
+                await eventually(lambda: forwarder.counters.refused_messages > 20, 20)
+                assert outbox.statistics().quarantined == 0
+                assert waiting(outbox) == 300
+                (guarded.folder / "acl").write_text(fine + store_may)
+                os.kill(guarded.pid, signal.SIGHUP)
+                await eventually(lambda: waiting(outbox) == 0, 20)
+        assert store.counts == list(range(300))
 
 
 async def test_the_will_says_offline_when_the_gateway_dies_and_a_goodbye_when_it_ends(mosquitto, outbox):

@@ -130,7 +130,12 @@ class Store:
     """
 
     def __init__(
-        self, port: int, *, receipts: bool = True, lose: Iterable[int] = (), client_id: str = "store"
+        self,
+        port: int,
+        *,
+        receipts: bool = True,
+        lose: Iterable[int] = (),
+        login: tuple[str, str] | None = None,
     ) -> None:
         self.records: dict[int, dict] = {}
         self.arrivals: list[tuple[str, int]] = []
@@ -142,12 +147,14 @@ class Store:
         self._lose = set(lose)
         self._ready = False
         self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, reconnect_on_failure=True
+            CallbackAPIVersion.VERSION2, client_id="store", protocol=paho.MQTTv5, reconnect_on_failure=True
         )
         self._client.reconnect_delay_set(0.1, 0.5)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        if login is not None:
+            self._client.username_pw_set(*login)
         self._client.connect("127.0.0.1", port)
 
     def _on_connect(self, client: paho.Client, *_: object) -> None:
