@@ -114,7 +114,7 @@ class AwsIotCore(SessionUplink):
 
 
 class _Session:
-    """One connection of one awscrt client; its callbacks come in its own thread and are passed to the loop."""
+    """One connection of one awscrt client; its callbacks, of a thread of its own, are passed to the loop."""
 
     def __init__(
         self,
@@ -145,7 +145,10 @@ class _Session:
                 await self._subscribe()
         except TimeoutError as error:
             self.close("no answer")
-            raise UnreachableError(f"{self._thing.endpoint}:{self._thing.port} did not answer") from error
+            # awscrt keeps a failed handshake to itself for half a minute, so that the two look the same.
+            raise UnreachableError(
+                f"{self._thing.endpoint}:{self._thing.port} did not answer, or its certificate is not trusted"
+            ) from error
         except BaseException:
             self.close("not opened")
             raise
