@@ -14,6 +14,7 @@ import numpy as np
 from cloud.errors import CloudError, TelemetryFileError
 from cloud.oee import records, rollup, timeline
 from cloud.oee.calendar import instant
+from cloud.oee.corrections import Correction, cuts, in_force, planned_stops
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame, Window
 from cloud.oee.records import Names, Records
@@ -67,10 +68,12 @@ def compute(
     until: Moment | None = None,
     per: Per = "shift",
     level: Level = "machine",
+    corrections: Sequence[Correction] = (),
     progress: Progress | None = None,
 ) -> Computation:
     """Return the figures of telemetry files.
 
+    corrections: what people said of the past; those that were taken back are left out
     since, until: [since, until) to take the windows of: dates mean production dates, moments without a time
         zone are local to the site; by default every window that a record falls into
     """
@@ -81,7 +84,9 @@ def compute(
     known = np.array([key in plant.machines for key in names.machines], dtype=np.bool_)[read.machine]
     strangers = Counter(names.machines[index] for index in read.machine[~known].tolist())
     read = read.take(known)
-    figures = figures_of(read, plant, names, since=since, until=until, per=per, level=level)
+    figures = figures_of(
+        read, plant, names, since=since, until=until, per=per, level=level, corrections=corrections
+    )
     return Computation(figures, len(known), refused, dict(strangers))
 
 
@@ -94,6 +99,7 @@ def figures_of(
     until: Moment | None = None,
     per: Per = "shift",
     level: Level = "machine",
+    corrections: Sequence[Correction] = (),
 ) -> list[Figures]:
     """Return the figures of records."""
     first_us = int(read.time_us.min()) if len(read) else None
@@ -107,6 +113,7 @@ def figures_of(
         until=until,
         per=per,
         level=level,
+        corrections=corrections,
     )
 
 
@@ -120,6 +127,7 @@ def figures_from(
     until: Moment | None = None,
     per: Per = "shift",
     level: Level = "machine",
+    corrections: Sequence[Correction] = (),
 ) -> list[Figures]:
     """Return the figures of a timeline, wherever it was built.
 
@@ -134,9 +142,18 @@ def figures_from(
     if to_us <= from_us:
         raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     whole_range = per in ("range", "product", "order")
-    frame = Frame.over(plant, names, from_us, to_us, widen="none" if whole_range else "day")
+    valid = in_force(corrections)
+    frame = Frame.over(
+        plant,
+        names,
+        from_us,
+        to_us,
+        widen="none" if whole_range else "day",
+        cuts=cuts(valid),
+        planned_stops=planned_stops(valid),
+    )
     rules = timeline.Rules.of(plant, names)
-    found = judged(source(frame, rules), frame, plant, names, rules=rules)
+    found = judged(source(frame, rules), frame, plant, names, rules=rules, corrections=valid)
 
     def wanted(window: Window) -> bool:
         return _begins_before(window, until, to_us) and not _ends_before(window, since, from_us)

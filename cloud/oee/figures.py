@@ -205,7 +205,7 @@ class Figures:
 def pareto(
     stops: Mapping[tuple[str, str | None], Stops], reasons: Mapping[str, Reason]
 ) -> list[dict[str, Any]]:
-    """Return the stops by group, and within each by reason; longest first. No reason is a group of its own."""
+    """Return the stops by group and, within each, by reason, longest first; no reason is its own group."""
     groups: dict[str, dict[tuple[str, str | None], Stops]] = {}
     for (bucket, reason), stood in stops.items():
         known = reasons.get(reason) if reason is not None else None
@@ -262,9 +262,7 @@ def _secs(time_us: int) -> float:
 def _ratio(part: int | Fraction, whole: int | Fraction) -> float | None:
     if not whole:
         return None
-    if isinstance(part, int) and isinstance(whole, int):
-        return part / whole
-    return float(Fraction(part) / Fraction(whole))
+    return (part.numerator * whole.denominator) / (part.denominator * whole.numerator)
 
 
 def _ratios(sums: Totals, ideal: IdealTime, *, cap: bool) -> Ratios:

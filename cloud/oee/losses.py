@@ -104,7 +104,7 @@ class Policies:
 
     @classmethod
     def of(cls, plant: Plant, names: Names) -> "Policies":
-        """Return the policies of every machine of the names; one that is not in the plant has the defaults."""
+        """Return the policies of all machines of the names; one that is not in the plant has the defaults."""
         machines = [plant.machines.get(key) for key in names.machines]
         standard = Definitions()
 
@@ -267,8 +267,9 @@ def lay(judged: Judged, frame: Frame, policies: Policies) -> Cells:
     )
 
 
-def is_planned(counts: Counts, interval: Ints, frame: Frame, policies: Policies) -> Flags:
+def is_planned(counts: Counts, frame: Frame, policies: Policies) -> Flags:
     """Return which counts were made in planned production time, or count as if they were."""
+    interval = frame.intervals(counts.machine, counts.at_us)
     machine, said = counts.machine, counts.reason != ABSENT
     site, text = policies.site[machine], np.where(said, counts.reason, 0)
     stands = said & (counts.state != RUNNING) & (counts.state != UNKNOWN)
@@ -281,6 +282,7 @@ def is_planned(counts: Counts, interval: Ints, frame: Frame, policies: Policies)
         (category == calendar.BREAK) & policies.breaks_are_loss[machine]
     )
     planned: Flags = (scheduled & (role != EXCLUDED)) | policies.unplanned_included[machine]
+    planned &= interval >= 0
     return planned
 
 

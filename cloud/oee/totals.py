@@ -13,6 +13,7 @@ import numpy as np
 
 from cloud.oee import calendar, losses
 from cloud.oee.columns import Flags, Indexes, Ints
+from cloud.oee.corrections import Correction, classified, counts_classified, with_off_quality
 from cloud.oee.frame import NO_WINDOW, By, Frame, Window
 from cloud.oee.losses import AVAILABILITY, BUCKETS, EXCLUDED, NO_DATA, PRODUCING, RUN, Cells, Policies
 from cloud.oee.records import NO_RATE, Names
@@ -142,19 +143,32 @@ def timeline(
     *,
     until_us: int | None = None,
     rules: Rules | None = None,
+    corrections: Sequence[Correction] = (),
 ) -> Timeline:
     """Return the judged timeline of the frame's machines.
 
     piece: everything known of them, also before and after the frame: stops are judged by their whole length
     until_us: now, where the frame reaches into the future; time after it is in no figure
+    corrections: those in force, whose cuts and planned stops the frame has
     """
     rules = Rules.of(plant, names) if rules is None else rules
     policies = Policies.of(plant, names)
-    until_us = frame.to_us if until_us is None else until_us
-    from_us = min([frame.from_us, *piece.head.time_us[:1].tolist()], default=frame.from_us)
-    segments, counts = close(piece, frame.machines, int(from_us), until_us, rules, frame.cuts)
-    judged = losses.judge(losses.with_rules(segments, plant, names), policies)
-    return Timeline(losses.lay(judged, frame, policies), counts, frame, policies)
+    from_us = int(piece.head.time_us.min(initial=frame.from_us))
+    if until_us is None:
+        until_us = int(piece.tail.time_us.max(initial=frame.to_us))
+    segments, counts = close(piece, frame.machines, from_us, until_us, rules, frame.cuts)
+    segments = losses.with_rules(segments, plant, names)
+    if corrections:
+        segments = classified(segments, corrections, names)
+        counts = counts_classified(counts, corrections, names)
+        planned = losses.is_planned(counts, frame, policies)
+        counts = with_off_quality(counts, planned, segments, corrections, names)
+    return Timeline(
+        cells=losses.lay(losses.judge(segments, policies), frame, policies),
+        counts=counts,
+        frame=frame,
+        policies=policies,
+    )
 
 
 def totals(
@@ -271,7 +285,7 @@ def _made(
     names: Names,
 ) -> tuple[dict[int, dict[Fraction, Units]], dict[int, tuple[int, int]]]:
     """Return by group the planned units of each cycle time, and the unplanned (total, off quality)."""
-    planned = losses.is_planned(counts, interval, whole.frame, whole.policies)
+    planned = losses.is_planned(counts, whole.frame, whole.policies)
     window = window_of[interval]
     starts = np.array([window.start_us for window in windows], dtype=np.int64)[window]
     ends = np.array([window.end_us for window in windows], dtype=np.int64)[window]

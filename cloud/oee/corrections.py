@@ -1,0 +1,307 @@
+"""What people say of the past after the fact, kept as records and applied when figures are made.
+
+Nothing that was measured is changed: a correction is one more record, which a later one may void. They apply
+in the order of their numbers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from cloud.errors import CorrectionError
+from cloud.oee.calendar import ShiftWindow, StopWindow, shifts_between
+from cloud.oee.columns import Flags, Ints
+from cloud.oee.records import ABSENT, NO_RATE, RUNNING, STOPPED, UNKNOWN, Names
+from cloud.oee.timeline import NEVER, Counts, Segments, merged_counts, merged_segments
+from cloud.plant import Plant
+from contract.machine_key import MachineKey
+
+Kind = Literal["classify", "move", "comment", "off_quality", "planned_stop", "void"]
+_CLASSIFYING: Final = ("classify", "move")
+_DAY_US: Final = 86_400_000_000
+_LATER: Final = 1
+
+Text = Annotated[str, Meta(max_length=1024)]
+
+
+class Correction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One correction of one machine's past over [from_us, to_us)."""
+
+    machine: str
+    """`site/area/line/machine`."""
+    kind: Kind
+    """What is corrected: `classify` gives the stops in the range a reason, or a part of one, which splits it;
+    `move` does so where one was given before; `comment` says something; `off_quality` adds units found bad
+    later; `planned_stop` makes the range planned; `void` takes another correction back."""
+    from_us: int
+    to_us: int
+    who: Text
+    when_us: int
+    """[us since 1970] when it was made."""
+    why: Text = ""
+    reason: Annotated[str, Meta(max_length=256)] | None = None
+    """Key of a reason of the plant."""
+    units: int | None = None
+    """Off-quality units to add; negative when fewer were bad than counted."""
+    product: Annotated[str, Meta(max_length=256)] | None = None
+    """What the units were, where it is not what the machine made in the range."""
+    voids: int | None = None
+    """Number of the correction that is taken back."""
+    number: int = 0
+    """Given by the store, ascending."""
+
+    @property
+    def machine_key(self) -> MachineKey:
+        """Return the machine; raise ValueError for an ill-formed one."""
+        return MachineKey.parse(self.machine)
+
+
+class Touched(NamedTuple):
+    """What a correction changes the figures of."""
+
+    machine: MachineKey
+    from_us: int
+    to_us: int
+
+
+def encode(correction: Correction) -> bytes:
+    """Write a correction as JSON."""
+    return msgspec.json.encode(correction)
+
+
+def decode(text: bytes, number: int) -> Correction:
+    """Read a correction; raise CorrectionError for anything else."""
+    try:
+        found = msgspec.json.decode(text, type=Correction)
+    except ValueError as error:
+        raise CorrectionError(f"not a correction: {error}") from error
+    return msgspec.structs.replace(found, number=number)
+
+
+def in_force(corrections: Iterable[Correction]) -> list[Correction]:
+    """Return the corrections that are not void, by their numbers."""
+    every = sorted(corrections, key=lambda correction: correction.number)
+    void = {correction.voids for correction in every if correction.kind == "void"}
+    return [item for item in every if item.kind != "void" and item.number not in void]
+
+
+def touched(correction: Correction, others: Iterable[Correction]) -> Touched:
+    """Return what a correction changes; a void changes what the one that it takes back had changed."""
+    if correction.kind == "void":
+        taken = next(other for other in others if other.number == correction.voids)
+        return Touched(taken.machine_key, taken.from_us, max(taken.to_us, taken.from_us + _LATER))
+    return Touched(
+        correction.machine_key, correction.from_us, max(correction.to_us, correction.from_us + _LATER)
+    )
+
+
+def check(correction: Correction, others: Sequence[Correction], plant: Plant, *, now_us: int) -> None:
+    """Raise CorrectionError when a correction may not be made beside the others.
+
+    now_us: [us since 1970] by it a period is judged to be locked, or still to come
+    """
+    machine = plant.machines.get(_machine(correction))
+    if machine is None:
+        raise CorrectionError(f"{correction.machine} is not in the plant")
+    if not correction.who:
+        raise CorrectionError("a correction says who makes it: `who` is empty")
+    if correction.kind == "void":
+        _check_void(correction, others)
+    else:
+        _check_fields(correction, machine.site.reasons)
+    changed = touched(correction, others)
+    if changed.from_us >= now_us:
+        raise CorrectionError("a correction is of the past: its range has not begun yet")
+    shifts = shifts_between(machine, changed.from_us, changed.to_us)
+    if not shifts:
+        raise CorrectionError(
+            f"{correction.machine} has no shift in this range, so there are no figures to correct"
+        )
+    _check_lock(shifts, machine.definitions.lock_after_days, now_us)
+    _check_overlaps(correction, in_force(others))
+
+
+def cuts(corrections: Iterable[Correction]) -> dict[MachineKey, list[int]]:
+    """Return by machine where its time has to be cut so that corrections apply to whole intervals."""
+    found: dict[MachineKey, list[int]] = {}
+    for correction in corrections:
+        if correction.kind in _CLASSIFYING:
+            found.setdefault(correction.machine_key, []).extend((correction.from_us, correction.to_us))
+    return found
+
+
+def planned_stops(corrections: Iterable[Correction]) -> dict[MachineKey, list[StopWindow]]:
+    """Return by machine the planned stops that were entered afterwards."""
+    found: dict[MachineKey, list[StopWindow]] = {}
+    for correction in corrections:
+        if correction.kind == "planned_stop":
+            stop = StopWindow(correction.from_us, correction.to_us, correction.reason or "")
+            found.setdefault(correction.machine_key, []).append(stop)
+    return found
+
+
+def classified(segments: Segments, corrections: Iterable[Correction], names: Names) -> Segments:
+    """Return the segments with the reasons that were given to stops, and to unknown time as to a stop.
+
+    Running time within a range stays what it is.
+    """
+    for correction in corrections:
+        if correction.kind in _CLASSIFYING and correction.reason is not None:
+            segments = _with_reason(segments, correction, names)
+    return segments
+
+
+def counts_classified(counts: Counts, corrections: Iterable[Correction], names: Names) -> Counts:
+    """Return the counts with the reasons of the stops in which they were made."""
+    for correction in corrections:
+        if correction.kind in _CLASSIFYING and correction.reason is not None:
+            inside = counts.machine == names.machine(correction.machine_key)
+            inside &= (counts.at_us >= correction.from_us) & (counts.at_us < correction.to_us)
+            inside &= (counts.state != RUNNING) & (counts.state != UNKNOWN)
+            counts = replace(
+                counts, reason=np.where(inside, np.int32(names.text(correction.reason)), counts.reason)
+            )
+    return counts
+
+
+def with_off_quality(
+    counts: Counts, planned: Flags, segments: Segments, corrections: Iterable[Correction], names: Names
+) -> Counts:
+    """Return the counts with the off quality that was found later, where the units were made.
+
+    planned: which counts were made in planned production time; found later is among these if there are any
+    """
+    found = [
+        _found_later(counts, planned, segments, correction, names)
+        for correction in corrections
+        if correction.kind == "off_quality"
+    ]
+    return merged_counts([counts, *found]) if found else counts
+
+
+def _machine(correction: Correction) -> MachineKey:
+    try:
+        return correction.machine_key
+    except ValueError as error:
+        raise CorrectionError(str(error)) from error
+
+
+def _check_void(correction: Correction, others: Sequence[Correction]) -> None:
+    taken = next((other for other in others if other.number == correction.voids), None)
+    if taken is None or taken.kind == "void":
+        raise CorrectionError(f"there is no correction {correction.voids} to take back")
+    if taken.machine != correction.machine:
+        raise CorrectionError(f"correction {correction.voids} is of {taken.machine}")
+    if taken not in in_force(others):
+        raise CorrectionError(f"correction {correction.voids} was taken back before")
+
+
+def _check_fields(correction: Correction, reasons: Mapping[str, object]) -> None:
+    kind = correction.kind
+    if correction.to_us <= correction.from_us and kind != "off_quality":
+        raise CorrectionError("the range ends before it begins")
+    if correction.to_us < correction.from_us:
+        raise CorrectionError("the range ends before it begins")
+    if kind in _CLASSIFYING and correction.reason is None:
+        raise CorrectionError(f"{kind} needs a reason")
+    if correction.reason is not None and correction.reason not in reasons:
+        known = ", ".join(reasons) or "it names none"
+        raise CorrectionError(f"{correction.reason!r} is not a reason of the plant: {known}")
+    if kind == "off_quality" and not correction.units:
+        raise CorrectionError("off_quality needs the number of units to add")
+    if kind != "off_quality" and correction.units is not None:
+        raise CorrectionError(f"{kind} has no units")
+    if kind == "comment" and not correction.why:
+        raise CorrectionError("a comment needs its text in `why`")
+
+
+def _check_lock(shifts: Sequence[ShiftWindow], lock_after_days: int, now_us: int) -> None:
+    if not lock_after_days:
+        return
+    for shift in shifts:
+        if shift.end_us + lock_after_days * _DAY_US <= now_us:
+            raise CorrectionError(
+                f"shift {shift.name} of {shift.production_date} is locked: it ended more than"
+                f" {lock_after_days} days ago"
+            )
+
+
+def _check_overlaps(correction: Correction, others: Iterable[Correction]) -> None:
+    """Refuse what would say two things of the same time."""
+    alike = {"classify": _CLASSIFYING, "planned_stop": ("planned_stop",)}.get(correction.kind, ())
+    for other in others:
+        if (
+            other.machine == correction.machine
+            and other.kind in alike
+            and other.from_us < correction.to_us
+            and correction.from_us < other.to_us
+        ):
+            remedy = "move it instead, or take" if correction.kind == "classify" else "take"
+            raise CorrectionError(
+                f"the range overlaps correction {other.number} ({other.kind}"
+                f"{f' as {other.reason}' if other.reason else ''} by {other.who}): {remedy} that back first"
+            )
+
+
+def _with_reason(segments: Segments, correction: Correction, names: Names) -> Segments:
+    mine = segments.machine == names.machine(correction.machine_key)
+    hit = mine & (segments.end_us > correction.from_us) & (segments.start_us < correction.to_us)
+    hit &= segments.state != RUNNING
+    if not hit.any():
+        return segments
+    concerned = segments.take(hit)
+    before = replace(concerned, end_us=np.minimum(concerned.end_us, correction.from_us))
+    after = replace(concerned, start_us=np.maximum(concerned.start_us, correction.to_us))
+    within = replace(
+        concerned,
+        start_us=np.maximum(concerned.start_us, correction.from_us),
+        end_us=np.minimum(concerned.end_us, correction.to_us),
+        state=np.where(concerned.state == UNKNOWN, np.int8(STOPPED), concerned.state),
+        reason=np.full(len(concerned), names.text(correction.reason or ""), dtype=np.int32),
+    )
+    return merged_segments([segments.take(~hit), before, within, after])
+
+
+def _found_later(
+    counts: Counts, planned: Flags, segments: Segments, correction: Correction, names: Names
+) -> Counts:
+    """Return one row of off quality: with the last units of the range, or without any at its start."""
+    machine = names.machine(correction.machine_key)
+    product = None if correction.product is None else names.text(correction.product)
+    inside: Flags = (counts.machine == machine) & (counts.total > 0)
+    inside &= (counts.at_us >= correction.from_us) & (counts.at_us < correction.to_us)
+    if product is not None:
+        inside &= counts.product == product
+    made: Ints = np.flatnonzero(inside & planned if (inside & planned).any() else inside)
+    if len(made):
+        row = counts.take(made[[np.argmax(counts.at_us[made])]])
+        rate, order, at_us, shown = row.rate, row.order, row.at_us, row.product
+    else:
+        here = segments.take(
+            (segments.machine == machine)
+            & (segments.start_us <= correction.from_us)
+            & (segments.end_us > correction.from_us)
+        )
+        shown = here.product if len(here) else np.array([ABSENT], dtype=np.int32)
+        order = here.order if len(here) else np.array([ABSENT], dtype=np.int32)
+        rate = np.array([NO_RATE])
+        at_us = np.array([correction.from_us], dtype=np.int64)
+    return Counts(
+        machine=np.array([machine], dtype=np.int32),
+        at_us=at_us,
+        state=np.array([RUNNING], dtype=np.int8),
+        reason=np.array([ABSENT], dtype=np.int32),
+        product=shown if product is None else np.array([product], dtype=np.int32),
+        order=order,
+        rate=rate,
+        startup=np.array([False]),
+        since_us=np.array([NEVER], dtype=np.int64),
+        until_us=np.array([NEVER], dtype=np.int64),
+        spread=np.array([False]),
+        total=np.array([0], dtype=np.int64),
+        off=np.array([correction.units or 0], dtype=np.int64),
+    )
