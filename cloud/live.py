@@ -120,9 +120,9 @@ class Live:
         )
 
     def _choose(self, now_us: int) -> NDArray[np.int32]:
-        """Return the machines whose views are made anew: all, or of very many the urgent.
+        """Return the machines whose views are made anew: all, or of very many the most urgent.
 
-        These are the ones whose state is another than shown or that stand, then those not renewed for longest.
+        Those are the ones whose state is another than shown or that stand, then those longest not renewed.
         """
         if len(self._indexes) <= self._renew_limit:
             return self._indexes
