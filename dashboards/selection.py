@@ -112,7 +112,7 @@ def select(cloud: CloudReader, board: BoardView, zone: tzinfo, query: Mapping[st
         for line in board.lines
         for machine in line.machines
     )
-    place = _place(query.get("at") or board.site, machines, board)
+    place = _place(query.get("at") or (board.lines[0].site if board.lines else board.site), machines, board)
     inside = tuple(key for key in machines if key in place)
     around = _anchor(query, zone, board.generated_epochtime)
     shifts = tuple(_shifts(cloud, board, place, around))

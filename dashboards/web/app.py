@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 
 from dashboards.port import Cloud
 from dashboards.web.analysis import AnalysisPages
+from dashboards.web.api import Api
 from dashboards.web.assets import Assets
 from dashboards.web.board import BoardPages
 from dashboards.web.connections import ConnectionPages
@@ -40,6 +41,7 @@ class Pages:
         self.feed = Feed(cloud, board.renderer(), clock)
         app = FastAPI(title="oee-gateway", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_route("/static/{name}", assets.serve, methods=["GET", "HEAD"])
+        app.add_route("/favicon.ico", assets.icon, methods=["GET", "HEAD"])
         app.add_route("/", board.show, methods=["GET"])
         analysis = AnalysisPages(cloud, jinja)
         for path, handler in (
@@ -67,6 +69,9 @@ class Pages:
             app.add_route(path, work.asking(handler), methods=["GET"])
         for path, taking in (("/stop", work.classify), ("/alerts", work.acknowledge)):
             app.add_route(path, work.guarded(taking), methods=["POST"])
+        api = Api(cloud)
+        app.add_route("/api", connections.asking(connections.api(api.schema)), methods=["GET"])
+        app.mount("/api/v1", api.application)
         app.add_api_websocket_route("/feed", self._feed)
         app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
         app.add_middleware(GZipMiddleware, minimum_size=1500, compresslevel=5)

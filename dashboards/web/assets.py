@@ -41,6 +41,11 @@ class Assets:
         """Return the hashed file name of a static file, to stand behind `/static/`."""
         return self._names[name]
 
+    async def icon(self, request: Request) -> Response:
+        """Answer `/favicon.ico`, which browsers ask for by themselves."""
+        del request
+        return Response(self._raw["icon.svg"], media_type="image/svg+xml")
+
     async def serve(self, request: Request) -> Response:
         """Answer `/static/{name}`; a name carries its hash, so it may be kept for ever."""
         asset = self._assets.get(request.path_params["name"])

@@ -1,12 +1,15 @@
 """The connections: gateways, their PLCs, what arrives and what was refused."""
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
 from contract.delivery import ConnectionStatus, Status
 from dashboards.web.feed import machines_of
-from dashboards.web.screen import Screen
+from dashboards.web.screen import Question, Screen
 
 
 class ConnectionPages(Screen):
@@ -25,6 +28,14 @@ class ConnectionPages(Screen):
             last_error=last_error,
             refresh_secs=5,
         )
+
+    def api(self, schema: Callable[[], dict[str, Any]]) -> Question:
+        """Return what answers `/api`: the read API, described."""
+
+        def show(request: Request) -> Response:
+            return self.answer(request, "api.html", "api", self.cloud.board(), document=schema())
+
+        return show
 
 
 def last_error(said: Status | ConnectionStatus) -> str | None:

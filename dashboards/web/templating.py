@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dashboards import words
 from dashboards.links import Place, link
@@ -51,6 +51,7 @@ def environment(assets: Assets, base: str = "") -> Environment:
     }
     jinja.filters |= {
         "instant": model.instant,
+        "code_words": code_words,
         "child_name": model.name_of,
         "child_place": lambda row: Place(model.place_of(row)),
         "place_link": lambda place, selection, root: selection.to(root + "/place", at=str(place)),
@@ -70,6 +71,12 @@ def icon(name: str, label: str | None = None) -> Markup:
         Markup(' role="img" aria-label="{}"').format(label) if label else Markup(' aria-hidden="true"')
     )
     return Markup('<svg class="icon"{}><use href="#i-{}"/></svg>').format(described, name)
+
+
+def code_words(text: str) -> Markup:
+    """Return a text with what stands in backquotes as code."""
+    parts = str(escape(text)).split("`")
+    return Markup("".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts)))  # noqa: S704  # escaped
 
 
 def render(jinja: Environment, template: str, **context: Any) -> str:
