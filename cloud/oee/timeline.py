@@ -23,6 +23,7 @@ import numpy.typing as npt
 from cloud.oee import counters
 from cloud.oee.columns import Codes, Columns, Flags, Floats, Indexes, Ints, firsts, held
 from cloud.oee.records import ABSENT, CHANGEOVER, RUNNING, UNKNOWN, Names, Records
+from cloud.oee.thinning import thinned
 from cloud.plant import Machine, Plant
 
 NEVER: Final = -1
@@ -99,6 +100,8 @@ class Anchors(Columns):
     """Whether everything before it in its role is taken into account: so in a tail, not in a head."""
     raw: Flags
     """Whether its state is as told, and may yet be changed by what came before."""
+    bridged: Flags
+    """Whether records were left out between this row and the next that only repeat this one."""
     dark: Ints
     """How many stretches of unknown time lie between the piece's end in the role of the state and this row,
     negative where it is before; in the tail's row of the state: how many there are in the piece's body."""
@@ -172,7 +175,7 @@ class Piece:
 
 def build(records: Records, rules: Rules, cuts: Cuts) -> Piece:
     """Return the piece of sorted records."""
-    return _fold(_plain(records), rules, cuts)
+    return _fold(_plain(*thinned(records, rules, cuts)), rules, cuts)
 
 
 def join(earlier: Piece, later: Piece, rules: Rules, cuts: Cuts) -> Piece:
@@ -187,7 +190,7 @@ def join(earlier: Piece, later: Piece, rules: Rules, cuts: Cuts) -> Piece:
 
 def extend(piece: Piece, records: Records, rules: Rules, cuts: Cuts) -> Piece:
     """Return the same as joining the piece of these records, which all come after it: cheaper for few."""
-    return _joined(piece, _plain(records), NOTHING, NOTHING.head, rules, cuts)
+    return _joined(piece, _plain(*thinned(records, rules, cuts)), NOTHING, NOTHING.head, rules, cuts)
 
 
 def close(
@@ -359,13 +362,14 @@ def _fold(work: Anchors, rules: Rules, cuts: Cuts, *, from_nothing: bool = False
     )
 
 
-def _plain(records: Records) -> Anchors:
+def _plain(records: Records, bridged: Flags) -> Anchors:
     rows = len(records)
     return Anchors(
         **{name: getattr(records, name) for name in _SHARED},
         role=np.broadcast_to(np.int8(_EVERY), rows),
         known=np.broadcast_to(np.False_, rows),
         raw=np.broadcast_to(np.True_, rows),
+        bridged=bridged,
         dark=np.broadcast_to(np.int64(0), rows),
         stop_since_us=np.broadcast_to(np.int64(NEVER), rows),
         started_us=np.broadcast_to(np.int64(NEVER), rows),
@@ -385,7 +389,7 @@ def _states(work: Anchors, rules: Rules, *, from_nothing: bool) -> _States:
         state, reason, product, order = state[source], reason[source], product[source], order[source]
     follows = np.append(~first[1:], False)
     length = np.append(time_us[1:], time_us[-1]) - time_us
-    silent = follows & (length > _each(rules.max_gap_us, machine)) & ~hold
+    silent = follows & (length > _each(rules.max_gap_us, machine)) & ~hold & ~told.bridged
     dark = silent | (follows & (length > 0) & (state == UNKNOWN))
     stop_since, started = _start_ups(told, state, first, dark, rules)
     starts = np.flatnonzero(first)
