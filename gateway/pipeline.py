@@ -126,16 +126,16 @@ class Lane:
         if self._held:
             self._held += drafts
             drafts = self._held
-        if not drafts and not save:
+        if not drafts and not save and not self._sampler.has_unsaved:
             return
-        checkpoints = {f"{self.name}/{position}": saved for position, saved in self._sampler.emitted()}
+        checkpoints = {f"{self.name}/{position}": saved for position, saved in self._sampler.unsaved()}
         saved = _SavedConnection(self._sampler.clock.lag_us, self._source)
         checkpoints[self.name] = msgspec.msgpack.encode(saved)
         try:
             self._outbox.append(drafts, checkpoints)
         except OutboxError:
             self._held = drafts
-            self._sampler.emitted_again(int(key.rpartition("/")[2]) for key in checkpoints if "/" in key)
+            self._sampler.unsaved_again(int(key.rpartition("/")[2]) for key in checkpoints if "/" in key)
             raise
         self._held = []
 

@@ -137,6 +137,8 @@ class Saved(Struct, frozen=True, array_like=True):
     node_texts: list[str]
     values: list[Any]
     statuses: list[int]
+    pending_us: int = 0
+    pending_kind: Kind = "analogue"
 
 
 @dataclass(slots=True, eq=False)
@@ -203,7 +205,7 @@ class ConnectionSampler:
         self._newest_us = 0
         self._drafts: list[Draft] = []
         self._touched: list[_Machine] = []
-        self._emitted: set[int] = set()
+        self._unsaved: set[int] = set()
 
     @staticmethod
     def _machine(position: int, tags: MachineTags) -> _Machine:
@@ -342,21 +344,30 @@ class ConnectionSampler:
 
     # --- after a crash ---
 
-    def emitted(self) -> Iterator[tuple[int, bytes]]:
-        """Yield, once, position and saved state of each machine that has had a record since the last call."""
-        positions, self._emitted = self._emitted, set()
+    @property
+    def has_unsaved(self) -> bool:
+        """Tell whether `unsaved` would yield anything."""
+        return bool(self._unsaved)
+
+    def unsaved(self) -> Iterator[tuple[int, bytes]]:
+        """Yield, once, position and state of each machine with a new record, or a value that waits to be one.
+
+        A waiting value was acknowledged to the server, so that it too has to be on disk.
+        """
+        positions, self._unsaved = self._unsaved, set()
         for position in positions:
             machine = self._machines[position]
             texts = [slot.node for slot in machine.tags.slots]
-            saved = Saved(machine.last_us, texts, machine.values, machine.statuses)
+            waiting = machine.pending_us, machine.pending_kind
+            saved = Saved(machine.last_us, texts, machine.values, machine.statuses, *waiting)
             yield position, msgspec.msgpack.encode(saved)
 
-    def emitted_again(self, positions: Iterable[int]) -> None:
-        """Have `emitted` yield these again: what it gave did not reach the disk."""
-        self._emitted.update(positions)
+    def unsaved_again(self, positions: Iterable[int]) -> None:
+        """Have `unsaved` yield these again: what it gave did not reach the disk."""
+        self._unsaved.update(positions)
 
     def restore(self, position: int, saved: bytes, cause: str) -> None:
-        """Go on from what `emitted` gave before the crash; what does not fit any more is left out."""
+        """Go on from what `unsaved` gave before the crash; what does not fit any more is left out."""
         machine = self._machines[position]
         try:
             known = msgspec.msgpack.decode(saved, type=Saved)
@@ -368,6 +379,9 @@ class ConnectionSampler:
             machine.values[:] = known.values
             machine.statuses[:] = known.statuses
             machine.facts = machine.tags.compose(machine.values, machine.statuses).facts
+            if known.pending_us:
+                self._emit(machine, known.pending_us, known.pending_kind)
+                machine.newest_us = machine.lost_us = machine.last_us
 
     # --- inside ---
 
@@ -490,6 +504,7 @@ class ConnectionSampler:
             machine.pending_us = max(at_us, machine.pending_us)
             if role is not Role.ANALOGUE:
                 machine.pending_kind = "counter"
+            self._unsaved.add(machine.position)
             machine.flush_us = (at_us // self._interval_us + 1) * self._interval_us
             self._next_us = min(self._next_us, machine.flush_us)
 
@@ -566,7 +581,7 @@ class ConnectionSampler:
         machine.beat_us = at_us + self._heartbeat_us
         due_us = min(machine.beat_us, machine.still_us) + self._margin_us
         self._next_us = min(self._next_us, due_us)
-        self._emitted.add(machine.position)
+        self._unsaved.add(machine.position)
         key = machine.tags.key
         self._drafts.append(TelemetryDraft(key, self._gateway, at_us, kind, fields, machine.topic))
 

@@ -339,8 +339,8 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    ((position, saved),) = list(bench.sampler.emitted())
-    assert list(bench.sampler.emitted()) == []
+    ((position, saved),) = list(bench.sampler.unsaved())
+    assert list(bench.sampler.unsaved()) == []
     after = Bench()
     after.now_us = NOON + 5 * US
     after.sampler.restore(position, saved, "was off")
@@ -355,6 +355,28 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     again.sampler.clock.lag_us = 0
     again.start()
     assert [(g.from_us - NOON, g.to_us - NOON, g.cause) for g in again.gaps] == [(US, 5 * US, "was off")]
+
+
+def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, US), at_us=NOON + US)
+    list(bench.sampler.unsaved())
+    bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
+    assert bench.sampler.has_unsaved
+    ((position, saved),) = list(bench.sampler.unsaved())
+    assert bench.told[-1][0] == US
+    for resumed in (True, False):
+        after = Bench()
+        after.now_us = NOON + 5 * US
+        after.sampler.restore(position, saved, "was off")
+        after.sampler.clock.lag_us = 0
+        if resumed:
+            after.subscribe(resumed=True)
+        else:
+            after.start()
+        assert after.told[0] == (2 * US, "stopped", 105)
+        assert [gap.from_us - NOON for gap in after.gaps] == ([] if resumed else [2 * US])
 
 
 def test_a_saved_state_that_cannot_be_read_is_as_if_there_were_none() -> None:
