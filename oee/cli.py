@@ -321,6 +321,64 @@ def gateway_check(config: GatewayFile = Path("gateway.toml")) -> None:
 
 @_command(
     gateway,
+    "status",
+    "Show what the running daemon reads, sends and keeps.",
+    "oee gateway status --config /etc/oee/gateway.toml",
+)
+def gateway_status(config: GatewayFile = Path("gateway.toml")) -> None:
+    """Ask the running daemon how it is. Exit code 0: all well, 1: problems, 3: not running."""
+    from gateway import commands
+
+    _leave(commands.status(config))
+
+
+@_command(
+    gateway,
+    "provision",
+    "Prepare a thing of AWS IoT Core: key, request, policy.",
+    "oee gateway provision gw-packaging -c gateway.toml            files to be signed by your own hands",
+    "oee gateway provision gw-packaging -c gateway.toml --register with the AWS credentials found here",
+)
+def gateway_provision(
+    thing: Annotated[str, typer.Argument(help="Name of the thing, and of its session.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="A gateway.toml: site, name and machines."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("aws"),
+    site: Annotated[str, typer.Option(help="Site, where no gateway.toml tells it.")] = "",
+    gateway_name: Annotated[
+        str, typer.Option("--gateway", help="The gateway's name, where no gateway.toml tells it.")
+    ] = "",
+    endpoint: Annotated[str, typer.Option(help="The account's data endpoint, where AWS is not asked.")] = "",
+    region: Annotated[str | None, typer.Option(help="AWS region; else the environment's.")] = None,
+    *,
+    register: Annotated[
+        bool, typer.Option("--register", help="Make thing, certificate and policy known to AWS.")
+    ] = False,
+) -> None:
+    """Write a thing's private key, certificate request, least-privilege policy and [[uplink]] table.
+
+    Safe to repeat: a key or certificate that is there stays.
+    """
+    from gateway import commands
+
+    _leave(
+        commands.provision(
+            folder,
+            thing,
+            path=config,
+            site=site,
+            gateway=gateway_name,
+            endpoint=endpoint,
+            region=region,
+            register=register,
+        )
+    )
+
+
+@_command(
+    gateway,
     "browse",
     "List a PLC's tags, or draft gateway.toml from them.",
     "oee gateway browse opc.tcp://plc:4840",
