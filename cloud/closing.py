@@ -196,7 +196,8 @@ class Closing:
                 touched.update(shifts_between(machine, first_us, span[0]))
         through_us = self._through_us.get(line, 0)
         windows = sorted(window for window in touched if window.end_us <= through_us)
-        closed = self._evaluate(members, windows, now_us, LATE)
+        why = next((dirty.why for dirty in hours if dirty.why is not None), LATE)
+        closed = self._evaluate(members, windows, now_us, why)
         self._store.save_closed(closed, hours)
         for dirty in hours:
             self._seen.pop((dirty.machine, dirty.hour), None)
@@ -223,7 +224,9 @@ class Closing:
         self._seen = seen
 
     def _is_settled(self, dirty: Dirty, now_us: int) -> bool:
-        """Tell whether nothing came for an hour of the past for a while, or things come without end."""
+        """Tell whether an hour is due: after a correction at once, else when no more records come."""
+        if dirty.why is not None:
+            return True
         seen = self._seen[dirty.machine, dirty.hour]
         return now_us - seen.mark_us >= self._settle_us or now_us - seen.first_us >= _MAX_WAIT_US
 
@@ -233,7 +236,8 @@ class Closing:
         return [
             dirty
             for dirty in self._dirty
-            if self._line_of(dirty) not in waiting
+            if dirty.why is not None
+            or self._line_of(dirty) not in waiting
             or now_us - self._seen[dirty.machine, dirty.hour].first_us >= _MAX_WAIT_US
         ]
 
@@ -247,6 +251,7 @@ class Closing:
         """Return revisions of the machines' and their line's shifts where figures differ from the stored."""
         if not windows:
             return []
+        self._evaluation.look_for_corrections()
         from_us = min(window.start_us for window in windows)
         to_us = max(window.end_us for window in windows)
         wanted = {(window.start_us, window.end_us) for window in windows}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.oee import corrections
 from cloud.oee import records as oee_records
 from cloud.oee import timeline as oee_timeline
 from cloud.oee.calendar import shifts_between
@@ -96,6 +97,15 @@ class Evaluation:
         self.names = self.translation.names
         for key in plant.machines:
             self.names.machine(key)
+        self.corrections: list[corrections.Correction] = []
+        """Those in force."""
+        self.look_for_corrections()
+
+    def look_for_corrections(self) -> None:
+        """Read the corrections again, of machines of the plant."""
+        stored = [corrections.decode(text, number) for number, text in self.store.corrections()]
+        known = (item for item in stored if item.machine_key in self.plant.machines)
+        self.corrections = corrections.in_force(known)
 
     def stored_ids(self, machines: Iterable[MachineKey]) -> list[int]:
         """Return the store's integers of those machines that it has any record of."""
@@ -127,7 +137,16 @@ class Evaluation:
                     before = [window for window in before if window.end_us <= shifts[-1].start_us]
                 if before:
                     begin_us = min(begin_us, before[-1].start_us)
-        return Frame.over(self.plant, self.names, begin_us, to_us, machines=machines, widen="shift")
+        return Frame.over(
+            self.plant,
+            self.names,
+            begin_us,
+            to_us,
+            machines=machines,
+            widen="shift",
+            cuts=corrections.cuts(self.corrections),
+            planned_stops=corrections.planned_stops(self.corrections),
+        )
 
     def timeline(
         self, machines: Sequence[MachineKey], from_us: int, to_us: int, until_us: int
@@ -142,5 +161,13 @@ class Evaluation:
         rules = oee_timeline.Rules.of(self.plant, self.names)
         piece = oee_timeline.build(records, rules, frame.cuts)
         until_us = min(until_us, frame.to_us + MARGIN_US)
-        whole = timeline(piece, frame, self.plant, self.names, until_us=until_us, rules=rules)
+        whole = timeline(
+            piece,
+            frame,
+            self.plant,
+            self.names,
+            until_us=until_us,
+            rules=rules,
+            corrections=self.corrections,
+        )
         return whole, frame

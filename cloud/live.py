@@ -97,9 +97,13 @@ class Live:
         if len(rows):
             self._pending.append(rows)
 
+    def cut_anew(self) -> None:
+        """Let the next look take corrections in that were just made; from any thread."""
+        self._is_stale = True
+
     def look(self, now_us: int) -> Picture:
         """Return everything as it is now."""
-        if not self._frame.from_us <= now_us < self._fresh_until_us:
+        if self._is_stale or not self._frame.from_us <= now_us < self._fresh_until_us:
             self._stretch(now_us)
         else:
             self._late.update(key for key, time_us in self._ahead.items() if time_us <= now_us)
@@ -173,10 +177,20 @@ class Live:
             wanted[chosen] = True
             piece = _only(piece, wanted)
             frame = replace(frame, machines=chosen)
-        return timeline(piece, frame, self._plant, self._names, until_us=now_us, rules=self._rules)
+        return timeline(
+            piece,
+            frame,
+            self._plant,
+            self._names,
+            until_us=now_us,
+            rules=self._rules,
+            corrections=self._evaluation.corrections,
+        )
 
     def _stretch(self, now_us: int) -> None:
         """Read everything anew, for the shifts around this instant."""
+        self._is_stale = False
+        self._evaluation.look_for_corrections()
         self._pending.clear()
         keys = list(self._plant.machines)
         self._frame = self._evaluation.frame(keys, now_us, now_us + _LOOK_AHEAD_US)

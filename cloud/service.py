@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,14 @@ from cloud.evaluation import Evaluation
 from cloud.ingest.intake import Intake
 from cloud.ingest.mqtt import Broker, Inbox
 from cloud.live import Live, Picture, segments_of
+from cloud.oee import corrections
 from cloud.oee.calendar import shift_at
+from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
 from cloud.plant import Plant
 from cloud.questions import Every
 from cloud.store.port import Appended, ClosedShift, Store
+from cloud.store.rows import US_PER_HOUR
 from cloud.store.sqlite import SqliteStore
 from cloud.views import (
     AlertView,
@@ -93,6 +97,7 @@ class Cloud:
         self._store = store
         self._now_us = now_us
         self._started_us = now_us()
+        self._correcting = threading.Lock()
         self._plant_faults: list[str] = []
         self._feeds: set[_Feed] = set()
         self._open_alerts = {alert.id: alert for alert in store.alerts(open_only=True, limit=_MAX_ALERTS)}
@@ -227,6 +232,67 @@ class Cloud:
         alert = notify.acknowledged(alert, by, note, now_us)
         self._keep_alert(alert, "acknowledged", now_us)
         return alert
+
+    def correct(self, correction: Correction) -> int:
+        """Keep a correction of the past and return its number; raise CorrectionError when it may not be made.
+
+        `who` is told in it; `when_us` and `number` are set here. What it changes is shown on the next read,
+        and closed shifts that it touches get a new revision.
+        """
+        with self._correcting:
+            now_us = self._now_us()
+            correction = msgspec.structs.replace(correction, when_us=now_us, number=0)
+            others = self.corrections()
+            corrections.check(correction, others, self._plant, now_us=now_us)
+            machine, from_us, to_us = corrections.touched(correction, others)
+            hours = range(from_us // US_PER_HOUR, (to_us - 1) // US_PER_HOUR + 1)
+            why = f"{correction.kind.replace('_', ' ')} by {correction.who}"
+            number = self._store.add_correction(corrections.encode(correction), machine, hours, why)
+        self._live.cut_anew()
+        _log.info("corrected", machine=str(machine), what=correction.kind, who=correction.who, number=number)
+        return number
+
+    def corrections(self) -> list[Correction]:
+        """Return all corrections that were ever made, oldest first, also those that were taken back."""
+        return [corrections.decode(text, number) for number, text in self._store.corrections()]
+
+    def classify(
+        self,
+        machine_key: MachineKey,
+        from_us: int,
+        to_us: int,
+        *,
+        reason: str | None,
+        comment: str | None,
+        by: str,
+    ) -> None:
+        """Say why a machine stood in [from_us, to_us); raise CorrectionError when that may not be said.
+
+        reason: its key in plant.toml; None takes back what was said of that time
+        """
+        before = [
+            item
+            for item in corrections.in_force(self.corrections())
+            if item.machine_key == machine_key
+            and item.kind in ("classify", "move")
+            and item.from_us < to_us
+            and item.to_us > from_us
+        ]
+        made = Correction(
+            machine=str(machine_key),
+            kind="move" if before else "classify",
+            from_us=from_us,
+            to_us=to_us,
+            who=by,
+            when_us=0,
+            why=comment or "",
+            reason=reason,
+        )
+        if reason is not None:
+            self.correct(made)
+            return
+        for item in before:
+            self.correct(msgspec.structs.replace(made, kind="void", voids=item.number))
 
     def gateways(self) -> list[GatewayView]:
         """Return the gateways as they last reported."""

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from cloud.store.rows import Names, Rows, Table
 from cloud.views import AlertView, Revision
 from contract.delivery import Gap, Receipt, Status
+from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry
 
 Gateway = tuple[str, str]
@@ -49,6 +50,8 @@ class Dirty(NamedTuple):
     """Whole hours since 1970 UTC."""
     mark: int
     """Grows with every change of that hour."""
+    why: str | None = None
+    """What else than late records is the cause, such as a correction."""
 
 
 class StoredGateway(NamedTuple):
@@ -155,8 +158,8 @@ class Store(Protocol):
     def event_sent(self, event: int) -> None:
         """Note that an event has reached the broker."""
 
-    def add_correction(self, text: bytes) -> int:
-        """Keep a correction for good; return its number."""
+    def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
+        """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
 
     def corrections(self) -> list[tuple[int, bytes]]:
         """Return all corrections with their numbers, oldest first."""

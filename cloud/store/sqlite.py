@@ -33,6 +33,7 @@ from cloud.store.port import (
 from cloud.store.rows import ROW, US_PER_HOUR, Names, Rest, Rows, Table
 from cloud.views import AlertView, Revision
 from contract.delivery import Receipt, Status
+from contract.machine_key import MachineKey
 
 SCHEMA_VERSION: Final = 1
 _BUSY_SECS: Final = 30.0
@@ -70,6 +71,7 @@ CREATE TABLE dirty (
     machine INTEGER NOT NULL,
     hour INTEGER NOT NULL,
     mark INTEGER NOT NULL,
+    why TEXT,                   -- what else than late records is the cause
     PRIMARY KEY (machine, hour)
 ) WITHOUT ROWID;
 CREATE TABLE dead_letter (
@@ -288,7 +290,9 @@ class SqliteStore:
     def dirty(self) -> list[Dirty]:
         """Return all dirty hours."""
         with self._reading() as connection:
-            return [Dirty(*found) for found in connection.execute("SELECT machine, hour, mark FROM dirty")]
+            return [
+                Dirty(*found) for found in connection.execute("SELECT machine, hour, mark, why FROM dirty")
+            ]
 
     def clean(self, hours: Iterable[Dirty]) -> None:
         """Take back marks, but none that was set anew since."""
@@ -387,10 +391,12 @@ class SqliteStore:
         with self._transaction() as connection:
             connection.execute("DELETE FROM event WHERE id = ?", (event,))
 
-    def add_correction(self, text: bytes) -> int:
-        """Keep a correction for good; return its number."""
+    def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
+        """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
         with self._transaction() as connection:
             number = connection.execute("INSERT INTO correction (body) VALUES (?)", (text,)).lastrowid
+            index = self.names.id("machine", tuple(machine))
+            _mark(connection, ((index, hour) for hour in hours), why)
         assert number is not None
         return number
 
@@ -454,15 +460,12 @@ class SqliteStore:
         ]
         connection.executemany("INSERT INTO chunk (machine, hour, rows, rest) VALUES (?, ?, ?, ?)", chunks)
         if mark:
-            connection.executemany(
-                "INSERT OR REPLACE INTO dirty (machine, hour, mark)"
-                " VALUES (?, ?, (SELECT seq FROM sqlite_sequence WHERE name = 'chunk'))",
-                [
-                    (machine, hour)
-                    for start, (machine, hour, *_) in zip(starts, chunks, strict=True)
-                    if fresh["time_us"][start] < self.live_from_us.get(machine, _ALWAYS)
-                ],
-            )
+            late = [
+                (machine, hour)
+                for start, (machine, hour, *_) in zip(starts, chunks, strict=True)
+                if fresh["time_us"][start] < self.live_from_us.get(machine, _ALWAYS)
+            ]
+            _mark(connection, late, None)
 
     def _note_stored(
         self, connection: sqlite3.Connection, gateway: int, sequences: NDArray[np.int64]
@@ -588,8 +591,21 @@ def _mapped(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from error
 
 
+def _mark(connection: sqlite3.Connection, hours: Iterable[tuple[int, int]], why: str | None) -> None:
+    """Mark hours of machines as changed; a mark is higher than every chunk and mark before it."""
+    connection.executemany(
+        "INSERT INTO dirty (machine, hour, mark, why) VALUES (?1, ?2,"
+        " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'chunk'), 0)"
+        " + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'correction'), 0), ?3)"
+        " ON CONFLICT (machine, hour) DO UPDATE SET mark = excluded.mark, why = coalesce(excluded.why, why)",
+        ((machine, hour, why) for machine, hour in hours),
+    )
+
+
 def _clean(connection: sqlite3.Connection, hours: Iterable[Dirty]) -> None:
-    connection.executemany("DELETE FROM dirty WHERE machine = ? AND hour = ? AND mark <= ?", hours)
+    connection.executemany(
+        "DELETE FROM dirty WHERE machine = ? AND hour = ? AND mark <= ?", (hour[:3] for hour in hours)
+    )
 
 
 def _revision(body: bytes) -> Revision:

@@ -16,6 +16,7 @@ from cloud.store.sqlite import SqliteStore
 from cloud.store.tiers import TieredStore
 from cloud.views import AlertView, Revision
 from contract.delivery import Gap, Receipt, Status
+from contract.machine_key import MachineKey
 from contract.states import MachineState
 from contract.telemetry import ExtendedTelemetry, Telemetry
 
@@ -335,10 +336,25 @@ def test_alerts_and_their_events_survive(reopen: Open) -> None:
     assert store.events(10) == events[1:]
 
 
-def test_corrections_are_kept_in_order(reopen: Open) -> None:
+def test_corrections_are_kept_in_order_with_their_marks(reopen: Open) -> None:
     store = reopen()
-    numbers = [store.add_correction(text) for text in (b"{}", b"[]")]
-    assert reopen().corrections() == list(zip(numbers, [b"{}", b"[]"], strict=True))
+    key = MachineKey("berlin", "packaging", "line-1", "filler-1")
+    numbers = [
+        store.add_correction(b"{}", key, range(5, 7), "by Ana"),
+        store.add_correction(b"[]", key, [6], "by Ben"),
+    ]
+    store = reopen()
+    assert store.corrections() == list(zip(numbers, [b"{}", b"[]"], strict=True))
+    first, second = store.dirty()
+    assert (first.hour, first.why) == (5, "by Ana")
+    assert (second.hour, second.why) == (6, "by Ben")
+    assert second.mark > first.mark
+    store.append(Arrivals([record(1, 6 * HOUR + 1)]))
+    (mark,) = [dirty for dirty in store.dirty() if dirty.hour == 6]
+    assert mark.mark > second.mark
+    assert mark.why == "by Ben"
+    store.clean([first, second])
+    assert store.dirty() == [mark]
 
 
 def test_two_processes_share_a_store_without_repeating_a_record(reopen: Open) -> None:

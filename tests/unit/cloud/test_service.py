@@ -1,0 +1,300 @@
+"""What the service answers, without a broker and with the clock as an argument."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud import plant as plants
+from cloud.config import CloudConfig
+from cloud.errors import CloudError, ConfigError, CorrectionError, UnknownMachineError
+from cloud.oee.corrections import Correction
+from cloud.service import Cloud, open_store
+from cloud.store.port import Arrivals
+from contract.machine_key import MachineKey
+from contract.states import MachineState
+from contract.telemetry import Telemetry
+
+PLANT = """
+[site]
+name = "berlin"
+timezone = "UTC"
+
+[calendar.three-shift]
+shifts = [
+  { name = "1", start = "06:00", end = "14:00" },
+  { name = "2", start = "14:00", end = "22:00" },
+  { name = "3", start = "22:00", end = "06:00" },
+]
+
+[reason.jam]
+name = "Jam at infeed"
+category = "breakdown"
+
+[reason.cleaning]
+name = "Cleaning"
+category = "planned"
+
+[[machine]]
+area = "packaging"
+line = "line-1"
+name = "filler-1"
+calendar = "three-shift"
+ideal_run_rate = 60.0
+idle_alert_secs = 300
+"""
+SHIFT, HOUR, SEC = 1_625_032_800, 3600, 1_000_000
+KEY = MachineKey("berlin", "packaging", "line-1", "filler-1")
+SCOPE, LINE = str(KEY), "berlin/packaging/line-1"
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return round(self.now * SEC)
+
+
+class Rig:
+    """A service whose turns are taken by hand."""
+
+    def __init__(self, folder: Path, now: float = SHIFT) -> None:
+        (folder / "plant.toml").write_text(PLANT)
+        self.config = CloudConfig.model_validate(
+            {
+                "cloud": {
+                    "data_dir": str(folder / "store"),
+                    "shift_close_grace_secs": 0.0,
+                    "revision_settle_secs": 0.0,
+                }
+            }
+        )
+        self.plant = plants.load(folder / "plant.toml")
+        self.clock = Clock(now)
+        self._sequence = 0
+        self.start()
+
+    def start(self) -> None:
+        self.store = open_store(self.config)
+        self.cloud = Cloud(self.config, self.plant, self.store, now_us=self.clock)
+
+    def restart(self) -> None:
+        self.store.close()
+        self.start()
+
+    def run(self, from_: float, to: float, state: MachineState = MachineState.RUNNING, **fields: Any) -> None:
+        """Let the machine do something from one instant to another, making a unit a second when it runs."""
+        records = []
+        at = from_
+        while at < to:
+            self._sequence += 1
+            records.append(
+                Telemetry(
+                    epochtime=at,
+                    **KEY._asdict(),
+                    state=state,
+                    gateway="gw",
+                    sequence=self._sequence,
+                    total_units=int(at - SHIFT + HOUR)
+                    if state is MachineState.RUNNING
+                    else int(from_ - SHIFT + HOUR),
+                    off_quality_units=0,
+                    **fields,
+                )
+            )
+            at += 10
+        self.cloud._on_stored(self.store.append(Arrivals(records)))
+
+    def turn(self, now: float) -> None:
+        """Take one turn at an instant, and another so that late stretches are read again."""
+        for self.clock.now in (now, now + 2.5):
+            self.cloud._look()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.store.close()
+
+
+def correction(kind: Any, from_: float, to: float, **fields: Any) -> Correction:
+    return Correction(
+        machine=SCOPE,
+        kind=kind,
+        from_us=round(from_ * SEC),
+        to_us=round(to * SEC),
+        who="Ana",
+        when_us=0,
+        **fields,
+    )
+
+
+def day(rig: Rig) -> None:
+    """Let a shift pass with a stop of half an hour in its second hour."""
+    rig.run(SHIFT, SHIFT + HOUR)
+    rig.run(SHIFT + HOUR, SHIFT + 1.5 * HOUR, MachineState.STOPPED)
+    rig.run(SHIFT + 1.5 * HOUR, SHIFT + 9 * HOUR)
+    rig.turn(SHIFT + 9 * HOUR)
+
+
+def test_the_board_shows_lines_and_machines_with_their_running_shift(rig: Rig) -> None:
+    rig.run(SHIFT, SHIFT + HOUR)
+    rig.turn(SHIFT + HOUR)
+    board = rig.cloud.board()
+    assert (board.site, board.timezone) == ("berlin", "UTC")
+    assert board.shift is not None
+    assert board.shift.name == "1"
+    ((line,),) = [board.lines]
+    (view,) = line.machines
+    assert view.state == "running"
+    assert view.figures is not None
+    assert view.figures["availability"] == pytest.approx(1, abs=0.01)
+    assert line.figures is not None
+    assert line.figures["total_units"] == view.total_units
+    assert view.verdicts["availability"] == "good"
+
+
+def test_the_shift_table_holds_closed_and_running_shifts_of_every_level(rig: Rig) -> None:
+    day(rig)
+    for level in ("machine", "line", "area", "site"):
+        rows = rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 12 * HOUR) * SEC, level)  # type: ignore[arg-type]
+        assert [row["shift"] for row in rows] == ["1", "2"], level
+        assert rows[0]["run_secs"] == 7.5 * HOUR
+    assert rig.cloud.shift_table((SHIFT + 20 * HOUR) * SEC, (SHIFT + 21 * HOUR) * SEC, "site") == []
+
+
+def test_the_timeline_is_whole_and_never_beyond_now(rig: Rig) -> None:
+    day(rig)
+    view = rig.cloud.timeline(KEY, SHIFT * SEC, (SHIFT + 24 * HOUR) * SEC)
+    assert view.to_epochtime == rig.clock.now
+    assert [segment.state for segment in view.segments][:3] == ["running", "stopped", "running"]
+    assert view.segments[0].start_epochtime == SHIFT
+    assert rig.cloud.timeline(KEY, (SHIFT + 50 * HOUR) * SEC, (SHIFT + 51 * HOUR) * SEC).segments == []
+    with pytest.raises(UnknownMachineError):
+        rig.cloud.timeline(KEY._replace(machine="none"), 0, 1)
+
+
+def test_a_stop_gets_its_reason_and_the_closed_shift_a_revision(rig: Rig) -> None:
+    day(rig)
+    rig.cloud.classify(
+        KEY, (SHIFT + HOUR) * SEC, round((SHIFT + 1.5 * HOUR) * SEC), reason="jam", comment="stuck", by="Ana"
+    )
+    view = rig.cloud.timeline(KEY, SHIFT * SEC, (SHIFT + 2 * HOUR) * SEC)
+    assert [segment.reason_name for segment in view.segments] == [None, "Jam at infeed", None]
+    rig.turn(SHIFT + 9 * HOUR + 10)
+    first, second = rig.cloud.revisions(SCOPE, SHIFT * SEC)
+    assert first.figures["losses"]["other_stop"] == 0.5 * HOUR
+    assert second.figures["losses"]["breakdown"] == 0.5 * HOUR
+    assert second.why == "classify by Ana"
+    assert [each.revision for each in rig.cloud.revisions(LINE, SHIFT * SEC)] == [1, 2]
+    rig.turn(SHIFT + 9 * HOUR + 60)
+    assert len(rig.cloud.revisions(SCOPE, SHIFT * SEC)) == 2
+
+
+def test_a_reason_is_moved_split_and_taken_back(rig: Rig) -> None:
+    day(rig)
+    begin, end = (SHIFT + HOUR) * SEC, round((SHIFT + 1.5 * HOUR) * SEC)
+    middle = begin + 600 * SEC
+    rig.cloud.classify(KEY, begin, end, reason="jam", comment=None, by="Ana")
+    rig.cloud.classify(KEY, middle, end, reason="cleaning", comment=None, by="Ben")
+
+    def shown() -> list[tuple[str | None, float]]:
+        view = rig.cloud.timeline(KEY, begin, end)
+        return [
+            (segment.reason, segment.end_epochtime - segment.start_epochtime) for segment in view.segments
+        ]
+
+    assert shown() == [("jam", 600), ("cleaning", 1200)]
+    rig.cloud.classify(KEY, begin, end, reason=None, comment=None, by="Ana")
+    assert shown() == [(None, 1800)]
+    assert [item.kind for item in rig.cloud.corrections()] == ["classify", "move", "void", "void"]
+
+
+def test_corrections_outlive_a_restart_and_reach_the_running_shift(rig: Rig) -> None:
+    rig.run(SHIFT, SHIFT + HOUR)
+    rig.turn(SHIFT + HOUR)
+    rig.cloud.correct(correction("off_quality", SHIFT, SHIFT + HOUR, units=100))
+    rig.turn(SHIFT + HOUR + 5)
+    assert rig.cloud.board().lines[0].machines[0].off_quality_units == 100
+    rig.restart()
+    assert rig.cloud.board().lines[0].machines[0].off_quality_units == 100
+
+
+def test_a_planned_stop_entered_afterwards_lowers_planned_time(rig: Rig) -> None:
+    day(rig)
+    rig.cloud.correct(
+        correction("planned_stop", SHIFT + HOUR, SHIFT + 1.5 * HOUR, reason="cleaning", why="was agreed")
+    )
+    rig.turn(SHIFT + 9 * HOUR + 10)
+    revision = rig.cloud.revisions(SCOPE, SHIFT * SEC)[-1]
+    assert revision.figures["planned_production_secs"] == 7.5 * HOUR
+    assert revision.figures["availability"] == 1.0
+    assert revision.why == "planned stop by Ana"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (correction("classify", SHIFT + HOUR, SHIFT + 2 * HOUR, reason="nonsense"), "not a reason"),
+        (correction("classify", SHIFT + 2 * HOUR, SHIFT + HOUR, reason="jam"), "before it begins"),
+        (correction("classify", SHIFT + 90 * HOUR, SHIFT + 91 * HOUR, reason="jam"), "not begun"),
+        (correction("off_quality", SHIFT, SHIFT + HOUR), "number of units"),
+    ],
+)
+def test_a_correction_that_may_not_be_made_is_refused_and_leaves_nothing(
+    rig: Rig, wrong: Correction, text: str
+) -> None:
+    day(rig)
+    with pytest.raises(CorrectionError, match=text):
+        rig.cloud.correct(wrong)
+    assert rig.cloud.corrections() == []
+
+
+def test_an_idle_machine_raises_one_alert_though_no_message_arrives(rig: Rig) -> None:
+    rig.run(SHIFT, SHIFT + 100)
+    rig.run(SHIFT + 100, SHIFT + 391, MachineState.IDLE)
+    for now in range(SHIFT + 380, SHIFT + 500):
+        rig.clock.now = now
+        rig.cloud._look()
+    (alert,) = rig.cloud.alerts(open_only=False)
+    assert alert.since_epochtime == SHIFT + 100
+    assert alert.raised_epochtime == SHIFT + 400
+    rig.restart()
+    rig.turn(SHIFT + 510)
+    assert rig.cloud.alerts() == [alert]
+    assert len(rig.store.events(10)) == 1
+
+
+def test_an_alert_is_acknowledged_once_somebody_says_so(rig: Rig) -> None:
+    rig.run(SHIFT, SHIFT + 400, MachineState.STOPPED)
+    rig.turn(SHIFT + 400)
+    (alert,) = rig.cloud.alerts()
+    seen = rig.cloud.acknowledge(alert.id, "Ana", "on my way")
+    assert (seen.state, seen.acknowledged_by) == ("acknowledged", "Ana")
+    rig.run(SHIFT + 410, SHIFT + 420)
+    rig.turn(SHIFT + 420)
+    assert rig.cloud.alerts() == []
+    (past,) = rig.cloud.alerts(open_only=False)
+    assert past.state == "cleared"
+    assert past.note == "on my way"
+    with pytest.raises(CloudError, match="not an open alert"):
+        rig.cloud.acknowledge(alert.id, "Ben")
+
+
+def test_data_that_come_late_wake_nobody(rig: Rig) -> None:
+    rig.run(SHIFT, SHIFT + 100)
+    rig.run(SHIFT + 5000, SHIFT + 5100)
+    rig.turn(SHIFT + 5100)
+    rig.run(SHIFT + 100, SHIFT + 5000, MachineState.IDLE)
+    rig.turn(SHIFT + 5105)
+    assert rig.cloud.alerts(open_only=False) == []
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    config = CloudConfig.model_validate({"cloud": {"data_dir": str(tmp_path / "store")}})
+    with pytest.raises(ConfigError, match="cannot be written"):
+        open_store(config)
