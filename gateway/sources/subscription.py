@@ -7,22 +7,24 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 from asyncua import ua
-from asyncua.ua.ua_binary import struct_from_binary
 from msgspec import Struct
 
 from gateway.config import Connection
 from gateway.errors import OutboxError, SourceError
 from gateway.sampling import SourceClock
+from gateway.sources import stock
 from gateway.sources.addresses import Unresolved, resolve
+from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
 from gateway.sources.errors import ServiceError, mapped
 from gateway.sources.port import BAD, Receiver, TagBatch
 from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
-from gateway.sources.values import Columns, columns, epoch_us, moment
+from gateway.sources.values import Columns, moment
 from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)
@@ -98,6 +100,8 @@ class Tally:
     history_values: int = 0
     gaps: int = 0
     slow_decodes: int = 0
+    damaged: int = 0
+    strangers: int = 0
     extra: dict[str, int] = field(default_factory=dict)
 
 
@@ -105,6 +109,15 @@ def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
     """Return what a saved subscription must have in common with the configuration to be taken over."""
     said = repr((connection.endpoint, connection.publishing_interval_secs, list(bindings)))
     return hashlib.sha256(said.encode()).hexdigest()
+
+
+@cache
+def _fast_way_is_safe() -> bool:
+    """Try the fast decoder on what this version of the library writes; say where it must not be used."""
+    if stock.assumptions_hold():
+        return True
+    _log.warning("this version of asyncua is not the one that fast decoding was made for: decoding is slow")
+    return False
 
 
 class Subscription:
@@ -115,7 +128,7 @@ class Subscription:
     clock_us: [us since 1970] our clock
     """
 
-    def __init__(  # noqa: PLR0917 - each is given once, by the source
+    def __init__(
         self,
         session: Session,
         connection: Connection,
@@ -138,6 +151,8 @@ class Subscription:
         self._merged_sequences: list[int] = []
         self._newest_us = 0
         self._server_clock = SourceClock(0)
+        self._handles = frozenset(self.items)
+        self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
         self.as_of_us = clock_us()
         self._silence_secs = connection.silence_secs
         self._heard_at = 0.0
@@ -294,30 +309,53 @@ class Subscription:
             self._refused(body)
             return
         self._heard_at = asyncio.get_running_loop().time()
-        with mapped("a publish response"):
-            response = struct_from_binary(ua.PublishResponse, body)
-            response.ResponseHeader.ServiceResult.check()
-            result = response.Parameters
-            message = result.NotificationMessage
-            notes = list(message.NotificationData or [])
-            sequence = int(message.SequenceNumber)
-            published_us = epoch_us(message.PublishTime) if message.PublishTime else 0
-        if int(result.SubscriptionId) != self.id:
+        try:
+            published = self._decoded(body)
+        except ServiceError as error:
+            self._refused(error)
+            return
+        if published is None or published.subscription != self.id:
             self._request()
             return
-        self._judge_time(published_us)
-        if not notes:
+        self._judge_time(published.published_us)
+        if not published.has_notifications:
             self._tally.keepalives += 1
-            await self._missing(sequence, published_us)
+            await self._missing(published.sequence, published.published_us)
             if self._merged is None:
                 self._receiver.on_alive(self.as_of_us)
-        elif self._is_new(sequence):
-            await self._missing(sequence, published_us)
-            await self._take(sequence, notes, more=bool(result.MoreNotifications))
+        elif self._is_new(published.sequence):
+            await self._missing(published.sequence, published.published_us)
+            await self._take(published.sequence, published.columns, more=published.more)
+            self._status_changed(published.status_changes)
         else:
-            self._acks.append(sequence)
-        self._acknowledge_old(result.AvailableSequenceNumbers or [])
+            self._acks.append(published.sequence)
+        self._acknowledge_old(published.available)
         self._request()
+
+    def _decoded(self, body: Any) -> Published | None:
+        """Decode a publish response, the fast way where it can; None for a damaged one.
+
+        What a damaged one held shows as missing in the next one's sequence number.
+        """
+        message, start = body._data, body._cur_pos  # noqa: SLF001 - checked by stock.assumptions_hold
+        end = start + len(body)
+        try:
+            if self._decoder is not None:
+                try:
+                    published = self._decoder.decode(message, start, end)
+                    self._tally.slow_decodes += published.unhurried
+                except UnknownLayoutError as reason:
+                    _log.debug("%s: decoded the slow way: %s", self._connection.name, reason)
+                else:
+                    return published
+            with mapped("Publish"):
+                published = stock.decode(message, start, end)
+            self._tally.slow_decodes += published.unhurried
+        except DecodeError as error:
+            self._tally.damaged += 1
+            _log.warning("%s: a damaged message: %s", self._connection.name, error)
+            return None
+        return published
 
     def _refused(self, error: SourceError) -> None:
         status = error.status if isinstance(error, ServiceError) else 0
@@ -350,33 +388,34 @@ class Subscription:
             if int(sequence) not in waiting and not self._is_new(int(sequence))
         ]
 
-    async def _take(self, sequence: int, notes: Iterable[Any], *, more: bool = False) -> None:
+    async def _take(self, sequence: int, found: Columns, *, more: bool = False) -> None:
         """Hand a notification on; messages that belong together are handed on together."""
-        merged = self._merged or Columns()
-        for note in notes:
-            if isinstance(note, ua.DataChangeNotification):
-                merged.extend(columns(note.MonitoredItems or []))
-            elif isinstance(note, ua.StatusChangeNotification):
-                self._status_changed(int(note.Status.value))
+        if self._merged is None:
+            self._merged = found
+        else:
+            self._merged.extend(found)
         self._tally.notifications += 1
         self._merged_sequences.append(sequence)
         self.next_sequence = sequence % _SEQUENCES + 1
-        if more and len(merged) < _MAX_MERGED:
-            self._merged = merged
+        if more and len(self._merged) < _MAX_MERGED:
             return
-        self._merged = None
-        if len(merged):
-            await self._commit(merged, self.next_sequence)
+        merged, self._merged = self._merged, None
+        await self._commit(merged, self.next_sequence)
         self._acks += self._merged_sequences
         self._merged_sequences = []
 
-    def _status_changed(self, status: int) -> None:
-        if status in (ua.StatusCodes.BadTimeout, ua.StatusCodes.GoodSubscriptionTransferred):
-            raise SubscriptionLostError(f"the server ended our subscription: {status_name(status)}")
-        self.look_closer.set()
+    def _status_changed(self, statuses: Iterable[int]) -> None:
+        for status in statuses:
+            if status in (ua.StatusCodes.BadTimeout, ua.StatusCodes.GoodSubscriptionTransferred):
+                raise SubscriptionLostError(f"the server ended our subscription: {status_name(status)}")
+            self.look_closer.set()
 
     async def _commit(self, found: Columns, next_sequence: int | None) -> None:
         """Have the receiver make values safe, for as long as that takes."""
+        if not self._handles.issuperset(found.handles):
+            self._leave_out_strangers(found)
+        if not len(found):
+            return
         batch = self._batch(found, next_sequence)
         self._tally.values += len(found)
         if found.overflowed:
@@ -396,6 +435,15 @@ class Subscription:
         if warned:
             _log.warning("%s: values are put on disk again", self._connection.name)
             self._heard_at = asyncio.get_running_loop().time()
+
+    def _leave_out_strangers(self, found: Columns) -> None:
+        """Drop values of tags that nobody asked for."""
+        kept = [position for position, handle in enumerate(found.handles) if handle in self._handles]
+        self._tally.strangers += len(found) - len(kept)
+        found.overflowed = [handle for handle in found.overflowed if handle in self._handles]
+        for name in ("handles", "values", "statuses", "source_us"):
+            column = getattr(found, name)
+            setattr(found, name, [column[position] for position in kept])
 
     def _batch(self, found: Columns, next_sequence: int | None) -> TagBatch:
         offset_us = round(self._connection.source_clock_offset_secs * _US)
@@ -442,30 +490,34 @@ class Subscription:
         from_us = self._newest_us
         lost = missed > _MAX_REPUBLISHED
         while not lost and self.next_sequence != sequence:
-            notes = await self._republish(self.next_sequence)
-            if notes is None:
+            found = await self._republish(self.next_sequence)
+            if found is None:
                 lost = True
             else:
                 self._tally.republished += 1
-                await self._take(self.next_sequence, notes)
+                await self._take(self.next_sequence, found)
         if lost:
             _log.warning("%s: %d notifications were missed", self._connection.name, missed)
             self.next_sequence = sequence
             await self._from_history(from_us, published_us or self.as_of_us)
 
-    async def _republish(self, sequence: int) -> list[Any] | None:
-        """Return the notifications of an earlier message; None where the server does not have it any more."""
+    async def _republish(self, sequence: int) -> Columns | None:
+        """Return the values of an earlier message; None where the server does not have it any more."""
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = ua.UInt32(self.id)
         request.Parameters.RetransmitSequenceNumber = ua.UInt32(sequence)
         try:
             message = (await self._session.call(request, ua.RepublishResponse)).NotificationMessage
-        except ServiceError as error:
+        except SourceError as error:
+            if not self._session.is_open:
+                raise
             _log.info("%s: message %d: %s", self._connection.name, sequence, error)
             return None
         if int(message.SequenceNumber) != sequence or not message.NotificationData:
-            return None
-        return list(message.NotificationData)
+            return None  # asyncua's server answers so when it has none
+        found, changes = stock.taken(message)
+        self._status_changed(changes)
+        return found
 
     async def _from_history(self, from_us: int, to_us: int) -> None:
         """Fetch missed values from the server's history; record a gap for those that it does not keep."""

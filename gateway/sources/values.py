@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from asyncua import ua
 
+from gateway.sources.port import BAD
+
 TYPE_MISMATCH: Final = 0x80740000
 NO_DATA: Final = 0x809B0000
 CODE_BITS: Final = 0xFFFF0000
@@ -70,7 +72,7 @@ def plain_value(value: ua.DataValue) -> tuple[Any, int]:
     status = int(value.StatusCode.value) if value.StatusCode is not None else 0
     content = value.Value.Value if value.Value is not None else None
     if content is None:
-        return None, status if status >> 30 >= 2 else NO_DATA
+        return None, _worsened(status, NO_DATA)
     if type(content) in _PLAIN:
         return content, status
     if isinstance(content, ua.LocalizedText):
@@ -78,7 +80,12 @@ def plain_value(value: ua.DataValue) -> tuple[Any, int]:
     if isinstance(content, bool | int | float | str):
         base = next(kind for kind in (bool, int, float, str) if isinstance(content, kind))
         return base(content), status
-    return None, status if status >> 30 >= 2 else TYPE_MISMATCH
+    return None, _worsened(status, TYPE_MISMATCH)
+
+
+def _worsened(status: int, code: int) -> int:
+    """Return a status that is bad, with its flag bits as they were."""
+    return status if status >> 30 >= BAD else code | (status & ~CODE_BITS)
 
 
 def stamp_us(value: ua.DataValue) -> int:

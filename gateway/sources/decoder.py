@@ -1,0 +1,663 @@
+"""Publish responses decoded into columns, several times faster than one object per value. Pure.
+
+Written after OPC UA part 6 (binary encoding). Nothing that a message says is believed: every length is held
+against what is left of the message, and a message has to end exactly where its parts do. What this module
+does not know it does not guess: it says so (`UnknownLayoutError`), and the caller decodes the stock way.
+
+Three ways, each several times faster than the next, all with the same result:
+
+1. a *plan*: a message that looks like an earlier one is taken apart by one precompiled `struct`, then checked
+2. a *run*: neighbours of equal layout are taken apart together
+3. one by one, by a table of layouts; and what is in no table (arrays, times, structures) by walking over it
+"""
+
+import struct
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from gateway.sources.values import CODE_BITS, NO_DATA, OVERFLOW, TYPE_MISMATCH, Columns
+
+_TICKS_TO_1970: Final = 116_444_736_000_000_000
+_US_TO_1970: Final = _TICKS_TO_1970 // 10
+_TICKS_PER_US: Final = 10
+_MAX_DEPTH: Final = 20
+_MIN_ITEM: Final = 5
+"""Bytes of the smallest item: a handle and an empty value."""
+_MIN_PLAN: Final = 4
+_MAX_PLAN: Final = 20_000
+_MAX_PLANS: Final = 128
+_MAX_MISFITS: Final = 8
+_RUN_WORTH: Final = 3
+
+_PUBLISH_RESPONSE: Final = b"\x01\x00\x3d\x03"
+_DATA_CHANGE: Final = b"\x01\x00\x2b\x03\x01"
+_STATUS_CHANGE: Final = b"\x01\x00\x34\x03\x01"
+_HEADER: Final = struct.Struct("<qIIBi")
+"""After the type: timestamp, request handle, service result, diagnostics mask, size of the string table."""
+_SCALARS: Final = {1: "?", 2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q", 10: "f", 11: "d"}
+_STRING: Final = 12
+_HAS_VALUE, _HAS_STATUS, _HAS_SOURCE, _HAS_SERVER, _HAS_SOURCE_PICO, _HAS_SERVER_PICO = 1, 2, 4, 8, 16, 32
+
+_i32: Final = struct.Struct("<i").unpack_from
+_u32: Final = struct.Struct("<I").unpack_from
+_u16: Final = struct.Struct("<H").unpack_from
+_i64: Final = struct.Struct("<q").unpack_from
+_handle_and_layout: Final = struct.Struct("<IBB").unpack_from
+
+
+class DecodeError(ValueError):
+    """The message is damaged: a length leads out of it, or it does not end where its parts do."""
+
+
+class UnknownLayoutError(ValueError):
+    """The message may be right, but has a shape that this module does not know."""
+
+
+class _Layout(NamedTuple):
+    """How the bytes of an item lie whose mask and type are known.
+
+    status, source, server: positions in what `unpack` returns; 0 where the item has none
+    """
+
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
+    iterate: Callable[[Any], Any]
+    size: int
+    status: int
+    source: int
+    server: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One publish response.
+
+    published_us: [us since 1970] the server's clock when it made the message; may be absurd
+    status_changes: what the server says about the subscription itself
+    has_notifications: false for a keep-alive
+    unhurried: how many items were in no table and had to be walked over
+    """
+
+    subscription: int
+    available: tuple[int, ...]
+    more: bool
+    sequence: int
+    published_us: int
+    columns: Columns
+    status_changes: tuple[int, ...]
+    has_notifications: bool
+    unhurried: int
+
+
+def _layouts() -> dict[int, _Layout]:
+    """Return the layout for each pair of mask and scalar type, keyed by mask + 256 * type."""
+    made: dict[int, _Layout] = {}
+    for kind, sign in _SCALARS.items():
+        for mask in range(1, 64, 2):
+            text, position = "<IBB" + sign, 4
+            places = {}
+            for bit, part in (
+                (_HAS_STATUS, "I"),
+                (_HAS_SOURCE, "q"),
+                (_HAS_SOURCE_PICO, "H"),
+                (_HAS_SERVER, "q"),
+                (_HAS_SERVER_PICO, "H"),
+            ):
+                if mask & bit:
+                    text += part
+                    places[bit] = position
+                    position += 1
+            packed = struct.Struct(text)
+            made[mask | kind << 8] = _Layout(
+                packed.unpack_from,
+                packed.iter_unpack,
+                packed.size,
+                places.get(_HAS_STATUS, 0),
+                places.get(_HAS_SOURCE, 0),
+                places.get(_HAS_SERVER, 0),
+            )
+    return made
+
+
+_LAYOUTS: Final = _layouts()
+
+
+class _Plan(NamedTuple):
+    """A message's items, all with the same mask, as one struct of equally many fields per item.
+
+    size: bytes that it covers
+    fields: per item a handle, mask and type as one number, the value, and what the mask adds
+    keys: what the second field of each item must be
+    strings: items whose value is a text with its length before it, with that length
+    """
+
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
+    size: int
+    fields: int
+    keys: tuple[int, ...]
+    strings: tuple[tuple[int, int], ...]
+    status: int
+    source: int
+    server: int
+
+
+class Decoder:
+    """Decodes the messages of one subscription; remembers what they look like."""
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[int, int], _Plan | None] = OrderedDict()
+        self._misfits: Counter[tuple[int, int]] = Counter()
+
+    def decode(self, body: bytes, start: int = 0, end: int | None = None) -> Published:
+        """Decode the publish response in body[start:end].
+
+        Raises DecodeError for a damaged message, UnknownLayoutError for one to be decoded the stock way.
+        """
+        end = len(body) if end is None else end
+        if not 0 <= start <= end <= len(body):
+            raise DecodeError("not within the message")
+        if end != len(body):
+            body = body[start:end]
+            start, end = 0, len(body)
+        try:
+            return self._response(body, start, end)
+        except (struct.error, IndexError, OverflowError, RecursionError) as error:
+            raise DecodeError(str(error)) from error
+
+    def _response(self, b: bytes, p: int, end: int) -> Published:
+        if b[p : p + 4] != _PUBLISH_RESPONSE:
+            raise UnknownLayoutError("no publish response")
+        _, _, result, diagnostics, table = _HEADER.unpack_from(b, p + 4)
+        if result:
+            raise UnknownLayoutError("not a good answer")
+        if diagnostics or table > 0 or b[p + 25 : p + 28] != b"\0\0\0":
+            raise UnknownLayoutError("a header with more than is usual")
+        (subscription,) = _u32(b, p + 28)
+        (count,) = _i32(b, p + 32)
+        p += 36
+        if count > (end - p) // 4:
+            raise DecodeError("more sequence numbers than bytes")
+        available: tuple[int, ...] = ()
+        if count > 0:
+            available = struct.unpack_from(f"<{count}I", b, p)
+            p += 4 * count
+        more = b[p] != 0
+        sequence, ticks, notes = struct.unpack_from("<Iqi", b, p + 1)
+        p += 17
+        columns = Columns()
+        changes: list[int] = []
+        unhurried = 0
+        for _ in range(max(notes, 0)):
+            head = b[p : p + 5]
+            if len(head) < 5:
+                raise DecodeError("fewer notifications than it says")
+            if head[4:] != b"\x01":
+                raise UnknownLayoutError("a notification without a body")
+            (size,) = _i32(b, p + 5)
+            p += 9
+            if not 0 <= size <= end - p:
+                raise DecodeError("a notification that is longer than its message")
+            if head == _DATA_CHANGE:
+                unhurried += self._data_change(b, p, p + size, columns)
+            elif head == _STATUS_CHANGE:
+                changes.append(_u32(b, p)[0])
+                if _skip_diagnostics(b, p + 4, p + size) != p + size:
+                    raise DecodeError("a status change that does not end where it says")
+            else:
+                raise UnknownLayoutError("a notification of another kind")
+            p += size
+        p = _skip_statuses(b, p, end)
+        if p != end:
+            raise DecodeError("the message does not end where its parts do")
+        published_us = ticks // _TICKS_PER_US - _US_TO_1970 if ticks > 0 else 0
+        return Published(
+            subscription,
+            available,
+            more,
+            sequence,
+            published_us,
+            columns,
+            tuple(changes),
+            notes > 0,
+            unhurried,
+        )
+
+    def _data_change(self, b: bytes, p: int, end: int, columns: Columns) -> int:
+        """Append the items of a data change notification; return how many had to be walked over."""
+        (count,) = _i32(b, p)
+        p += 4
+        unhurried = 0
+        if count > 0:
+            if count > (end - p) // _MIN_ITEM:
+                raise DecodeError("more items than bytes")
+            key = count, end - p
+            plan = self._plans.get(key)
+            after = -1 if plan is None else _by_plan(plan, b, p, end, columns)
+            if after >= 0:
+                if self._misfits[key]:
+                    self._misfits[key] -= 1
+                p = after
+            else:
+                start = p
+                p, unhurried = _one_by_one(b, p, end, count, columns)
+                if not unhurried and _MIN_PLAN <= count <= _MAX_PLAN:
+                    self._learn(key, b, start)
+        if p > end:
+            raise DecodeError("items that are longer than their notification")
+        if _skip_diagnostics_list(b, p, end) != end:
+            raise DecodeError("a notification that does not end where it says")
+        return unhurried
+
+    def _learn(self, key: tuple[int, int], b: bytes, p: int) -> None:
+        """Make a plan of a message whose size was seen before; the first time only the size is noted.
+
+        A size that many different messages have is left alone.
+        """
+        if key not in self._plans:
+            self._plans[key] = None
+        elif self._misfits[key] < _MAX_MISFITS:
+            self._misfits[key] += 1
+            self._plans[key] = _plan(b, p, key[0])
+        else:
+            self._plans[key] = None
+        self._plans.move_to_end(key)
+        while len(self._plans) > _MAX_PLANS:
+            oldest, _ = self._plans.popitem(last=False)
+            del self._misfits[oldest]
+
+
+def _plan(b: bytes, p: int, count: int) -> _Plan | None:
+    """Return the plan of items that were just decoded; None where their masks differ."""
+    mask = b[p + 4]
+    tail = ""
+    places = {}
+    fields = 3
+    for bit, part in (
+        (_HAS_STATUS, "I"),
+        (_HAS_SOURCE, "q"),
+        (_HAS_SOURCE_PICO, "H"),
+        (_HAS_SERVER, "q"),
+        (_HAS_SERVER_PICO, "H"),
+    ):
+        if mask & bit:
+            tail += part
+            places[bit] = fields
+            fields += 1
+    tail_size = struct.calcsize("<" + tail)
+    text: list[str] = []
+    keys: list[int] = []
+    strings: list[tuple[int, int]] = []
+    for item in range(count):
+        if b[p + 4] != mask:
+            return None
+        kind = b[p + 5]
+        keys.append(mask | kind << 8)
+        sign = _SCALARS.get(kind)
+        if sign is None:
+            size = 4 + max(_i32(b, p + 6)[0], 0)
+            strings.append((item, size))
+            sign = f"{size}s"
+            p += 6 + size + tail_size
+        else:
+            p += 6 + struct.calcsize("<" + sign) + tail_size
+        text.append(f"IH{sign}{tail}")
+    packed = struct.Struct("<" + "".join(text))
+    return _Plan(
+        packed.unpack_from,
+        packed.size,
+        fields,
+        tuple(keys),
+        tuple(strings),
+        places.get(_HAS_STATUS, 0),
+        places.get(_HAS_SOURCE, 0),
+        places.get(_HAS_SERVER, 0),
+    )
+
+
+def _by_plan(plan: _Plan, b: bytes, p: int, end: int, columns: Columns) -> int:
+    """Append all items of a message at once; return where they end, or -1 where the plan does not fit."""
+    if p + plan.size > end:
+        return -1
+    told = plan.unpack(b, p)
+    step = plan.fields
+    if told[1::step] != plan.keys:
+        return -1
+    values: Any = told[2::step]
+    nothing = False
+    if plan.strings:
+        values = list(values)
+        for item, size in plan.strings:
+            text = values[item]
+            (length,) = _i32(text, 0)
+            if length == size - 4:
+                values[item] = text[4:].decode("utf-8", "surrogateescape")
+            elif length == -1 and size == 4:
+                values[item] = None
+                nothing = True
+            else:
+                return -1
+    statuses = told[plan.status :: step] if plan.status else None
+    source = told[plan.source :: step] if plan.source else None
+    server = told[plan.server :: step] if plan.server else None
+    _append(columns, told[0::step], values, statuses, (source, server))
+    if nothing:
+        _amend_nothing(columns, len(values))
+    return p + plan.size
+
+
+def _append(
+    columns: Columns,
+    handles: Any,
+    values: Any,
+    statuses: Any,
+    times: tuple[Any, Any],
+) -> None:
+    """Append columns whose status codes and times are still as they stand in the message.
+
+    statuses: None where all are good; times: ticks of source and of server, None where there are none
+    """
+    count = len(handles)
+    columns.handles += handles
+    columns.values += values
+    if statuses is None or not any(statuses):
+        columns.statuses += [0] * count
+    else:
+        columns.statuses += [status & CODE_BITS for status in statuses]
+        columns.overflowed += [
+            handle for handle, status in zip(handles, statuses, strict=True) if status & OVERFLOW == OVERFLOW
+        ]
+    source, server = times
+    first = source if source is not None else server
+    if first is None:
+        columns.source_us += [0] * count
+        return
+    stamps = [ticks // _TICKS_PER_US - _US_TO_1970 for ticks in first]
+    if min(stamps) <= 0 or max(stamps) >= _LATEST_US:
+        stamps = [_stamp(one, other) for one, other in zip(first, server or (0,) * count, strict=True)]
+    columns.source_us += stamps
+
+
+_LATEST_US: Final = 253_402_300_799_000_000
+"""The last second of the year 9999, where the stock way ends time."""
+
+
+def _stamp(source: int, server: int) -> int:
+    """Return the source's time or else the server's [us since 1970], as the stock way does; 0 for neither."""
+    for ticks in (source, server):
+        if ticks > _TICKS_TO_1970:
+            stamp = min(ticks // _TICKS_PER_US - _US_TO_1970, _LATEST_US)
+            if stamp > 0:
+                return stamp
+    return 0
+
+
+def _amend_nothing(columns: Columns, count: int) -> None:
+    """Give a bad status to the last values that are nothing although their status is not bad."""
+    values, statuses = columns.values, columns.statuses
+    for position in range(len(values) - count, len(values)):
+        if values[position] is None and statuses[position] >> 30 < 2:
+            statuses[position] = NO_DATA
+
+
+def _one_by_one(b: bytes, p: int, end: int, count: int, columns: Columns) -> tuple[int, int]:
+    """Append items of any layout; return where they end, and how many were in no table."""
+    layouts = _LAYOUTS.get
+    unhurried = 0
+    left = count
+    while left:
+        layout = layouts(b[p + 4] | b[p + 5] << 8)
+        if layout is None:
+            p, walked = _walk_item(b, p, end, columns)
+            unhurried += walked
+            left -= 1
+            continue
+        unpack, iterate, size, status, source, server = layout
+        run = 1
+        if left > _RUN_WORTH and b[p + 4 + size : p + 6 + size] == b[p + 4 : p + 6]:
+            reach = p + min(left, (end - p) // size) * size
+            masks, kinds = b[p + 4 : reach : size], b[p + 5 : reach : size]
+            run = min(len(masks) - len(masks.lstrip(masks[:1])), len(kinds) - len(kinds.lstrip(kinds[:1])))
+        if run > 1:
+            found = list(zip(*iterate(memoryview(b)[p : p + run * size]), strict=True))
+            times = (found[source] if source else None, found[server] if server else None)
+            _append(columns, found[0], found[3], found[status] if status else None, times)
+            p += run * size
+            left -= run
+            continue
+        told = unpack(b, p)
+        columns.handles.append(told[0])
+        columns.values.append(told[3])
+        code = told[status] if status else 0
+        columns.statuses.append(code & CODE_BITS)
+        if code & OVERFLOW == OVERFLOW:
+            columns.overflowed.append(told[0])
+        stamp = (told[source] // _TICKS_PER_US - _US_TO_1970) if source else 0
+        if not 0 < stamp < _LATEST_US:
+            stamp = _stamp(told[source] if source else 0, told[server] if server else 0)
+        columns.source_us.append(stamp)
+        p += size
+        left -= 1
+    return p, unhurried
+
+
+def _walk_item(b: bytes, p: int, end: int, columns: Columns) -> tuple[int, int]:
+    """Append one item of any type; return where it ends, and whether it was more than a plain text."""
+    handle, mask, kind = _handle_and_layout(b, p)
+    walked = 0
+    p += 5
+    if mask & ~63:
+        raise UnknownLayoutError("a value with parts that are not known")
+    value: Any = None
+    fault = 0
+    if mask & _HAS_VALUE:
+        if kind == _STRING:
+            value, p = _text(b, p + 1, end)
+        else:
+            walked = 1
+            value, fault, p = _variant(b, p, end, 0)
+    else:
+        walked = 1
+    code = source = server = 0
+    if mask & _HAS_STATUS:
+        (code,) = _u32(b, p)
+        p += 4
+    if mask & _HAS_SOURCE:
+        (source,) = _i64(b, p)
+        p += 8
+    if mask & _HAS_SOURCE_PICO:
+        p += 2
+    if mask & _HAS_SERVER:
+        (server,) = _i64(b, p)
+        p += 8
+    if mask & _HAS_SERVER_PICO:
+        p += 2
+    if p > end:
+        raise DecodeError("an item that is longer than its notification")
+    status = code & CODE_BITS
+    if value is None and status >> 30 < 2:
+        status = fault or NO_DATA
+    columns.handles.append(handle)
+    columns.values.append(value)
+    columns.statuses.append(status)
+    columns.source_us.append(_stamp(source, server))
+    if code & OVERFLOW == OVERFLOW:
+        columns.overflowed.append(handle)
+    return p, walked
+
+
+def _text(b: bytes, p: int, end: int) -> tuple[str | None, int]:
+    """Return a text and where it ends."""
+    (length,) = _i32(b, p)
+    p += 4
+    if length == -1:
+        return None, p
+    if not 0 <= length <= end - p:
+        raise DecodeError("a text that is longer than its message")
+    return b[p : p + length].decode("utf-8", "surrogateescape"), p + length
+
+
+def _variant(b: bytes, p: int, end: int, depth: int) -> tuple[Any, int, int]:
+    """Return a variant's plain value, why it has none, and where it ends."""
+    encoding = b[p]
+    kind = encoding & 63
+    p += 1
+    if encoding & 0x40 and not encoding & 0x80:
+        raise UnknownLayoutError("dimensions without an array")
+    if encoding & 0x80:
+        (length,) = _i32(b, p)
+        p = _skip_array(b, p, end, kind, depth)
+        if encoding & 0x40:
+            raise UnknownLayoutError("an array of several dimensions")
+        return None, 0 if length == -1 else TYPE_MISMATCH, p
+    sign = _SCALARS.get(kind)
+    if sign is not None:
+        (value,) = struct.unpack_from("<" + sign, b, p)
+        return value, 0, p + struct.calcsize("<" + sign)
+    if kind == 0:
+        return None, 0, p
+    if kind == _STRING:
+        text, p = _text(b, p, end)
+        return text, 0, p
+    if kind == 21:  # a localised text: its text without the language
+        mask = b[p]
+        p += 1
+        words: str | None = None
+        if mask & 1:
+            _, p = _text(b, p, end)
+        if mask & 2:
+            words, p = _text(b, p, end)
+        return words or "", 0, p
+    after = _skip(b, p, end, kind, depth)
+    empty = kind == 15 and _i32(b, p)[0] == -1
+    return None, 0 if empty else TYPE_MISMATCH, after
+
+
+def _skip_array(b: bytes, p: int, end: int, kind: int, depth: int) -> int:
+    """Return where an array of a built-in type ends."""
+    (length,) = _i32(b, p)
+    p += 4
+    if length == -1:
+        return p
+    if (
+        not 0 <= length <= end - p
+    ):  # each element takes at least a byte; one of nothing is refused by this too
+        raise DecodeError("an array that is longer than its message")
+    fixed = _FIXED.get(kind)
+    if fixed is not None:
+        p += length * fixed
+        if p > end:
+            raise DecodeError("an array that is longer than its message")
+        return p
+    for _ in range(length):
+        p = _skip(b, p, end, kind, depth)
+    return p
+
+
+_FIXED: Final[dict[int, int]] = {
+    1: 1,
+    2: 1,
+    3: 1,
+    4: 2,
+    5: 2,
+    6: 4,
+    7: 4,
+    8: 8,
+    9: 8,
+    10: 4,
+    11: 8,
+    13: 8,
+    14: 16,
+    19: 4,
+}
+"""Bytes of built-in types that always take the same."""
+
+
+def _skip(b: bytes, p: int, end: int, kind: int, depth: int) -> int:
+    """Return where a value of a built-in type ends."""
+    if depth > _MAX_DEPTH:
+        raise DecodeError("nested too deep")
+    fixed = _FIXED.get(kind)
+    if fixed is not None:
+        p += fixed
+    elif kind in (12, 15):
+        p = _skip_bytes(b, p, end)
+    elif kind == 17:
+        p = _skip_node(b, p, end)
+    elif kind == 20:
+        p = _skip_bytes(b, p + 2, end)
+    elif kind == 21:
+        mask = b[p]
+        p += 1
+        for bit in (1, 2):
+            if mask & bit:
+                p = _skip_bytes(b, p, end)
+    elif kind == 24:
+        _, _, p = _variant(b, p, end, depth + 1)
+    elif kind == 22:
+        p = _skip_structure(b, p, end)
+    else:  # expanded nodes, values in values, XML: rare, and better left to the library
+        raise UnknownLayoutError(f"a value of type {kind}")
+    if p > end:
+        raise DecodeError("a value that is longer than its message")
+    return p
+
+
+def _skip_bytes(b: bytes, p: int, end: int) -> int:
+    (length,) = _i32(b, p)
+    p += 4
+    if length == -1:
+        return p
+    if not 0 <= length <= end - p:
+        raise DecodeError("bytes that are longer than their message")
+    return p + int(length)
+
+
+def _skip_structure(b: bytes, p: int, end: int) -> int:
+    """Return where a structure ends, whatever is in it."""
+    p = _skip_node(b, p, end)
+    encoding = b[p]
+    p += 1
+    if encoding == 0:
+        return p
+    if encoding not in (1, 2) or _i32(b, p)[0] < 0:
+        raise UnknownLayoutError("a structure of another form")
+    return _skip_bytes(b, p, end)
+
+
+def _skip_node(b: bytes, p: int, end: int) -> int:
+    form = b[p]
+    if form == 0:
+        return p + 2
+    if form == 1:
+        return p + 4
+    if form == 2:
+        return p + 7
+    if form == 4:
+        return p + 19
+    if form in (3, 5):
+        return _skip_bytes(b, p + 3, end)
+    raise UnknownLayoutError("a node of another form")
+
+
+def _skip_diagnostics(b: bytes, p: int, end: int) -> int:
+    """Return where a DiagnosticInfo ends; only the empty one is known."""
+    if p < end and b[p] == 0:
+        return p + 1
+    raise UnknownLayoutError("diagnostics")
+
+
+def _skip_diagnostics_list(b: bytes, p: int, end: int) -> int:
+    (count,) = _i32(b, p)
+    if count > 0:
+        raise UnknownLayoutError("diagnostics")
+    return p + 4 if count in (0, -1) else end + 1
+
+
+def _skip_statuses(b: bytes, p: int, end: int) -> int:
+    """Return where the results of acknowledgements and their diagnostics end."""
+    (count,) = _i32(b, p)
+    p += 4
+    if count > (end - p) // 4:
+        raise DecodeError("more results than bytes")
+    return _skip_diagnostics_list(b, p + 4 * max(count, 0), end)
