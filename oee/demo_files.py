@@ -67,4 +67,5 @@ allow_insecure = true
 [web]
 host = "127.0.0.1"
 port = {board_port}
+sign_in = false
 """

@@ -1,18 +1,35 @@
 """Puts pages onto the cloud side: the only place that knows both."""
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cloud.service import Cloud
 
 
-def serve(cloud: "Cloud") -> Coroutine[Any, Any, None]:
+async def serve(cloud: "Cloud") -> None:
     """Serve the pages of a running cloud side, where its configuration says."""
     import structlog
 
+    from dashboards.people import People
     from dashboards.web import server
 
     web = cloud.config.web
     log = structlog.get_logger("pages")
-    return server.serve(cloud, web.host, web.port, on_ready=lambda url: log.info("board is served", url=url))
+    people = People(cloud.config.cloud.data_dir / "people.sqlite3", time.time) if web.sign_in else None
+    if people is not None and people.is_empty:
+        log.warning("nobody has an account yet: the first page asks for this code", code=people.setup_code)
+    try:
+        await server.serve(
+            cloud,
+            web.host,
+            web.port,
+            on_ready=lambda url: log.info("board is served", url=url),
+            hosts=web.hosts,
+            base=web.base_path,
+            trusted_proxies=web.trusted_proxies,
+            people=people,
+        )
+    finally:
+        if people is not None:
+            people.close()

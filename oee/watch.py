@@ -1,5 +1,6 @@
 """What a factory says on MQTT, gathered for a terminal by one who knows the public contract alone."""
 
+import os
 import threading
 import time
 from collections import deque
@@ -101,7 +102,9 @@ class Listener:
         from paho.mqtt import client as paho
         from paho.mqtt.enums import CallbackAPIVersion
 
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        # a name of its own: amqtt gives all that come without one the same session
+        name = f"oee-demo-{os.getpid()}"
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv311)
         client.on_connect = lambda client, *_: client.subscribe(list(_FILTERS))
         client.on_message = self._on_message
         client.reconnect_delay_set(min_delay=1, max_delay=2)

@@ -1,0 +1,312 @@
+"""`oee demo` as a stranger meets it: from the wheel, in an empty folder, with one command."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from contract.delivery import Alert, Status, decode
+from tests.support.mosquitto import free_port
+
+ROOT = Path(__file__).parents[2]
+URL_SECS = 20.0
+SHIFT_SECS = 20.0
+ALERT_SECS = 60.0
+STOP_SECS = 3.0
+IDLE_MACHINE = "labeller-2"
+"""The machine that the demo's scenario lets stand idle soon after the start."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def oee(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel of this tree; what it depends on comes from the environment that runs the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    python = folder / "venv" / "bin" / "python"
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "venv")}))
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
+    subprocess.run([*pip, str(next(folder.glob("*.whl")))], check=True)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    found = subprocess.run(
+        [str(python), "-c", "import simulator; print(simulator.__file__)"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+    )
+    assert found.stdout.startswith(str(folder)), "the demo must not run from the clone"
+    return folder / "venv" / "bin" / "oee"
+
+
+class Demo:
+    """A running demo: what it prints, what it says on MQTT, which processes it has."""
+
+    def __init__(self, oee: Path, folder: Path, *options: str) -> None:
+        self.began = time.monotonic()
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            [str(oee), "demo", "--no-browser", "--data-dir", str(folder), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder.parent,
+            env={**os.environ, "PYTHONPATH": "", "HOME": str(folder.parent)},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def find(self, pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, self.output)
+
+    def wait_for(self, pattern: str, within_secs: float) -> re.Match[str]:
+        """Wait until a line matches, counted from the demo's start."""
+        found = wait_until(lambda: self.find(pattern), self.began + within_secs - time.monotonic())
+        assert found, f"no {pattern!r} within {within_secs} s of the start:\n{self.output}"
+        return found
+
+    @property
+    def board(self) -> str:
+        return self.wait_for(r"board  (http://\S+)", URL_SECS)[1]
+
+    @property
+    def broker_port(self) -> int:
+        return int(self.wait_for(r"mqtt://127\.0\.0\.1:(\d+)", URL_SECS)[1])
+
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self._process.pid).children(recursive=True)
+
+    def pid_of(self, part: str) -> int:
+        return int(self.wait_for(rf"{part} +pid (\d+)", URL_SECS)[1])
+
+    def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, float]:
+        """Send a signal; return the exit code and how long the end took."""
+        began = time.monotonic()
+        self._process.send_signal(how)
+        code = self._process.wait(timeout=20)
+        took_secs = time.monotonic() - began
+        self._reader.join(timeout=5)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return code, took_secs
+
+    def kill(self) -> None:
+        """Make sure that nothing stays, whatever a test did."""
+        if self._process.poll() is None:
+            self.end(signal.SIGKILL)
+
+
+def wait_until(probe: Callable[[], Any], within_secs: float) -> Any:
+    deadline = time.monotonic() + within_secs
+    while not (found := probe()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def page(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+class Ear:
+    """Listens on the demo's broker, as any outside process may."""
+
+    def __init__(self, port: int) -> None:
+        self.alerts: list[Alert] = []
+        self.statuses: list[Status] = []
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"ear-{port}-{id(self)}")
+        self._client.on_message = self._on_message
+        self._client.on_connect = lambda client, *_: client.subscribe(
+            [("oee/v1/+/+/+/+/alert", 1), ("oee/v1/+/gateways/+/status", 1)]
+        )
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def _on_message(self, _client: Client, _user: object, message: MQTTMessage) -> None:
+        if message.topic.endswith("/alert"):
+            self.alerts.append(decode(message.payload, Alert))
+        else:
+            self.statuses.append(decode(message.payload, Status))
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stranger") / "demo"
+
+
+@pytest.fixture(scope="module")
+def demo(oee: Path, folder: Path) -> Iterator[Demo]:
+    """One demo for the tests that only look, in the order in which they stand here."""
+    demo = Demo(oee, folder)
+    yield demo
+    demo.kill()
+
+
+@pytest.fixture(scope="module")
+def ear(demo: Demo) -> Iterator[Ear]:
+    demo.wait_for(r"cloud +pid", URL_SECS)
+    ear = Ear(demo.broker_port)
+    yield ear
+    ear.close()
+
+
+def test_the_board_shows_live_machines_soon_after_the_start(demo: Demo, ear: Ear) -> None:
+    board = demo.board
+    assert demo.seconds < URL_SECS
+    assert wait_until(lambda: "Running" in page(board), URL_SECS - demo.seconds), (
+        "no machine runs on the board"
+    )
+    shown = page(board)
+    for line in (1, 2):
+        for kind in ("filler", "capper", "labeller", "packer"):
+            assert f"{kind}-{line}" in shown
+    assert wait_until(lambda: ear.statuses and ear.statuses[-1].online, 5)
+
+
+def test_a_shift_that_is_already_closed_has_its_oee(demo: Demo) -> None:
+    """Its telemetry went the whole way, over OPC UA and MQTT, within these seconds."""
+    for line in ("line-1", "line-2"):
+        found = demo.wait_for(rf"{line} closed shift \S+ of \S+: OEE (.*)", SHIFT_SECS)
+        figures = re.findall(r"(\S+) ([\d.]+) %", found[1])
+        assert len(figures) == 4, found[0]
+        assert all(0 < float(oee) < 110 for _, oee in figures), found[0]
+
+
+def test_an_idle_machine_raises_one_alert_on_page_terminal_and_mqtt(demo: Demo, ear: Ear) -> None:
+    demo.wait_for(rf"! alert raised: {IDLE_MACHINE} .*is idle for", ALERT_SECS)
+    raised = [alert for alert in ear.alerts if alert.machine == IDLE_MACHINE and alert.event == "raised"]
+    assert len(raised) == 1
+    assert demo.output.count(f"alert raised: {raised[0].message}") == 1
+    assert raised[0].message in page(demo.board)
+
+
+def test_a_part_that_is_killed_is_started_again_and_nothing_is_lost(demo: Demo, ear: Ear) -> None:
+    killed = demo.pid_of("gateway")
+    os.kill(killed, signal.SIGKILL)
+    assert wait_until(lambda: demo.find(r"gateway ended with SIGKILL; it is started again"), 5)
+    back = wait_until(lambda: ear.statuses and _all_connected(ear.statuses[-1]), 20)
+    assert back, "the gateway did not come back"
+    assert wait_until(lambda: ear.statuses[-1].backlog_records < 100, 20), "its backlog does not drain"
+
+
+def test_a_second_demo_in_the_same_folder_is_told_where_the_first_is(
+    oee: Path, demo: Demo, folder: Path
+) -> None:
+    second = Demo(oee, folder)
+    code, _ = second.end(signal.SIGCONT)
+    assert code == 1
+    assert f"a demo already runs in {folder}, see {demo.board}" in second.output
+    assert "Traceback" not in second.output
+
+
+def test_a_port_in_use_is_told_plainly_when_it_was_asked_for(oee: Path, demo: Demo, tmp_path: Path) -> None:
+    taken = demo.board.rstrip("/").rpartition(":")[2]
+    refused = Demo(oee, tmp_path / "demo", "--board-port", taken)
+    code, _ = refused.end(signal.SIGCONT)
+    assert code == 1
+    assert f"port {taken} for the board is in use by another program; choose another" in refused.output
+
+
+def test_ctrl_c_ends_everything_quickly_and_leaves_no_process(demo: Demo) -> None:
+    family = demo.processes()
+    assert len(family) >= 4
+    code, took_secs = demo.end(signal.SIGINT)
+    assert code == 0, demo.output
+    assert took_secs < STOP_SECS
+    assert [process for process in family if process.is_running()] == []
+    assert "Traceback" not in demo.output
+
+
+def test_the_next_start_goes_on_from_what_is_stored(oee: Path, demo: Demo, folder: Path) -> None:
+    before = _closed_shifts(oee, folder)
+    assert before
+    again = Demo(oee, folder, "--board-port", str(free_port()))
+    try:
+        again.wait_for(r"line-2 closed shift", SHIFT_SECS)
+        ear = Ear(again.broker_port)
+        assert wait_until(lambda: ear.statuses and _all_connected(ear.statuses[-1]), 20)
+        assert wait_until(lambda: ear.statuses[-1].backlog_records < 100, 20)
+        ear.close()
+    finally:
+        code, _ = again.end()
+    assert code == 0, again.output
+    after = _closed_shifts(oee, folder)
+    for key, figures in before.items():
+        assert after[key] == figures, "the past was played or counted twice"
+
+
+def test_a_demo_that_is_killed_takes_its_processes_along(oee: Path, folder: Path) -> None:
+    doomed = Demo(oee, folder)
+    doomed.wait_for(r"gateway +pid", URL_SECS)
+    family = doomed.processes()
+    assert len(family) >= 4
+    doomed.end(signal.SIGKILL)
+    assert wait_until(lambda: not any(process.is_running() for process in family), STOP_SECS)
+
+
+def _all_connected(status: Status) -> bool:
+    states = [connection.state for connection in status.connections]
+    return status.online and len(states) == 2 and set(states) == {"connected"}
+
+
+def _closed_shifts(oee: Path, folder: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the figures of the shifts that were over when the demo was first started."""
+    report = subprocess.run(
+        [str(oee), "report", "--config", str(folder / "config" / "cloud.toml"), "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder.parent,
+    )
+    first_start = (
+        json.loads((folder / "simulator" / "factory.json").read_text())["origin_us"] / 1e6 + 3 * 3600
+    )
+    over = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(first_start))
+    rows = [row for row in json.loads(report.stdout) if row["end"] <= over and row["total_units"]]
+    return {(row["line"], row["machine"], row["production_date"], row["shift"]): row for row in rows}
