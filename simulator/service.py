@@ -21,7 +21,7 @@ from simulator.truth import Row, TagWriter, TruthLog
 
 FORCED_IDLE_AFTER_SECS: Final = 8.0
 FORCED_IDLE_SECS: Final = 75.0
-_MOST_MOMENTS: Final = 1000
+_MOST_MOMENTS: Final = 300
 _SAVE_SECS: Final = 2.0
 _TAIL_BYTES: Final = 262_144
 

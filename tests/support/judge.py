@@ -1,0 +1,303 @@
+"""Holds what is stored against the truth log: every row is delivered, coalesced or covered by a gap."""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cloud.store.rows import ABSENT, QUALITIES, reason_code
+from cloud.store.sqlite import SqliteStore
+from contract.states import STATES_BY_CODE
+from simulator.machine import PLC_STATES
+from simulator.truth import read_log
+
+US = 1_000_000
+STATE_NAMES = {code: state.value for state, code in PLC_STATES.items()}
+_TAGS = ("State", "TotalUnits", "OffQualityUnits", "FaultCode", "Product")
+_FOR_EVER_US = 2**62
+_UNITS = ("total_units", "good_units", "off_quality_units", "unplanned_units")
+_TIMES = ("planned_production_secs", "running_secs", "run_secs")
+_RATIOS = ("availability", "performance", "quality", "oee")
+
+
+class Shown(NamedTuple):
+    """What a machine's tags tell at an instant; None for all where they are bad."""
+
+    state: str | None
+    total_units: int | None
+    off_quality_units: int | None
+    reason_code: int | str | None
+    product: str | None
+
+
+class Stored(NamedTuple):
+    """One record of the store; a gap tells until when it goes and why."""
+
+    machine: str
+    at_us: int
+    shown: Shown
+    gateway: str
+    sequence: int
+    quality: str
+    gap_until_us: int | None = None
+    cause: str = ""
+
+
+class Moment(NamedTuple):
+    """The writes of one machine at one instant."""
+
+    at_us: int
+    shown: Shown
+    changed: frozenset[str]
+
+
+class Span(NamedTuple):
+    """A time [us] in which something was wrong on purpose, and what."""
+
+    from_us: int
+    to_us: int
+    what: str
+
+
+@dataclass
+class Verdict:
+    """What became of every truth row, and what should not be there."""
+
+    moments: int = 0
+    delivered: int = 0
+    coalesced: int = 0
+    covered: int = 0
+    heartbeats: int = 0
+    unexplained: list[str] = field(default_factory=list)
+    phantoms: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    needless_gaps: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[str]:
+        """Return everything that may not be."""
+        return [*self.unexplained, *self.phantoms, *self.duplicates, *self.needless_gaps]
+
+    def __str__(self) -> str:
+        """Return the counts and the first faults."""
+        counts = (
+            f"{self.moments} moments: {self.delivered} delivered, {self.coalesced} coalesced, "
+            f"{self.covered} in gaps, {len(self.unexplained)} unexplained; {self.heartbeats} heartbeats, "
+            f"{len(self.phantoms)} phantoms, {len(self.duplicates)} duplicates, "
+            f"{len(self.needless_gaps)} needless gaps"
+        )
+        kinds = (self.unexplained, self.phantoms, self.duplicates, self.needless_gaps)
+        return "\n  ".join([counts, *(fault for kind in kinds for fault in kind[:5])])
+
+
+def read_store(path: Path) -> list[Stored]:
+    """Return all records and gaps of a store that nobody writes to."""
+    store = SqliteStore(path)
+    try:
+        numbers = range(len(store.names.all("machine")))
+        table = store.read_table(numbers, 0, _FOR_EVER_US)
+        return [_stored(store, row, table.rest) for row in table.rows]
+    finally:
+        store.close()
+
+
+def _stored(store: SqliteStore, row: Any, rests: Mapping[tuple[int, int], Mapping[str, Any]]) -> Stored:
+    _, _, line, machine = store.names.name("machine", int(row["machine"]))
+    gateway = int(row["gateway"])
+    rest = rests.get((gateway, int(row["sequence"])), {})
+
+    def text(number: int) -> Any:
+        return None if number == ABSENT else store.names.name("text", number)
+
+    def count(number: int) -> int | None:
+        return None if number == ABSENT else number
+
+    reason = text(int(row["reason"]))
+    return Stored(
+        machine=f"{line}/{machine}",
+        at_us=int(row["time_us"]),
+        shown=Shown(
+            state=str(STATES_BY_CODE[int(row["state"])].value),
+            total_units=count(int(row["total_units"])),
+            off_quality_units=count(int(row["off_quality_units"])),
+            reason_code=None if reason is None else reason_code(reason),
+            product=text(int(row["product"])),
+        ),
+        gateway=store.names.name("gateway", gateway)[1],
+        sequence=int(row["sequence"]),
+        quality=QUALITIES[int(row["quality"])],
+        gap_until_us=round(rest["to_epochtime"] * US) if row["is_gap"] else None,
+        cause=str(rest.get("cause", "")),
+    )
+
+
+def read_moments(truth_log: Path) -> dict[str, list[Moment]]:
+    """Return what each machine was made to show, one entry per instant, in order of time."""
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read_log(truth_log):
+        if "kind" not in row and row["tag"] in _TAGS and row.get("served", True):
+            rows[row["machine"]].append(row)
+    return {machine: _moments(found) for machine, found in rows.items()}
+
+
+def _moments(rows: Sequence[Mapping[str, Any]]) -> list[Moment]:
+    known: dict[str, Any] = {}
+    found: dict[int, Moment] = {}
+    for row in sorted(rows, key=lambda row: int(row["at_us"])):
+        value = row["value"] if row["status"] == 0 else None
+        before = known.get(row["tag"], "nothing")
+        known[row["tag"]] = value
+        at_us = int(row["at_us"])
+        changed = found[at_us].changed if at_us in found else frozenset()
+        if value != before:
+            changed |= {row["tag"]}
+        shown = Shown(
+            STATE_NAMES.get(known.get("State", -1)),
+            known.get("TotalUnits"),
+            known.get("OffQualityUnits"),
+            known.get("FaultCode") or None,
+            known.get("Product"),
+        )
+        found[at_us] = Moment(at_us, shown, changed)
+    return list(found.values())
+
+
+def judge(
+    truth: Mapping[str, Sequence[Moment]],
+    stored: Iterable[Stored],
+    *,
+    publish_interval_us: int = US,
+    edge_us: int = 0,
+    faults: Sequence[Span] = (),
+) -> Verdict:
+    """Hold the store against the truth.
+
+    publish_interval_us: [us] changes of a counter that are closer to each other may be one record
+    edge_us: [us] how far a gap may be off at its edges, and a record behind what was just written
+    faults: gaps are accepted only where one of these overlaps
+    """
+    verdict = Verdict()
+    by_machine: dict[str, list[Stored]] = defaultdict(list)
+    sequences: Counter[tuple[str, int]] = Counter()
+    for record in stored:
+        by_machine[record.machine].append(record)
+        sequences[record.gateway, record.sequence] += 1
+    verdict.duplicates += [f"{key} is stored {times} times" for key, times in sequences.items() if times > 1]
+    for machine in by_machine.keys() - truth.keys():
+        verdict.phantoms.append(f"{machine} does not exist")
+    for machine, moments in truth.items():
+        records = sorted(by_machine[machine], key=lambda record: (record.at_us, record.sequence))
+        _judge_records(machine, moments, records, verdict, edge_us)
+        _judge_gaps(machine, records, verdict, edge_us, faults)
+        _judge_moments(machine, moments, records, verdict, publish_interval_us, edge_us)
+    return verdict
+
+
+def _judge_records(
+    machine: str, moments: Sequence[Moment], records: Sequence[Stored], verdict: Verdict, edge_us: int
+) -> None:
+    """Every record must tell what the tags showed at its instant, or just before."""
+    instants = [moment.at_us for moment in moments]
+    seen: set[tuple[int, Shown]] = set()
+    for record in records:
+        if record.gap_until_us is not None:
+            continue
+        last = bisect_right(instants, record.at_us)
+        first = bisect_right(instants, record.at_us - edge_us - 1)
+        candidates = moments[max(0, first - 1) : last]
+        if not any(_agrees(record, moment.shown) for moment in candidates):
+            expected = candidates[-1].shown if candidates else "nothing"
+            verdict.phantoms.append(
+                f"{machine} at {record.at_us}: stored {record.shown} ({record.quality}), true is {expected}"
+            )
+        if (record.at_us, record.shown) in seen:
+            verdict.duplicates.append(f"{machine} at {record.at_us}: {record.shown} is stored twice")
+        seen.add((record.at_us, record.shown))
+        if not candidates or candidates[-1].at_us != record.at_us:
+            verdict.heartbeats += 1
+
+
+def _agrees(record: Stored, shown: Shown) -> bool:
+    if record.shown.state == "unknown":
+        return record.quality == "bad" or shown.state is None
+    return record.shown == shown
+
+
+def _judge_gaps(
+    machine: str, records: Sequence[Stored], verdict: Verdict, edge_us: int, faults: Sequence[Span]
+) -> None:
+    """A gap is fine only where something was wrong."""
+    for record in records:
+        until_us = record.gap_until_us
+        if until_us is None:
+            continue
+        if not any(
+            fault.from_us - edge_us <= until_us and fault.to_us + edge_us >= record.at_us for fault in faults
+        ):
+            verdict.needless_gaps.append(
+                f"{machine}: gap {record.at_us} to {until_us} ({record.cause}) without a fault"
+            )
+
+
+def _judge_moments(
+    machine: str,
+    moments: Sequence[Moment],
+    records: Sequence[Stored],
+    verdict: Verdict,
+    publish_interval_us: int,
+    edge_us: int,
+) -> None:
+    """Every write must have arrived, or have been followed at once by one that did, or lie in a gap."""
+    instants = [record.at_us for record in records if record.gap_until_us is None]
+    at_instants = set(instants)
+    gaps = [(record.at_us, record.gap_until_us) for record in records if record.gap_until_us is not None]
+    for moment in moments:
+        if not moment.changed:
+            continue
+        verdict.moments += 1
+        after = bisect_right(instants, moment.at_us)
+        soon = after < len(instants) and instants[after] <= moment.at_us + publish_interval_us
+        if moment.at_us in at_instants:
+            verdict.delivered += 1
+        elif soon and "State" not in moment.changed:
+            verdict.coalesced += 1
+        elif any(begin - edge_us <= moment.at_us <= end + edge_us for begin, end in gaps):
+            verdict.covered += 1
+        else:
+            verdict.unexplained.append(
+                f"{machine} at {moment.at_us}: {sorted(moment.changed)} -> {moment.shown} is nowhere"
+            )
+
+
+def compare_figures(
+    computed: Sequence[Mapping[str, Any]], true: Sequence[Mapping[str, Any]], *, tolerance_secs: float = 0.0
+) -> list[str]:
+    """Return where figures differ: units as integers, times within the tolerance, ratios accordingly.
+
+    computed: as `oee compute --format json` prints them
+    true: as the simulator's truth tells them
+    """
+    found = {(row["machine"], row["start"]): row for row in computed if row.get("machine")}
+    faults = []
+    for row in true:
+        where = f"{row['machine']} shift {row['shift']} of {row['production_date']}"
+        other = found.get((row["machine"], row["start"]))
+        if other is None:
+            faults.append(f"{where}: no figures")
+            continue
+        near = dict.fromkeys(_UNITS, 0.0) | dict.fromkeys(_TIMES, tolerance_secs)
+        near |= dict.fromkeys(_RATIOS, 1e-9 + 2 * tolerance_secs / max(row["run_secs"], 1))
+        faults += [
+            f"{where}: {key} is {other[key]}, true is {row[key]}"
+            for key, difference in near.items()
+            if not _is_near(other[key], row[key], difference)
+        ]
+    return faults
+
+
+def _is_near(one: float | None, other: float | None, difference: float) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= difference

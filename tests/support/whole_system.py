@@ -1,0 +1,280 @@
+"""The whole product as processes on loopback: factory, broker, gateway, cloud side; each may be killed."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from simulator import configuration, scenarios
+from simulator.service import quicken
+from tests.support.mosquitto import Mosquitto, free_port
+
+_STOP_SECS = 15.0
+_PR_SET_PDEATHSIG = 1
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Part:
+    """One process: what it is called, how it is started, where it writes."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        before_start: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.starts = 0
+        self._command = list(command)
+        self._environment = dict(environment or {})
+        self._before_start = before_start
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Return the id of the running process."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the process is there, stopped or not."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; its output goes on at the end of its log."""
+        assert not self.is_running, f"{self.name} runs already"
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.log.parent,
+                env={**os.environ, "PYTHONPATH": str(_REPOSITORY), **self._environment},
+                preexec_fn=self._prepare,  # noqa: PLW1509 - it calls the kernel only
+            )
+        self.starts += 1
+
+    def _prepare(self) -> None:
+        """In the new process: end with the test, whatever ends it."""
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self._before_start is not None:
+            self._before_start()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        if self.is_running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait(_STOP_SECS)
+
+    def stop(self) -> int:
+        """Ask the process to end; kill it and fail where it does not. Returns its exit code."""
+        if self._process is None:
+            return 0
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        try:
+            return self._process.wait(_STOP_SECS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end in {_STOP_SECS} s:\n{self.tail()}") from None
+
+    def said(self, text: str) -> bool:
+        """Tell whether the log holds a text."""
+        return self.log.exists() and text.encode() in self.log.read_bytes()
+
+    def tail(self, lines: int = 30) -> str:
+        """Return the end of the log."""
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        )
+
+
+class WholeSystem:
+    """Four processes that fit each other. Nothing runs before `start`; everything is ended by `close`.
+
+    endpoint, gateway_broker, cloud_broker: from a real URL the one to look at instead, for proxies between
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        scenario_name: str,
+        *,
+        seed: int = 1,
+        history_hours: float = 0.0,
+        speed: float = 1.0,
+        simulate_options: Sequence[str] = (),
+        gateway: Mapping[str, object] | None = None,
+        connection: Mapping[str, object] | None = None,
+        uplink: Mapping[str, object] | None = None,
+        cloud: Mapping[str, object] | None = None,
+        endpoint: Callable[[str], str] = lambda url: url,
+        gateway_broker: Callable[[str], str] = lambda url: url,
+        cloud_broker: Callable[[str], str] = lambda url: url,
+        lines: int = 2,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.scenario = scenarios.build(scenario_name, seed=seed, lines=lines)
+        self.scenario = replace(self.scenario, factory=quicken(self.scenario.factory, speed))
+        self.truth_log = folder / "truth.jsonl"
+        self.broker = Mosquitto(folder / "broker")
+        self.opcua_port = _free_pair(len(self.scenario.factory.lines))
+        self.health_port = free_port()
+        self.web_port = free_port()
+        broker_url = f"mqtt://127.0.0.1:{self.broker.port}"
+        endpoints = {
+            line.name: endpoint(f"opc.tcp://127.0.0.1:{self.opcua_port + place}")
+            for place, line in enumerate(self.scenario.factory.lines)
+        }
+        (folder / "gateway.toml").write_text(
+            configuration.gateway_toml(
+                self.scenario.factory,
+                endpoints,
+                broker_url=gateway_broker(broker_url),
+                data_dir=folder / "gateway",
+                gateway=gateway,
+                connection=connection,
+                uplink=uplink,
+                health_port=self.health_port,
+            )
+        )
+        (folder / "plant.toml").write_text(configuration.plant_toml(self.scenario))
+        (folder / "cloud.toml").write_text(self._cloud_toml(cloud_broker(broker_url), cloud or {}))
+        oee = [sys.executable, "-m", "oee"]
+        self.simulator = Part(
+            "simulator",
+            [
+                *oee,
+                *("simulate", "--scenario", scenario_name, "--seed", str(seed), "--speed", str(speed)),
+                *("--port", str(self.opcua_port), "--history-hours", str(history_hours)),
+                *("--data-dir", str(folder / "factory"), "--truth-log", str(self.truth_log)),
+                *simulate_options,
+            ],
+            folder / "simulator.log",
+        )
+        self.gateway = Part(
+            "gateway",
+            [*oee, "gateway", "run", "--config", str(folder / "gateway.toml")],
+            folder / "gateway.log",
+        )
+        self.cloud = Part(
+            "cloud", [*oee, "cloud", "run", "--config", str(folder / "cloud.toml")], folder / "cloud.log"
+        )
+
+    @property
+    def parts(self) -> tuple[Part, Part, Part]:
+        """Return the processes other than the broker, in the order in which data flows."""
+        return self.simulator, self.gateway, self.cloud
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start everything, first those who listen."""
+        self.broker.start()
+        self.cloud.start()
+        self.gateway.start()
+        self.simulator.start()
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        for part in self.parts:
+            part.signal(signal.SIGCONT)
+            part.kill()
+        self.broker.kill()
+
+    def stop_in_order(self, timeout_secs: float = 60.0) -> None:
+        """Stop the factory, let everything that it showed arrive, then end the others cleanly."""
+        self.simulator.stop()
+        self.wait_until(self.is_drained, "the outbox is empty", timeout_secs)
+        time.sleep(1.0)  # the last records are stored; their shift may still be on its way to being closed
+        assert self.gateway.stop() == 0, self.gateway.tail()
+        assert self.cloud.stop() == 0, self.cloud.tail()
+        self.broker.stop()
+
+    def health(self) -> dict[str, Any] | None:
+        """Return what the gateway tells of itself; None while it does not answer."""
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.health_port}/healthz", timeout=2
+            ) as response:
+                return dict(json.load(response))
+        except urllib.error.HTTPError as error:
+            return dict(json.load(error))
+        except (OSError, ValueError):
+            return None
+
+    def is_drained(self) -> bool:
+        """Tell whether every record of the gateway's is acknowledged."""
+        health = self.health()
+        return health is not None and health["outbox"]["records"] == 0
+
+    def is_live(self) -> bool:
+        """Tell whether the factory has played its past."""
+        return self.simulator.said("live\n") or self.simulator.said("played\n")
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_secs: float) -> float:
+        """Wait for a condition; returns how long it took [s], fails with everybody's last words."""
+        begun = time.monotonic()
+        while not condition():
+            if time.monotonic() - begun > timeout_secs:
+                words = "\n".join(f"--- {part.name}\n{part.tail()}" for part in self.parts)
+                raise AssertionError(f"after {timeout_secs} s not yet: {what}\n{words}")
+            time.sleep(0.05)
+        return time.monotonic() - begun
+
+    def _cloud_toml(self, broker_url: str, cloud: Mapping[str, object]) -> str:
+        keys: dict[str, object] = {
+            "data_dir": str(self.folder / "cloud"),
+            "plant": "plant.toml",
+            "shift_close_grace_secs": 2.0,
+            "revision_settle_secs": 1.0,
+            **cloud,
+        }
+        table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        return (
+            f"[cloud]\n{table}\n"
+            f'[mqtt]\nurl = "{broker_url}"\nallow_insecure = true\n\n'
+            f"[web]\nport = {self.web_port}\nsign_in = false\n"
+        )
+
+
+def _free_pair(count: int) -> int:
+    """Return the first of so many neighbouring free ports."""
+    while True:
+        first = free_port()
+        with socket.socket() as listener:
+            try:
+                for port in range(first + 1, first + count):
+                    listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
