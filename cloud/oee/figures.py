@@ -183,20 +183,17 @@ class Figures:
             return None
         sure_good = ideal.sure_total - ideal.sure_off
         unsure_off = ideal.off - ideal.sure_off
-        unsure_good = ideal.good - sure_good
-        most_good = min(ideal.good + unknown_us, max(Fraction(planned_us), ideal.good))
-        running = _ratio(ideal.total + unknown_us, run_us + unknown_us)
+        more = unknown_us + sums.believed_us
+        elsewhere = sums.last_unknown_us + sums.believed_us
+        most_good = min(ideal.good + more, max(Fraction(planned_us), ideal.good))
+        running = _ratio(ideal.total + more, run_us + unknown_us)
         fastest = max(min(1.0, running or 0.0), ratios.performance or 0.0)
-        beyond = sums.last_unknown_us
         return {
             "availability": [_ratio(run_us, planned_us), _ratio(run_us + unknown_us, planned_us)],
             "performance": [_ratio(ideal.sure_total, run_us + unknown_us), fastest],
             "quality": [
-                _ratio(sure_good, ideal.sure_total + unsure_off + beyond),
-                _ratio(
-                    sure_good + unsure_good + beyond,
-                    ideal.sure_total + unsure_good + beyond,
-                ),
+                _ratio(sure_good, ideal.sure_total + unsure_off + elsewhere),
+                _ratio(ideal.good + elsewhere, ideal.total - unsure_off + elsewhere),
             ],
             "oee": [_ratio(sure_good, planned_us), _ratio(most_good, planned_us)],
         }

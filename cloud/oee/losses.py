@@ -93,6 +93,7 @@ class Policies:
     role: npt.NDArray[np.int8]
     """[machine, kind] which factor the kind counts in."""
     small_stop_us: Ints
+    max_gap_us: Ints
     breaks_are_loss: Flags
     unplanned_included: Flags
     reason_kind: npt.NDArray[np.int8]
@@ -131,6 +132,7 @@ class Policies:
                 [_roles(standard if item is None else item.definitions) for item in machines], dtype=np.int8
             ).reshape(len(machines), len(BUCKETS)),
             small_stop_us=each(lambda definitions: definitions.small_stop_us),
+            max_gap_us=each(lambda definitions: definitions.max_gap_us),
             breaks_are_loss=each(lambda definitions: definitions.breaks == "loss").astype(np.bool_),
             unplanned_included=each(
                 lambda definitions: definitions.unplanned_production == "included"

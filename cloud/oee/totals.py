@@ -66,6 +66,8 @@ class Totals:
     """Its part of which nothing is known."""
     last_unknown_us: int = 0
     """The part of unknown_us after which the first reading lies outside its window's planned time."""
+    believed_us: int = 0
+    """How long, before that part, the last state may have been believed after the last reading."""
     unplanned_running_us: int = 0
     failures: int = 0
     units: Mapping[Fraction, Units] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Totals:
             run_us=self.run_us + other.run_us,
             unknown_us=self.unknown_us + other.unknown_us,
             last_unknown_us=self.last_unknown_us + other.last_unknown_us,
+            believed_us=self.believed_us + other.believed_us,
             unplanned_running_us=self.unplanned_running_us + other.unplanned_running_us,
             failures=self.failures + other.failures,
             units=units,
@@ -184,7 +187,7 @@ def totals(
     cell_key = keys.of(cells.machine, window_of[cells.interval], cells.product, cells.order)
     count_key = keys.of(counts.machine, window_of[interval], counts.product, counts.order)
     groups = np.unique(np.concatenate([cell_key, count_key]))
-    times = _times(cells, np.searchsorted(groups, cell_key), len(groups), whole.frame, window_of)
+    times = _times(cells, np.searchsorted(groups, cell_key), len(groups), whole, window_of)
     made, unplanned = _made(
         counts, interval, np.searchsorted(groups, count_key), whole, windows, window_of, plant, names
     )
@@ -225,7 +228,7 @@ class _Keys(NamedTuple):
         return machine.tolist(), window.tolist(), (text - 1).tolist(), (text - 1).tolist()
 
 
-def _times(cells: Cells, group: Ints, groups: int, frame: Frame, window_of: Indexes) -> list[Totals]:
+def _times(cells: Cells, group: Ints, groups: int, whole: Timeline, window_of: Indexes) -> list[Totals]:
     length = cells.end_us - cells.start_us
 
     def summed(mask: Flags) -> list[int]:
@@ -233,13 +236,15 @@ def _times(cells: Cells, group: Ints, groups: int, frame: Frame, window_of: Inde
 
     buckets = _sums(group * len(BUCKETS) + cells.kind, length, groups * len(BUCKETS)).reshape(groups, -1)
     unknown = (cells.kind == NO_DATA) & (cells.role == AVAILABILITY)
-    shows = frame.intervals(cells.machine[unknown], cells.unknown_until_us[unknown])
+    shows = whole.frame.intervals(cells.machine[unknown], cells.unknown_until_us[unknown])
     beyond = unknown.copy()
     beyond[unknown] = (
         (shows < 0)
         | (window_of[shows] != window_of[cells.interval[unknown]])
-        | (frame.category[shows] != calendar.PRODUCTION)
+        | (whole.frame.category[shows] != calendar.PRODUCTION)
     )
+    believed = np.zeros(groups, dtype=np.int64)
+    believed[group[beyond]] = whole.policies.max_gap_us[cells.machine[beyond]]
     failures = np.bincount(group[cells.begins_failure & (cells.kind == losses.BREAKDOWN)], minlength=groups)
     columns = zip(
         buckets.tolist(),
@@ -247,13 +252,14 @@ def _times(cells: Cells, group: Ints, groups: int, frame: Frame, window_of: Inde
         summed(cells.role == RUN),
         summed(unknown),
         summed(beyond),
+        believed.tolist(),
         summed(cells.unplanned),
         failures.tolist(),
         strict=True,
     )
     return [
-        Totals(tuple(bucket), planned, run, dark, last, unplanned, failed)
-        for bucket, planned, run, dark, last, unplanned, failed in columns
+        Totals(tuple(bucket), planned, run, dark, last, believed_us, unplanned, failed)
+        for bucket, planned, run, dark, last, believed_us, unplanned, failed in columns
     ]
 
 
@@ -289,7 +295,11 @@ def _made(
     window = window_of[interval]
     starts = np.array([window.start_us for window in windows], dtype=np.int64)[window]
     ends = np.array([window.end_us for window in windows], dtype=np.int64)[window]
-    sure = (counts.since_us == NEVER) | ((counts.since_us >= starts) & (counts.until_us <= ends))
+    sure = (counts.since_us == NEVER) | (
+        (counts.since_us >= starts)
+        & (counts.until_us <= ends)
+        & _is_production_throughout(counts, whole.frame)
+    )
     startup_off = np.where(counts.startup, counts.off, 0)
     # One number per group and circumstances that decide the cycle time.
     rate, rate_index = np.unique(counts.rate, return_inverse=True)
@@ -317,6 +327,15 @@ def _made(
     total = _sums(place, counts.total[~planned], len(rows)).tolist()
     off = _sums(place, counts.off[~planned], len(rows)).tolist()
     return made, dict(zip(rows.tolist(), zip(total, off, strict=True), strict=True))
+
+
+def _is_production_throughout(counts: Counts, frame: Frame) -> Flags:
+    """Return for which rows nothing but production is planned from the earlier reading to the later one."""
+    unplanned = frame.category != calendar.PRODUCTION
+    before = np.append(0, np.cumsum(unplanned))
+    first, last = (frame.intervals(counts.machine, at_us) for at_us in (counts.since_us, counts.until_us))
+    throughout: Flags = (first >= 0) & (last >= 0) & (before[last + 1] == before[first])
+    return throughout
 
 
 def _cycle_us(plant: Plant, names: Names, machine: int, product: int, rate: float) -> Fraction:
