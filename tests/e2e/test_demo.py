@@ -167,7 +167,7 @@ class Ear:
     def _on_message(self, _client: Client, _user: object, message: MQTTMessage) -> None:
         if message.topic.endswith("/alert"):
             self.alerts.append(decode(message.payload, Alert))
-        else:
+        elif message.topic.endswith("/status"):  # amqtt sends newcomers what others asked for, too
             self.statuses.append(decode(message.payload, Status))
 
     def close(self) -> None:
