@@ -20,8 +20,11 @@ from cloud.oee.timeline import NEVER, Counts, Segments, merged_counts, merged_se
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
-Kind = Literal["classify", "move", "comment", "off_quality", "planned_stop", "void"]
+Kind = Literal["classify", "move", "comment", "off_quality", "planned_stop", "ideal_rate", "order", "void"]
 _CLASSIFYING: Final = ("classify", "move")
+_PLANNING: Final = ("planned_stop", "ideal_rate", "order")
+"""Kinds that may speak of the future."""
+_CUTTING: Final = (*_CLASSIFYING, "ideal_rate", "order")
 _DAY_US: Final = 86_400_000_000
 _LATER: Final = 1
 
@@ -36,7 +39,8 @@ class Correction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     kind: Kind
     """What is corrected: `classify` gives the stops in the range a reason, or a part of one, which splits it;
     `move` does so where one was given before; `comment` says something; `off_quality` adds units found bad
-    later; `planned_stop` makes the range planned; `void` takes another correction back."""
+    later; `planned_stop` makes the range planned; `ideal_rate` says what the machine could make in it;
+    `order` says which order and product ran; `void` takes another correction back."""
     from_us: int
     to_us: int
     who: Text
@@ -49,6 +53,11 @@ class Correction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Off-quality units to add; negative when fewer were bad than counted."""
     product: Annotated[str, Meta(max_length=256)] | None = None
     """What the units were, where it is not what the machine made in the range."""
+    rate: Annotated[float, Meta(gt=0, lt=1e9)] | None = None
+    """[units/min] ideal run rate; of one product where that is named."""
+    order: Annotated[str, Meta(max_length=256)] | None = None
+    ref: Annotated[str, Meta(max_length=256)] | None = None
+    """What the system that said it calls it, so that it is known again when it changes there."""
     voids: int | None = None
     """Number of the correction that is taken back."""
     number: int = 0
@@ -91,12 +100,8 @@ def in_force(corrections: Iterable[Correction]) -> list[Correction]:
 
 def touched(correction: Correction, others: Iterable[Correction]) -> Touched:
     """Return what a correction changes; a void changes what the one that it takes back had changed."""
-    if correction.kind == "void":
-        taken = next(other for other in others if other.number == correction.voids)
-        return Touched(taken.machine_key, taken.from_us, max(taken.to_us, taken.from_us + _LATER))
-    return Touched(
-        correction.machine_key, correction.from_us, max(correction.to_us, correction.from_us + _LATER)
-    )
+    what = _what(correction, others)
+    return Touched(what.machine_key, what.from_us, max(what.to_us, what.from_us + _LATER))
 
 
 def check(correction: Correction, others: Sequence[Correction], plant: Plant, *, now_us: int) -> None:
@@ -114,6 +119,9 @@ def check(correction: Correction, others: Sequence[Correction], plant: Plant, *,
     else:
         _check_fields(correction, machine.site.reasons)
     changed = touched(correction, others)
+    if _what(correction, others).kind in _PLANNING and changed.to_us > now_us:
+        _check_overlaps(correction, in_force(others))
+        return
     if changed.from_us >= now_us:
         raise CorrectionError("a correction is of the past: its range has not begun yet")
     shifts = shifts_between(machine, changed.from_us, changed.to_us)
@@ -129,7 +137,7 @@ def cuts(corrections: Iterable[Correction]) -> dict[MachineKey, list[int]]:
     """Return by machine where its time has to be cut so that corrections apply to whole intervals."""
     found: dict[MachineKey, list[int]] = {}
     for correction in corrections:
-        if correction.kind in _CLASSIFYING:
+        if correction.kind in _CUTTING:
             found.setdefault(correction.machine_key, []).extend((correction.from_us, correction.to_us))
     return found
 
@@ -168,6 +176,38 @@ def counts_classified(counts: Counts, corrections: Iterable[Correction], names: 
     return counts
 
 
+def with_orders(segments: Segments, corrections: Iterable[Correction], names: Names) -> Segments:
+    """Return the segments with the orders and products that a planning system said."""
+    for correction in corrections:
+        if correction.kind == "order":
+            segments = _with_order(segments, correction, names)
+    return segments
+
+
+def counts_planned(counts: Counts, corrections: Iterable[Correction], names: Names) -> Counts:
+    """Return the counts with the orders, products and ideal rates that a planning system said."""
+    ordered = sorted(
+        corrections, key=lambda correction: correction.kind == "ideal_rate"
+    )  # these ask for products
+    for correction in ordered:
+        if correction.kind not in ("order", "ideal_rate"):
+            continue
+        inside = counts.machine == names.machine(correction.machine_key)
+        inside &= (counts.at_us >= correction.from_us) & (counts.at_us < correction.to_us)
+        if correction.kind == "order":
+            product, order = _texts(correction, names)
+            counts = replace(
+                counts,
+                product=np.where(inside & (product != ABSENT), product, counts.product),
+                order=np.where(inside & (order != ABSENT), order, counts.order),
+            )
+        else:
+            if correction.product is not None:
+                inside &= counts.product == names.text(correction.product)
+            counts = replace(counts, rate=np.where(inside, correction.rate or NO_RATE, counts.rate))
+    return counts
+
+
 def with_off_quality(
     counts: Counts, planned: Flags, segments: Segments, corrections: Iterable[Correction], names: Names
 ) -> Counts:
@@ -188,6 +228,13 @@ def _machine(correction: Correction) -> MachineKey:
         return correction.machine_key
     except ValueError as error:
         raise CorrectionError(str(error)) from error
+
+
+def _what(correction: Correction, others: Iterable[Correction]) -> Correction:
+    """Return what is said or taken back."""
+    if correction.kind != "void":
+        return correction
+    return next(other for other in others if other.number == correction.voids)
 
 
 def _check_void(correction: Correction, others: Sequence[Correction]) -> None:
@@ -213,6 +260,10 @@ def _check_fields(correction: Correction, reasons: Mapping[str, object]) -> None
         raise CorrectionError(f"{correction.reason!r} is not a reason of the plant: {known}")
     if kind == "off_quality" and not correction.units:
         raise CorrectionError("off_quality needs the number of units to add")
+    if kind == "ideal_rate" and correction.rate is None:
+        raise CorrectionError("ideal_rate needs the rate [units/min]")
+    if kind == "order" and correction.order is None and correction.product is None:
+        raise CorrectionError("order needs an order, a product or both")
     if kind != "off_quality" and correction.units is not None:
         raise CorrectionError(f"{kind} has no units")
     if kind == "comment" and not correction.why:
@@ -232,11 +283,12 @@ def _check_lock(shifts: Sequence[ShiftWindow], lock_after_days: int, now_us: int
 
 def _check_overlaps(correction: Correction, others: Iterable[Correction]) -> None:
     """Refuse what would say two things of the same time."""
-    alike = {"classify": _CLASSIFYING, "planned_stop": ("planned_stop",)}.get(correction.kind, ())
+    alike = {"classify": _CLASSIFYING} | {kind: (kind,) for kind in _PLANNING}
     for other in others:
         if (
             other.machine == correction.machine
-            and other.kind in alike
+            and other.kind in alike.get(correction.kind, ())
+            and (correction.kind != "ideal_rate" or other.product == correction.product)
             and other.from_us < correction.to_us
             and correction.from_us < other.to_us
         ):
@@ -254,16 +306,50 @@ def _with_reason(segments: Segments, correction: Correction, names: Names) -> Se
     if not hit.any():
         return segments
     concerned = segments.take(hit)
-    before = replace(concerned, end_us=np.minimum(concerned.end_us, correction.from_us))
-    after = replace(concerned, start_us=np.maximum(concerned.start_us, correction.to_us))
+    before, within, after = _parted(concerned, correction)
     within = replace(
-        concerned,
-        start_us=np.maximum(concerned.start_us, correction.from_us),
-        end_us=np.minimum(concerned.end_us, correction.to_us),
+        within,
         state=np.where(concerned.state == UNKNOWN, np.int8(STOPPED), concerned.state),
         reason=np.full(len(concerned), names.text(correction.reason or ""), dtype=np.int32),
     )
     return merged_segments([segments.take(~hit), before, within, after])
+
+
+def _texts(correction: Correction, names: Names) -> tuple[np.int32, np.int32]:
+    """Return the indexes of the product and the order, ABSENT where none is said."""
+    product, order = (
+        np.int32(ABSENT if text is None else names.text(text))
+        for text in (correction.product, correction.order)
+    )
+    return product, order
+
+
+def _with_order(segments: Segments, correction: Correction, names: Names) -> Segments:
+    mine = segments.machine == names.machine(correction.machine_key)
+    hit = mine & (segments.end_us > correction.from_us) & (segments.start_us < correction.to_us)
+    if not hit.any():
+        return segments
+    before, within, after = _parted(segments.take(hit), correction)
+    product, order = _texts(correction, names)
+    within = replace(
+        within,
+        product=within.product if product == ABSENT else np.full(len(within), product),
+        order=within.order if order == ABSENT else np.full(len(within), order),
+    )
+    return merged_segments([segments.take(~hit), before, within, after])
+
+
+def _parted(concerned: Segments, correction: Correction) -> tuple[Segments, Segments, Segments]:
+    """Return what of the segments lies before, within and after a correction's range."""
+    return (
+        replace(concerned, end_us=np.minimum(concerned.end_us, correction.from_us)),
+        replace(
+            concerned,
+            start_us=np.maximum(concerned.start_us, correction.from_us),
+            end_us=np.minimum(concerned.end_us, correction.to_us),
+        ),
+        replace(concerned, start_us=np.maximum(concerned.start_us, correction.to_us)),
+    )
 
 
 def _found_later(

@@ -13,7 +13,14 @@ import numpy as np
 
 from cloud.oee import calendar, losses
 from cloud.oee.columns import Flags, Indexes, Ints
-from cloud.oee.corrections import Correction, classified, counts_classified, with_off_quality
+from cloud.oee.corrections import (
+    Correction,
+    classified,
+    counts_classified,
+    counts_planned,
+    with_off_quality,
+    with_orders,
+)
 from cloud.oee.frame import NO_WINDOW, By, Frame, Window
 from cloud.oee.losses import AVAILABILITY, BUCKETS, EXCLUDED, NO_DATA, PRODUCING, RUN, Cells, Policies
 from cloud.oee.records import NO_RATE, Names
@@ -162,8 +169,8 @@ def timeline(
     segments, counts = close(piece, frame.machines, from_us, until_us, rules, frame.cuts)
     segments = losses.with_rules(segments, plant, names)
     if corrections:
-        segments = classified(segments, corrections, names)
-        counts = counts_classified(counts, corrections, names)
+        segments = with_orders(classified(segments, corrections, names), corrections, names)
+        counts = counts_planned(counts_classified(counts, corrections, names), corrections, names)
         planned = losses.is_planned(counts, frame, policies)
         counts = with_off_quality(counts, planned, segments, corrections, names)
     return Timeline(
