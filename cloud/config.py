@@ -99,12 +99,33 @@ class IngestTable(TomlModel):
     linger_secs: Secs = 0.05
 
 
+class HistoryTable(TomlModel):
+    """`[history]`: closed days as Parquet files."""
+
+    enabled: bool = True
+    folder: File | None = None
+    after_days: Annotated[int, Field(ge=1, le=36_500)] = 3
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+
+
+class BackupTable(TomlModel):
+    """`[backup]`: copies of everything, made while the service runs."""
+
+    folder: File | None = None
+    every_hours: Annotated[float, BeforeValidator(_real), Field(gt=0, le=8_760)] = 24.0
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 7
+
+
 class WebTable(TomlModel):
     """`[web]`: the pages."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    sign_in: bool = True
+    hosts: tuple[str, ...] = ()
+    base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.-]+)*$")] = ""
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class CloudConfig(TomlModel):
@@ -113,7 +134,14 @@ class CloudConfig(TomlModel):
     cloud: CloudTable = Field(default_factory=CloudTable)
     mqtt: MqttTable = Field(default_factory=MqttTable)
     ingest: IngestTable = Field(default_factory=IngestTable)
+    history: HistoryTable = Field(default_factory=HistoryTable)
+    backup: BackupTable = Field(default_factory=BackupTable)
     web: WebTable = Field(default_factory=WebTable)
+
+    @property
+    def history_folder(self) -> Path:
+        """Return where closed days are kept: beside the store when nothing else is said."""
+        return self.history.folder or self.cloud.data_dir / "history"
 
 
 def load(path: Path) -> CloudConfig:
@@ -126,11 +154,16 @@ def load(path: Path) -> CloudConfig:
         update={
             "cloud": _beside(config.cloud, folder, "data_dir", "plant"),
             "mqtt": _beside(config.mqtt, folder, *_MQTT_FILES),
+            "history": _beside(config.history, folder, "folder"),
+            "backup": _beside(config.backup, folder, "folder"),
         }
     )
     faults += [
         Fault(str(path), f"mqtt.{key}", problem, allowed) for key, problem, allowed in _odd(config.mqtt)
     ]
+    if config.web.enabled and not config.web.sign_in and not is_loopback(config.web.host):
+        problem = f"is false, but {config.web.host} is reached by other machines"
+        faults.append(Fault(str(path), "web.sign_in", problem, "sign in, or serve on 127.0.0.1"))
     if faults:
         raise ConfigError(faults)
     return config

@@ -8,6 +8,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
+from dashboards.people import People
 from dashboards.port import Cloud
 from dashboards.web.analysis import AnalysisPages
 from dashboards.web.api import Api
@@ -17,6 +18,7 @@ from dashboards.web.connections import ConnectionPages
 from dashboards.web.feed import Feed
 from dashboards.web.reporting import ReportPages
 from dashboards.web.security import Application, Guard
+from dashboards.web.signin import PeoplePages, SignIn, recording
 from dashboards.web.templating import environment
 from dashboards.web.work import WorkPages
 
@@ -33,6 +35,7 @@ class Pages:
         *,
         hosts: Iterable[str] = (),
         base: str = "",
+        people: People | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         assets = Assets()
@@ -58,7 +61,7 @@ class Pages:
         app.add_route("/reports", reporting.asking(reporting.archive), methods=["GET"])
         app.add_route("/report", reporting.asking(reporting.sheets), methods=["GET"])
         app.add_route("/report.{suffix}", reporting.guarded(reporting.file), methods=["GET"])
-        work = WorkPages(cloud, jinja)
+        work = WorkPages(cloud, jinja, recording(people))
         connections = ConnectionPages(cloud, jinja)
         for path, handler in (
             ("/stops", work.stops),
@@ -74,8 +77,21 @@ class Pages:
         app.mount("/api/v1", api.application)
         app.add_api_websocket_route("/feed", self._feed)
         app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
+        if people is not None:
+            door = PeoplePages(cloud, jinja, people)
+            for path, shown, taken in (
+                ("/sign-in", door.door, door.enter),
+                ("/first-run", door.first, door.settle),
+                ("/people", door.asking(door.people), door.change),
+                ("/audit", door.asking(door.audit), None),
+                ("/sign-out", None, door.leave),
+            ):
+                if shown is not None:
+                    app.add_route(path, shown, methods=["GET"])
+                if taken is not None:
+                    app.add_route(path, taken, methods=["POST"])
         app.add_middleware(GZipMiddleware, minimum_size=1500, compresslevel=5)
-        self.application = Guard(app, hosts)
+        self.application = Guard(app if people is None else SignIn(app, people, base), hosts)
 
     async def _feed(self, socket: WebSocket) -> None:
         await self.feed.serve(socket)

@@ -60,6 +60,7 @@ class BoardPages:
                 closed=closed,
                 theme=request.cookies.get("theme", "auto"),
                 page="board",
+                account=getattr(request.state, "account", None),
             ),
             headers={"cache-control": "no-store"},
         )
@@ -91,6 +92,7 @@ class BoardPages:
                 every=min(max(int(every), 3), 3600) if every.isascii() and every.isdigit() else _CYCLE_SECS,
                 theme=request.cookies.get("theme", "auto"),
                 page="tv",
+                account=None,
             ),
             headers={"cache-control": "no-store"},
         )

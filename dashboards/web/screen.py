@@ -73,6 +73,7 @@ class Screen:
             zone=self.zone(board),
             theme=request.cookies.get("theme", "auto"),
             page=page,
+            account=getattr(request.state, "account", None),
             path=self.base + request.url.path,
             **filters,
             **context,

@@ -8,6 +8,8 @@ from typing import Final
 
 import uvicorn
 
+from cloud.config import is_loopback
+from dashboards.people import People
 from dashboards.port import Cloud
 from dashboards.web.app import Pages
 
@@ -20,6 +22,13 @@ class PortTakenError(OSError):
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         super().__init__(f"The pages cannot listen on {host}:{port}: {reason}")
+
+
+class OpenDoorError(ValueError):
+    """The pages would let in everybody who reaches this machine."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"Pages without sign-in are served on 127.0.0.1 only, not on {host}.")
 
 
 class _Quiet(uvicorn.Server):
@@ -40,6 +49,7 @@ async def serve(
     hosts: Iterable[str] = (),
     base: str = "",
     trusted_proxies: Iterable[str] = (),
+    people: People | None = None,
 ) -> None:
     """Serve the pages until `stop` is set or the task is cancelled; then end within STOP_SECS.
 
@@ -48,9 +58,12 @@ async def serve(
     hosts: names by which people reach the pages, beside IP addresses and this machine's own names
     base: the path under which a reverse proxy serves the pages
     trusted_proxies: addresses whose X-Forwarded headers are believed
+    people: who may sign in; None lets everybody in, which is possible on a loopback address only
     """
+    if people is None and not is_loopback(host):
+        raise OpenDoorError(host)
     listener = listen(host, port)
-    pages = Pages(cloud, hosts=hosts, base=base)
+    pages = Pages(cloud, hosts=hosts, base=base, people=people)
     config = uvicorn.Config(
         pages.application,
         log_config=None,

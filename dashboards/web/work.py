@@ -1,9 +1,10 @@
 """The pages on which people act: why a machine stood, and who looks after an alert."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
+from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -11,6 +12,7 @@ from cloud.errors import CloudError
 from cloud.plant import Reason
 from contract.machine_key import MachineKey
 from dashboards.links import link
+from dashboards.port import Cloud
 from dashboards.reports import model
 from dashboards.reports.model import Stop
 from dashboards.selection import AddressError
@@ -32,6 +34,10 @@ class Group(NamedTuple):
 
 class WorkPages(Screen):
     """Lists of what waits for a person, and the forms that answer it."""
+
+    def __init__(self, cloud: Cloud, jinja: Environment, note: Callable[[Request, str, str], None]) -> None:
+        super().__init__(cloud, jinja)
+        self._note = note
 
     def stops(self, request: Request) -> Response:
         """Answer `/stops`: what stood in a shift, the unexplained first."""
@@ -76,7 +82,7 @@ class WorkPages(Screen):
             stop=stop,
             around=view,
             groups=self._groups(key),
-            operator=unquote(request.cookies.get("operator", "")),
+            operator=_operator(request),
             back=request.query_params.get("back") or link("/stops", at=f"{key.site}/{key.area}/{key.line}"),
         )
 
@@ -101,6 +107,7 @@ class WorkPages(Screen):
             )
         except CloudError as error:
             raise AddressError(str(error)) from error
+        self._note(request, "gave a reason", f"{key} {form.get('reason') or 'none'}")
         back = link(self.base + "/stops", at=f"{key.site}/{key.area}/{key.line}", said=key.machine)
         answer = RedirectResponse(back, status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
@@ -117,7 +124,7 @@ class WorkPages(Screen):
             board,
             open_alerts=[alert for alert in found if alert.state != "cleared"],
             past=[alert for alert in found if alert.state == "cleared"][:200],
-            operator=unquote(request.cookies.get("operator", "")),
+            operator=_operator(request),
             refresh_secs=15,
         )
 
@@ -129,14 +136,20 @@ class WorkPages(Screen):
             self.cloud.acknowledge(form.get("id", ""), by=by, note=form.get("note", "")[:_TEXT_LENGTH])
         except CloudError as error:
             raise AddressError("That alert is not open any more.") from error
+        self._note(request, "acknowledged an alert", form.get("id", ""))
         answer = RedirectResponse(self.base + "/alerts", status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
         return answer
 
     def _who(self, request: Request, form: Mapping[str, str]) -> str:
-        """Return who acts: the person signed in, or the name given; raise AddressError without any."""
-        del request
+        """Return who acts: the person signed in, or the name given; raise AddressError without any.
+
+        On a shared tablet one account serves many: then the name given stands before it.
+        """
+        account = getattr(request.state, "account", None)
         name = form.get("operator", "").strip()[:_NAME_LENGTH]
+        if account is not None:
+            return account.name if name in ("", account.name) else f"{name} ({account.name})"
         if not name:
             raise AddressError("Give your name, so that others know whom to ask.")
         return name
@@ -184,3 +197,9 @@ def _cut(form: Mapping[str, str], since: float, until: float) -> float | None:
     except ValueError:
         return None
     return cut if since < cut < until else None
+
+
+def _operator(request: Request) -> str:
+    """Return the name that stands in the form already."""
+    account = getattr(request.state, "account", None)
+    return unquote(request.cookies.get("operator", "")) or (account.name if account else "")

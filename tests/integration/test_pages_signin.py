@@ -1,0 +1,197 @@
+"""Signing in over a real socket: every route needs its role, forms need their origin, guesses are refused."""
+
+import asyncio
+import contextlib
+import time
+
+import httpx
+import pytest
+import websockets
+from argon2 import PasswordHasher
+
+from dashboards.people import People
+from dashboards.web import server
+from tests.support.demo_cloud import DemoCloud
+
+PASSWORD = "correct horse battery"
+QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+READING = (
+    "/",
+    "/tv",
+    "/place",
+    "/timeline",
+    "/stops",
+    "/alerts",
+    "/connections",
+    "/reports",
+    "/api",
+    "/api/v1/board",
+)
+
+
+@contextlib.asynccontextmanager
+async def served(people, **options):
+    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(
+        server.serve(
+            DemoCloud(), "127.0.0.1", 0, stop=stop, on_ready=ready.set_result, people=people, **options
+        )
+    )
+    try:
+        async with httpx.AsyncClient(base_url=await ready) as client:
+            yield client
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 5)
+
+
+@pytest.fixture
+def people(tmp_path):
+    found = People(tmp_path / "people.sqlite3", time.time, QUICK)
+    for name, role in (("vi", "viewer"), ("op", "operator"), ("su", "supervisor"), ("en", "engineer")):
+        found.add(name, role, PASSWORD)
+    yield found
+    found.close()
+
+
+async def enter(client, name, password=PASSWORD):
+    return await client.post("/sign-in", data={"name": name, "password": password, "to": "/timeline"})
+
+
+async def test_a_stranger_sees_the_door_only(people):
+    async with served(people) as client:
+        for path in READING:
+            answer = await client.get(path)
+            if path.startswith("/api/"):
+                assert answer.status_code == 401
+            else:
+                assert answer.status_code == 303, path
+                assert answer.headers["location"].startswith("/sign-in?to=")
+        for path in ("/stop", "/alerts", "/people"):
+            assert (await client.post(path)).status_code == 401
+        assert (await client.get("/sign-in")).status_code == 200
+        with pytest.raises(websockets.InvalidStatus):
+            async with websockets.connect(str(client.base_url).replace("http", "ws") + "feed"):
+                pass
+
+
+async def test_signing_in_leads_to_where_one_wanted_to_go_by_a_safe_cookie(people):
+    async with served(people) as client:
+        answer = await enter(client, "vi")
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/timeline"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        for path in READING:
+            assert (await client.get(path)).status_code == 200, path
+        assert (await client.post("/sign-out")).status_code == 303
+        assert (await client.get("/")).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "onward", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:1"]
+)
+async def test_nobody_is_led_elsewhere_after_signing_in(people, onward):
+    async with served(people) as client:
+        answer = await client.post("/sign-in", data={"name": "vi", "password": PASSWORD, "to": onward})
+        assert answer.headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("vi", set()),
+        ("op", {"/alerts"}),
+        ("su", {"/alerts", "/audit"}),
+        ("en", {"/alerts", "/audit", "/people"}),
+    ],
+)
+async def test_each_role_does_what_it_may(people, name, allowed):
+    async with served(people) as client:
+        await enter(client, name)
+        tries = {
+            "/alerts": await client.post("/alerts", data={"id": "none"}),
+            "/audit": await client.get("/audit"),
+            "/people": await client.get("/people"),
+        }
+        assert {path for path, answer in tries.items() if answer.status_code != 403} == allowed
+
+
+async def test_a_form_of_another_site_is_refused(people):
+    async with served(people) as client:
+        await enter(client, "en")
+        for headers in ({"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+            answer = await client.post(
+                "/people",
+                data={"what": "add", "name": "x", "role": "engineer", "password": PASSWORD},
+                headers=headers,
+            )
+            assert answer.status_code == 403
+        assert len(people.accounts()) == 4
+
+
+async def test_guessing_passwords_is_slowed_down(people):
+    async with served(people) as client:
+        codes = [(await enter(client, "en", "guess")).status_code for _ in range(6)]
+        assert codes == [401] * 5 + [429]
+        assert int((await enter(client, "en")).headers["retry-after"]) > 0
+
+
+async def test_the_first_run_makes_the_first_engineer_with_the_servers_code(tmp_path):
+    people = People(tmp_path / "people.sqlite3", time.time, QUICK)
+    async with served(people) as client:
+        assert (await client.get("/")).headers["location"].startswith("/first-run")
+        form = {"name": "Ada", "password": PASSWORD, "code": "guess"}
+        assert (await client.post("/first-run", data=form)).status_code == 403
+        assert people.is_empty
+        answer = await client.post("/first-run", data={**form, "code": people.setup_code})
+        assert answer.status_code == 303
+        assert people.accounts()[0].role == "engineer"
+        assert (await client.get("/people")).status_code == 200
+        client.cookies.clear()
+        again = await client.post("/first-run", data={**form, "name": "Eve", "code": people.setup_code})
+        assert again.headers["location"] == "/sign-in"
+        assert len(people.accounts()) == 1
+    people.close()
+
+
+async def test_a_wall_display_comes_by_its_token_and_only_looks(people):
+    token = people.add_display("north wall")
+    async with served(people) as client:
+        assert (await client.get(f"/tv?token={token}")).status_code == 200
+        assert (await client.get("/tv")).status_code == 200
+        assert (await client.post("/alerts", data={"id": "x"})).status_code == 403
+        client.cookies.clear()
+        assert (await client.get("/tv?token=guess")).status_code == 303
+        answer = await client.get("/api/v1/board", headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code == 200
+
+
+async def test_what_was_done_is_recorded_and_shown(people):
+    async with served(people) as client:
+        await enter(client, "op", "guess")
+        await enter(client, "en")
+        await client.post(
+            "/people", data={"what": "add", "name": "Bo", "role": "viewer", "password": PASSWORD}
+        )
+        done = [(entry.who, entry.what, entry.about) for entry in people.entries()]
+        assert done[:3] == [
+            ("en", "add", "Bo as viewer"),
+            ("en", "signed in", ""),
+            ("op", "sign-in failed", ""),
+        ]
+        assert "Bo as viewer" in (await client.get("/audit")).text
+
+
+async def test_behind_tls_cookies_are_secure_and_browsers_are_told_to_stay(people):
+    async with served(people, trusted_proxies=["127.0.0.1"]) as client:
+        client.headers["x-forwarded-proto"] = "https"
+        answer = await enter(client, "vi")
+        assert "Secure" in answer.headers["set-cookie"]
+        assert "strict-transport-security" in answer.headers
+
+
+async def test_without_sign_in_only_this_machine_is_served():
+    with pytest.raises(server.OpenDoorError, match=r"127\.0\.0\.1 only"):
+        await server.serve(DemoCloud(), "0.0.0.0", 0)
