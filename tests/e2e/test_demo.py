@@ -103,7 +103,9 @@ class Demo:
 
     def wait_for(self, pattern: str, within_secs: float) -> re.Match[str]:
         """Wait until a line matches, counted from the demo's start."""
-        found = wait_until(lambda: self.find(pattern), self.began + within_secs - time.monotonic())
+        found = wait_until(
+            lambda: self.find(pattern), self.began + within_secs * crowding() - time.monotonic()
+        )
         assert found, f"no {pattern!r} within {within_secs} s of the start:\n{self.output}"
         return found
 
@@ -136,6 +138,11 @@ class Demo:
         """Make sure that nothing stays, whatever a test did."""
         if self._process.poll() is None:
             self.end(signal.SIGKILL)
+
+
+def crowding() -> float:
+    """Return how many programs share each processor now; 1 where the demo has the machine for itself."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def wait_until(probe: Callable[[], Any], within_secs: float) -> Any:
@@ -198,10 +205,8 @@ def ear(demo: Demo) -> Iterator[Ear]:
 
 def test_the_board_shows_live_machines_soon_after_the_start(demo: Demo, ear: Ear) -> None:
     board = demo.board
-    assert demo.seconds < URL_SECS
-    assert wait_until(lambda: "Running" in page(board), URL_SECS - demo.seconds), (
-        "no machine runs on the board"
-    )
+    left_secs = URL_SECS * crowding() - demo.seconds
+    assert wait_until(lambda: "Running" in page(board), left_secs), "no machine runs on the board"
     shown = page(board)
     for line in (1, 2):
         for kind in ("filler", "capper", "labeller", "packer"):
@@ -258,7 +263,7 @@ def test_ctrl_c_ends_everything_quickly_and_leaves_no_process(demo: Demo) -> Non
     assert len(family) >= 4
     code, took_secs = demo.end(signal.SIGINT)
     assert code == 0, demo.output
-    assert took_secs < STOP_SECS
+    assert took_secs < STOP_SECS * crowding()
     assert [process for process in family if process.is_running()] == []
     assert "Traceback" not in demo.output
 
