@@ -262,7 +262,8 @@ def _told(table: pa.Table, name: str) -> pa.ChunkedArray | None:
     place = table.schema.get_field_index(name)
     if place < 0 or table.column(place).null_count == len(table):
         return None
-    return table.column(place)
+    column = table.column(place)
+    return column.dictionary_encode() if pa.types.is_string(column.type) else column
 
 
 def _floats(table: pa.Table, name: str, missing: float) -> Floats:
@@ -310,6 +311,8 @@ def _machines(table: pa.Table, of: Callable[[tuple[str, str, str]], int]) -> Ind
 
 def _plain(column: pa.ChunkedArray) -> tuple[Indexes, list[str]]:
     """Return a column as indexes, ABSENT for null, into texts."""
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
     whole = column.unify_dictionaries().combine_chunks()
     indexes: Indexes = whole.indices.fill_null(ABSENT).to_numpy(zero_copy_only=False)
     return indexes, whole.dictionary.to_pylist()
