@@ -37,6 +37,8 @@ class Settings:
     wait_for_subscriber: play no past before somebody reads it
     replay_missed: after a restart play what was missed; otherwise that time stays unseen, as with a real PLC
     now_us: [us since 1970] the clock
+    server: what serves a line
+    seen_as: what a moment looks like to the outside, for PLCs that misbehave
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +54,8 @@ class Settings:
     wait_for_subscriber: bool = True
     replay_missed: bool = False
     now_us: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
+    server: type[LineServer] = LineServer
+    seen_as: Callable[[Tagged], Tagged] = field(default=lambda tagged: tagged)
 
 
 class Simulation:
@@ -159,7 +163,7 @@ class Simulation:
             plain=settings.plain,
         )
         return LineShow(
-            LineServer(self.scenario.factory, line, endpoint),
+            settings.server(self.scenario.factory, line, endpoint),
             self.run,
             settings,
             log=self._log,
@@ -233,7 +237,7 @@ class LineShow:
         missed = self._run.line_moments(self.line, last_us)
         writer = TagWriter()
         for part in _parts(missed, until_us):
-            self._log.write(row for item in part for row in writer.rows(item, served=False))
+            self._log.write([row for item in part for row in writer.rows(item, served=False)])
 
     def _go_to(self, at_us: int) -> None:
         self._moments = self._run.line_moments(self.line, at_us)
@@ -311,11 +315,12 @@ class LineShow:
         await self.server.write(rows)
 
     def _rows(self, moments: list[Tagged], *, served: bool = True, whole: bool = False) -> list[Row]:
-        return [row for item in moments for row in self._writer.rows(item, served=served, whole=whole)]
+        seen = map(self._settings.seen_as, moments)
+        return [row for item in seen for row in self._writer.rows(item, served=served, whole=whole)]
 
     def _write_log(self, rows: list[Row]) -> None:
         if self._log is not None:
-            self._log.write(rows)
+            self._log.write(rows, self._settings.now_us() if self.live.is_set() else None)
 
     def _peek_us(self) -> int:
         assert self._next is not None

@@ -11,8 +11,9 @@ the first counts. Every other row is one write of one tag:
      "status": 0, "made": 3210}
 
 n counts the writes of this tag since the start; `made` (counters only) are the units really counted since the
-origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody
-could see. A row with `"served": false` was never written: the server was away.
+origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody could see. A
+row with `"served": false` was never written: the server was away. In the present `logged_us` tells when the row
+was logged, just before the write.
 """
 
 import json
@@ -54,15 +55,16 @@ class Row(NamedTuple):
     served: bool = True
     actual: int | float | str | None = None
 
-    def to_json(self) -> str:
+    def to_json(self, logged_us: int | None = None) -> str:
         """Write the row as one line."""
+        logged = "" if logged_us is None else f',"logged_us":{logged_us}'
         made = "" if self.made is None else f',"made":{self.made}'
         served = "" if self.served else ',"served":false'
         value = self.value if type(self.value) is int else json.dumps(self.value)
         actual = "" if self.actual is None else f',"actual":{json.dumps(self.actual)}'
         return (
             f'{{"machine":"{self.machine}","tag":"{self.tag}","n":{self.n},"at_us":{self.at_us},'
-            f'"value":{value},"status":{self.status}{made}{served}{actual}}}\n'
+            f'"value":{value},"status":{self.status}{made}{served}{actual}{logged}}}\n'
         )
 
 
@@ -94,7 +96,7 @@ class TagWriter:
                 continue
             self._shown[key] = shown
             self._written[key] += 1
-            visible, actual = (None, value) if status else (value, None)
+            visible, actual = (None, value) if status >> 31 else (value, None)
             n = self._written[key]
             found.append(Row(machine, tag, n, moment.at_us, visible, status, made, served, actual))
         return found
@@ -113,9 +115,9 @@ class TruthLog:
         header = {"kind": "factory", "origin_us": origin_us, **describe(factory)}
         self._append(json.dumps(header).encode() + b"\n")
 
-    def write(self, rows: Iterable[Row]) -> None:
-        """Append rows, all at once."""
-        lines = "".join(row.to_json() for row in rows)
+    def write(self, rows: Iterable[Row], logged_us: int | None = None) -> None:
+        """Append rows, all at once; logged_us: [us] now, where that says something."""
+        lines = "".join(row.to_json(logged_us) for row in rows)
         if lines:
             self._append(lines.encode())
 

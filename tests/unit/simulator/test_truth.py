@@ -19,8 +19,8 @@ HOUR_US = 3600 * US_PER_SEC
 
 def a_run(name: str) -> tuple[Run, int]:
     scenario = scenarios.build(name, lines=1)
-    origin_us, end_us = scenario.span_us or (ORIGIN_US, ORIGIN_US + 4 * HOUR_US)
-    return Run(factory=scenario.factory, origin_us=origin_us), min(end_us, origin_us + 4 * HOUR_US)
+    origin_us, end_us = scenario.span_us or (ORIGIN_US, ORIGIN_US + 90 * 60 * US_PER_SEC)
+    return Run(factory=scenario.factory, origin_us=origin_us), min(end_us, origin_us + 90 * 60 * US_PER_SEC)
 
 
 @pytest.mark.parametrize("name", scenarios.names())
