@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from gateway.errors import CertificateError, ConfigError, GatewayError
 
 OK: Final = 0
 FAULT: Final = 1
+_UNFOLDED: Final = 240
 CONFIG_FAULT: Final = 2
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "fault": "red"}
 _DEFAULT_PKI: Final = Path.home() / ".local" / "state" / "oee-gateway" / "pki"
@@ -22,7 +24,7 @@ _DEFAULT_PKI: Final = Path.home() / ".local" / "state" / "oee-gateway" / "pki"
 
 def check(path: Path, console: Console | None = None) -> int:
     """Try configuration, certificates, PLCs, nodes and brokers; print a table; 1 where something is wrong."""
-    console = console or Console()
+    console = console or _console()
     try:
         configuration = config.load(path)
     except ConfigError as error:
@@ -67,7 +69,7 @@ def browse(
     draft: print `[[connection.machine]]` tables, one per folder that holds matches
     limit: stop after so many tags; 0 for all
     """
-    console = console or Console()
+    console = console or _console()
     notes = Console(stderr=True)
     _quiet()
     try:
@@ -100,7 +102,7 @@ def browse(
 
 def trust_list(path: Path | None = None, console: Console | None = None) -> int:
     """List the certificates that are trusted, and those that wait for a decision."""
-    console = console or Console()
+    console = console or _console()
     try:
         shelved = _store(path).shelved()
     except ConfigError as error:
@@ -138,7 +140,7 @@ def _moved(shelf: str, name: str, path: Path | None, console: Console | None) ->
     except (CertificateError, OSError) as error:
         Console(stderr=True).print(escape(str(error)), style="red", soft_wrap=True)
         return FAULT
-    (console or Console()).print(f"{shelf}: {found.thumbprint} {escape(found.subject)}", soft_wrap=True)
+    (console or _console()).print(f"{shelf}: {found.thumbprint} {escape(found.subject)}", soft_wrap=True)
     return OK
 
 
@@ -211,6 +213,11 @@ async def _browse(
     finally:
         await session.close(keep_subscriptions=False)
     return found
+
+
+def _console() -> Console:
+    """Return the terminal; into a file or a pipe, nothing is folded."""
+    return Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
 
 
 def _shown(value: object) -> str:
