@@ -4,14 +4,14 @@ import asyncio
 import datetime as dt
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from gateway.config import AwsIotUplink, Configuration, Connection, MqttUplink, Uplink
 from gateway.errors import CertificateError, SourceError
 from gateway.sources.statuses import status_name
-from gateway.tags import MachineTags, bindings
+from gateway.tags import WAITING, MachineTags, bindings
 
 Grade = Literal["ok", "warning", "fault"]
 _SOON_DAYS: Final = 30
@@ -125,49 +125,52 @@ async def _nodes(configuration: Configuration, connection: Connection, session: 
             found.append(Finding(f"{connection.name} {binding.name}", "fault", node.reason, remedy))
         else:
             there.append((binding, node))
-    statuses: dict[int, tuple[object, int]] = {}
+    told: dict[int, tuple[object, int]] = {}
     for (binding, _), value in zip(there, await session.read([node for _, node in there]), strict=True):
-        plain, status = statuses[binding.handle] = plain_value(value)
+        _, status = told[binding.handle] = plain_value(value)
         if status >> 30:
             said = f"{binding.node} is {status_name(status)}"
             grade: Grade = "fault" if status >> 31 else "warning"
-            found.append(
-                Finding(f"{connection.name} {binding.name}", grade, said, _node_remedy(status_name(status)))
-            )
-        del plain
+            remedy = _node_remedy(status_name(status))
+            found.append(Finding(f"{connection.name} {binding.name}", grade, said, remedy))
     for index, machine in enumerate(machines):
         ours = [binding for binding in wanted if binding.machine == index]
-        if all(binding.handle in statuses for binding in ours):
-            values = [statuses[binding.handle][0] for binding in ours]
-            codes = [statuses[binding.handle][1] & 0xFFFF0000 for binding in ours]
-            fields = machine.compose(values, codes)
-            subject = f"{connection.name} {machine.key.line}/{machine.key.machine}"
-            if fields.data_quality == "good" and fields.state == "unknown" and machine.moving_slot < 0:
-                shown = ", ".join(
-                    repr(statuses[b.handle][0]) for b in ours if b.name.partition(" ")[2].startswith("state")
-                )
-                found.append(
-                    Finding(
-                        subject,
-                        "warning",
-                        f"its state {shown} is mapped to unknown",
-                        "add the value to its map",
-                    )
-                )
-            elif fields.data_quality == "uncertain" and not any(code >> 30 for code in codes):
-                found.append(
-                    Finding(
-                        subject,
-                        "fault",
-                        f"a tag is not what it is meant to be: {fields.status}",
-                        "a counter is a number, a text a text: see `oee gateway browse`",
-                    )
-                )
+        found += _meaning(
+            connection, machine, [told.get(binding.handle, (None, WAITING)) for binding in ours]
+        )
     if not found:
         found.append(
             Finding(connection.name, "ok", f"all {len(wanted)} tags of {len(machines)} machines can be read")
         )
     return found
+
+
+def _meaning(
+    connection: Connection, machine: MachineTags, told: Sequence[tuple[object, int]]
+) -> Iterator[Finding]:
+    """Yield a finding per tag of a machine whose value cannot mean what the configuration says."""
+    subject = f"{connection.name} {machine.key.line}/{machine.key.machine}"
+    values = [value for value, _ in told]
+    for slot, (value, status) in enumerate(told):
+        if status >> 30:
+            continue
+        name = machine.slots[slot].name
+        if not machine.takes(slot, value):
+            said = f"{value!r} cannot be {name}"
+            yield Finding(
+                f"{subject} {name}", "fault", said, "a counter is a number: see `oee gateway browse`"
+            )
+    if all(not status >> 30 for _, status in told) and machine.moving_slot < 0:
+        fields = machine.compose(values, [0] * len(told))
+        if fields.state == "unknown":
+            shown = ", ".join(
+                repr(value)
+                for value, slot in zip(values, machine.slots, strict=True)
+                if slot.name.startswith("state")
+            )
+            yield Finding(
+                subject, "warning", f"its state {shown} means unknown", "add the value to the state's map"
+            )
 
 
 def _remedy(said: str) -> str:
@@ -220,11 +223,16 @@ async def _uplink(uplink: Uplink) -> list[Finding]:
                 uplink.name, "fault", f"{host}: the name is unknown here", "use an address, or repair DNS"
             )
         ]
-    except (OSError, TimeoutError) as error:
-        said = "no answer in time" if isinstance(error, TimeoutError) else "connection refused"
-        return [
-            Finding(uplink.name, "fault", f"{host}:{port}: {said}", "is the broker on, and is this its port?")
-        ]
+    except TimeoutError:
+        remedy = "is it the right address, and does a firewall stand between?"
+        return [Finding(uplink.name, "fault", f"{host}:{port}: no answer in time", remedy)]
+    except ConnectionRefusedError:
+        remedy = "is the broker on, and is this its port?"
+        return [Finding(uplink.name, "fault", f"{host}:{port}: connection refused", remedy)]
+    except OSError as error:
+        said = f"{host}:{port}: {error.strerror or 'the connection was closed'}"
+        remedy = "does the broker speak TLS on this port?" if context else "see the broker's own log"
+        return [Finding(uplink.name, "fault", said, remedy)]
     writer.close()
     return [Finding(uplink.name, "ok", f"{host}:{port} answers" + (", TLS is right" if context else ""))]
 

@@ -195,6 +195,14 @@ class MachineTags:
             further or None,
         )
 
+    def takes(self, slot: int, value: object) -> bool:
+        """Tell whether a good value can be what the tag means; a state's values all can."""
+        for _, place, read in self._readers:
+            if place == slot:
+                _, fault = read(value)
+                return not fault
+        return True
+
     def _made_readers(self) -> Iterator[tuple[str, int, Callable[[object], tuple[Any, int]]]]:
         for name, slot in self._texts.items():
             if slot >= 0:

@@ -11,6 +11,8 @@ from gateway.sources.errors import mapped
 from gateway.sources.session import Session, standard_node
 
 _STEP: Final = re.compile(r"/((?:[^/&]|&.)+)", re.DOTALL)
+_REFERENCES: Final = 1000
+"""Children of one node in one answer: more would keep us from everything else while they are decoded."""
 _INDEXED: Final = re.compile(r"(\d{1,5}):(.*)", re.DOTALL)
 
 
@@ -118,7 +120,7 @@ async def browse_children(session: Session, nodes: Sequence[ua.NodeId]) -> list[
 
     async def ask(part: Sequence[ua.NodeId]) -> Sequence[list[Child]]:
         request = ua.BrowseRequest()
-        request.Parameters.RequestedMaxReferencesPerNode = 0
+        request.Parameters.RequestedMaxReferencesPerNode = ua.UInt32(_REFERENCES)
         request.Parameters.NodesToBrowse = [_description(node) for node in part]
         answer = await session.call(request, ua.BrowseResponse)
         found = [list(map(_child, result.References or [])) for result in answer.Results]

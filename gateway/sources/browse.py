@@ -15,6 +15,8 @@ from gateway.sources.values import plain_value
 _STANDARD: Final = 0
 _BREADTH: Final = 200
 """Folders asked for at once."""
+_PORTION: Final = 500
+"""Tags read and shown at once."""
 _ANYWHERE: Final = "**"
 _DEPTH: Final = 64
 
@@ -122,10 +124,11 @@ async def find_tags(
                 if key not in seen and pattern.may_hold(below) and not _is_leaf(child):
                     seen.add(key)
                     level.append((child.node, below))
-            if matches:
-                found = await _read(session, matches)
+            for first in range(0, len(matches), _PORTION):
+                found = await _read(session, matches[first : first + _PORTION])
                 tags += len(found)
                 yield found
+                progress(folders, tags)
         progress(folders, tags)
 
 

@@ -1,6 +1,7 @@
 """One subscription on one session: published, acknowledged after commit, reconciled, its losses found."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import math
@@ -196,6 +197,7 @@ class Subscription:
         Values that came in between are fetched when the first message shows which are missing.
         """
         if saved.fingerprint != self._fingerprint:
+            await self._give_up(saved.subscription)
             return False
         try:
             if self._session.resumed:
@@ -224,6 +226,13 @@ class Subscription:
         await self._find(self.items.values())
         self._save()
         return True
+
+    async def _give_up(self, subscription: int) -> None:
+        """Delete a subscription whose tags are not the ones that are wanted now."""
+        request = ua.DeleteSubscriptionsRequest()
+        request.Parameters.SubscriptionIds = [ua.UInt32(subscription)]
+        with contextlib.suppress(ServiceError):
+            await self._session.call(request, ua.DeleteSubscriptionsResponse)
 
     @property
     def saved(self) -> Saved:
