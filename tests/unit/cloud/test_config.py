@@ -34,15 +34,19 @@ def defaults(model: Any) -> dict[str, Any]:
     return found
 
 
+def as_toml(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def test_the_example_holds_every_option_with_its_default() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     uncommented = re.sub(r"^# (\w+ =)", r"\1", text, flags=re.MULTILINE)
     unset = re.findall(r"^(\w+) =\s*$", uncommented, flags=re.MULTILINE)
     told = tomllib.loads(re.sub(r"^\w+ =\s*$", "", uncommented, flags=re.MULTILINE))
     shown = {f"{table}.{key}": value for table, options in told.items() for key, value in options.items()}
-    expected = {
-        key: str(value) if isinstance(value, Path) else value for key, value in defaults(CloudConfig).items()
-    }
+    expected = {key: as_toml(value) for key, value in defaults(CloudConfig).items()}
     assert {key.split(".")[1] for key, value in expected.items() if value is None} == set(unset)
     assert shown == {key: value for key, value in expected.items() if value is not None}
 

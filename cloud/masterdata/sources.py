@@ -1,0 +1,125 @@
+"""Where rows come from: any database that SQLAlchemy reaches, or files in a folder."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from cloud.errors import MasterDataError
+from cloud.masterdata.config import MasterDataTable
+from cloud.masterdata.rows import Row
+
+_DATETIME: Final = "datetime"
+_DECIMAL: Final = "decimal"
+
+
+class Batch(NamedTuple):
+    """What a source had to say, and where to go on once it is worked in."""
+
+    rows: list[Row]
+    mark: str
+    """JSON; opaque to all but the source."""
+
+
+class Source(Protocol):
+    """A system that is read again and again."""
+
+    def read(self, mark: str | None) -> Batch:
+        """Return what is new since a mark, or everything; raise MasterDataError when it cannot be read."""
+        ...
+
+
+def source_of(table: MasterDataTable) -> Source:
+    """Return the source that a table names."""
+    return DatabaseSource(table) if table.folder is None else FolderSource(table)
+
+
+class DatabaseSource:
+    """Rows of a query, those at or beyond the highest watermark seen.
+
+    The rows of the watermark itself are read again: others of the same moment may have been committed since.
+    """
+
+    def __init__(self, table: MasterDataTable) -> None:
+        self._table = table
+
+    def read(self, mark: str | None) -> Batch:
+        """Return the rows beyond a mark; see Source.read."""
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.exc import SQLAlchemyError
+        from sqlalchemy.pool import NullPool
+
+        column = self._table.watermark
+        reached = self._table.start if mark is None else _from_json(mark)
+        parameters = {} if column is None else {"watermark": reached}
+        try:
+            engine = create_engine(self._table.database_url(), poolclass=NullPool)
+            with engine.connect() as connection:
+                found = connection.execute(text(self._table.query or ""), parameters)
+                rows: list[Row] = [dict(row) for row in found.mappings()]
+        except (SQLAlchemyError, OSError, KeyError, ImportError) as error:
+            raise MasterDataError(f"{self._table.name}: cannot be read: {_first_line(error)}") from error
+        if column is not None and rows:
+            if column not in rows[0]:
+                raise MasterDataError(f"{self._table.name}: the query returns no column {column}")
+            reached = max((row[column] for row in rows if row[column] is not None), default=reached)
+        return Batch(rows, _to_json(reached))
+
+
+class FolderSource:
+    """Rows of CSV and XLSX files whose names fit a pattern; a file that changes is read again whole."""
+
+    def __init__(self, table: MasterDataTable) -> None:
+        self._table = table
+
+    def read(self, mark: str | None) -> Batch:
+        """Return the rows of the files that changed since a mark; see Source.read."""
+        folder = self._table.folder or Path()
+        seen: Mapping[str, Any] = json.loads(mark) if mark else {}
+        try:
+            files = sorted(path for path in folder.glob(self._table.pattern) if path.is_file())
+            stamps = {path.name: [path.stat().st_mtime_ns, path.stat().st_size] for path in files}
+            if not folder.is_dir():
+                raise FileNotFoundError(f"there is no folder {folder}")
+            rows = [
+                row for path in files if seen.get(path.name) != stamps[path.name] for row in _file_rows(path)
+            ]
+        except (OSError, ValueError, csv.Error) as error:
+            raise MasterDataError(f"{self._table.name}: cannot be read: {_first_line(error)}") from error
+        return Batch(rows, json.dumps(stamps))
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    if path.suffix.lower() == ".xlsx":
+        import pandas as pd
+
+        yield from pd.read_excel(path, dtype=object).to_dict("records")
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        sample = file.readline()
+        file.seek(0)
+        yield from csv.DictReader(file, delimiter=";" if sample.count(";") > sample.count(",") else ",")
+
+
+def _to_json(value: Any) -> str:
+    if isinstance(value, datetime | date):
+        return json.dumps({_DATETIME: value.isoformat()})
+    if isinstance(value, Decimal):
+        return json.dumps({_DECIMAL: str(value)})
+    return json.dumps(value)
+
+
+def _from_json(mark: str) -> Any:
+    value = json.loads(mark)
+    if isinstance(value, dict):
+        ((kind, text),) = value.items()
+        return datetime.fromisoformat(text) if kind == _DATETIME else Decimal(text)
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    """Return what went wrong without what a driver appends; a URL's password never is in it."""
+    return str(error).split("\n", 1)[0] or type(error).__name__
