@@ -10,8 +10,8 @@ the first counts. Every other row is one write of one tag:
     {"machine": "line-1/filler-1", "tag": "TotalUnits", "n": 17, "at_us": 1625011200000000, "value": 48210,
      "status": 0, "made": 3210}
 
-n counts the writes of this tag since the start; `made` (counters only) are the units really counted since the
-origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody could see.
+n counts the writes of this tag since the start; `made` (counters only) are the units really counted since
+the origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody could see.
 A row with `"served": false` was never written: the server was away. In the present `logged_us` tells when the
 row was logged, just before the write.
 """
@@ -378,9 +378,9 @@ def _figures(
     total = off_quality = unplanned = 0
     ideal_us = ideal_good_us = Fraction(0)
     for count in history.counts:
-        if not start_us <= count.at_us < end_us:
+        if not start_us < count.at_us <= end_us:
             continue
-        outside = any(a <= count.at_us < b for a, b in pauses)
+        outside = any(a < count.at_us <= b for a, b in pauses)
         if outside or count.state is MachineState.PLANNED_STOP:
             unplanned += count.total
             continue
