@@ -509,3 +509,60 @@ async def test_a_clock_set_back_does_not_turn_records_back(tmp_path: Path) -> No
             assert outbox.telemetry[-1].status == "SourceClockWentBack"
         times = [one.epoch_us for one in outbox.telemetry]
         assert all(a <= b for a, b in pairwise(times))
+
+
+async def test_a_gateway_that_is_restarted_has_no_gap(tmp_path: Path) -> None:
+    """A clean end leaves the subscription with the PLC, which goes on collecting for us."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        configuration = configured(server.url, [machine(server)], tmp_path)
+        async with reading(configuration, outbox):
+            await until(lambda: outbox.telemetry)
+        await count_up(server, 101, 110)
+        async with reading(configuration, outbox):
+            await until(lambda: outbox.telemetry[-1].total_units == 110)
+        assert_each_once(outbox, 101, 110)
+        assert outbox.gaps == []
+        assert len(server.subscriptions()) == 1
+
+
+async def test_other_tags_than_before_are_read_by_a_subscription_of_their_own(tmp_path: Path) -> None:
+    """After a change of configuration nothing is left behind in the PLC."""
+    async with plc({**TAGS, "Other": 5}) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox):
+            await until(lambda: outbox.telemetry)
+        changed = {**machine(server), "total_units": {"node": server.node("Other")}}
+        async with reading(configured(server.url, [changed], tmp_path), outbox):
+            await until(lambda: outbox.telemetry[-1].total_units == 5)
+            assert len(server.subscriptions()) == 1
+        assert [gap.cause for gap in outbox.gaps] == ["the gateway was not running"]
+
+
+async def test_nodes_that_are_not_there_at_reconnect_are_not_forgotten(tmp_path: Path) -> None:
+    """A PLC comes back, its port first, one of its tags three seconds later."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox):
+            await until(lambda: outbox.telemetry)
+            await server.stop()
+            await server.start({"Total": 1})
+            await until(lambda: outbox.telemetry[-1].data_quality == "bad", 8)
+            await asyncio.sleep(1.0)
+            await server.add("State", 2)
+            await until(lambda: outbox.states()[-1] == "idle", 8)
+            assert outbox.telemetry[-1].data_quality == "good"
+
+
+async def test_a_value_of_a_tag_that_nobody_asked_for_is_left_out(tmp_path: Path) -> None:
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            (subscription,) = server.subscriptions()
+            for item in subscription.monitored_item_srv._monitored_items.values():
+                item.client_handle = item.client_handle if item.client_handle == 1 else 4_000_000_000
+            await count_up(server, 103, 104, 0.1)
+            await until(lambda: outbox.states()[-1] == "idle")
+            assert gateway.source._tally.strangers == 2
+            assert gateway.source.status.state == "connected"
