@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gateway import config
 from gateway.errors import ConfigError, ProvisionError, StartError
-from gateway.logging import configure
 
 CONFIG_FAULT = 2
 NOT_RUNNING = 3
@@ -15,6 +14,9 @@ NOT_RUNNING = 3
 
 def run(path: Path) -> int:
     """Run the daemon until SIGTERM or SIGINT; 2 when the configuration or this machine forbids it."""
+    _without_rich()
+    from gateway.logging import configure
+
     try:
         configuration = config.load(path)
         configure(configuration.log.level, configuration.log.format)
@@ -98,6 +100,12 @@ def provision(
         return 1
     print("\n".join(said))  # noqa: T201
     return 0
+
+
+def _without_rich() -> None:
+    """Keep structlog from loading rich for coloured tracebacks: 5 MB that a daemon never uses."""
+    if "structlog" not in sys.modules:
+        sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 
 def _health_url(configuration: config.Configuration) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import os
 import random
 import signal
@@ -33,6 +35,7 @@ from gateway.uplinks.port import Uplink, Will
 _US: Final = 1_000_000
 _TICK_SECS: Final = 0.2
 _KEEP_SECS: Final = 1.0
+_TRIM_SECS: Final = 60.0
 _RESTART_SECS: Final = 5.0
 _HEALTH_RETRY_SECS: Final = 30.0
 _SOURCES_END_SECS: Final = 0.8
@@ -177,6 +180,9 @@ class Daemon:
                 uplinks=len(self._sendings),
                 backlog_records=self._outbox.statistics().records,
             )
+            gc.collect()
+            gc.freeze()  # what stands now stands for ever: no collection need walk through it again
+            _trim_memory()
             self.started.set()
             self._notifier.tell("READY=1", f"STATUS={len(self._readings)} connections")
             await self._stopping.wait()
@@ -214,10 +220,14 @@ class Daemon:
             self._pipeline.tick()
 
     async def _keep(self) -> None:
-        """Keep the outbox small and systemd assured."""
-        since_watchdog_secs = 0.0
+        """Keep the outbox and the memory small, and systemd assured."""
+        since_watchdog_secs = since_trim_secs = 0.0
         while True:
             await asyncio.sleep(_KEEP_SECS)
+            since_trim_secs += _KEEP_SECS
+            if since_trim_secs >= _TRIM_SECS:
+                _trim_memory()
+                since_trim_secs = 0.0
             while self._outbox.flush():  # noqa: ASYNC110 - work, step by step
                 await asyncio.sleep(0)
             since_watchdog_secs += _KEEP_SECS
@@ -483,6 +493,12 @@ def _make_uplink(configuration: Configuration, settings: config.Uplink, will: Ca
         will=will,
         randomness=random.Random(),  # noqa: S311 - jitter, not a secret
     )
+
+
+def _trim_memory() -> None:
+    """Give back to the system what a burst (a backlog, a reconnect) has left in the C heap."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident_bytes() -> int:

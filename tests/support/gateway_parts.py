@@ -155,7 +155,20 @@ class Store:
         self._client.on_message = self._on_message
         if login is not None:
             self._client.username_pw_set(*login)
-        self._client.connect("127.0.0.1", port)
+        self._connect(port)
+
+    def _connect(self, port: int) -> None:
+        """Connect, with patience for a broker whose first port listens before this one."""
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                self._client.connect("127.0.0.1", port)
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def _on_connect(self, client: paho.Client, *_: object) -> None:
         client.subscribe([(f"oee/v1/{SITE}/#", 1)])
