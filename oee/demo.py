@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,6 +32,7 @@ _STEADY_SECS: Final = 60.0
 """A part that ran for so long gets all its restarts back."""
 _RESTART_AFTER_SECS: Final = 0.5
 _LOOK_SECS: Final = 0.5
+_REST_SECS: Final = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,21 +170,24 @@ class _Demo:
             await part.start()
 
     async def _report_closed_shifts(self) -> None:
-        """Say each closed shift of a line once, as soon as it is known for all the line's machines."""
+        """Say each line's last closed shift once it has rested, and again when late records revise it."""
         from oee.screen import closed_shift
 
-        told: set[tuple[str, object, object]] = set()
+        seen: dict[str, tuple[str, float]] = {}
+        told: dict[str, str] = {}
         while True:
             lines: dict[str, list[dict[str, object]]] = {}
             for machine, figures in sorted(self._heard.closed.copy().items()):
                 lines.setdefault(machine.line, []).append(figures)
             for line, closed in lines.items():
-                shift = (line, closed[0].get("production_date"), closed[0].get("shift"))
-                whole = len(closed) == self._machines_of(line)
-                same = all(shift == (line, item.get("production_date"), item.get("shift")) for item in closed)
-                if whole and same and shift not in told:
-                    told.add(shift)
-                    self._screen.say(f"{line} {closed_shift(closed)}")
+                said = f"{line} {closed_shift(closed)}"
+                if len(closed) < self._machines_of(line) or len({_shift(item) for item in closed}) > 1:
+                    continue
+                if seen.get(line, ("", 0.0))[0] != said:
+                    seen[line] = (said, time.monotonic())
+                elif told.get(line) != said and time.monotonic() - seen[line][1] > _REST_SECS:
+                    told[line] = said
+                    self._screen.say(said)
             await asyncio.sleep(_LOOK_SECS)
 
     def _machines_of(self, line: str) -> int:
@@ -266,6 +270,10 @@ def _open_browser(url: str) -> None:
     if seen and sys.stdout.isatty():
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(url)
+
+
+def _shift(figures: Mapping[str, object]) -> tuple[object, ...]:
+    return figures.get("production_date"), figures.get("shift")
 
 
 def _ended(part: Child, how: str) -> str:

@@ -1,4 +1,4 @@
-"""README.md is true: its commands run as they stand, its files are used, with a PLC and a broker on loopback."""
+"""README.md is true: its commands run as they stand, its files are used, with a PLC and a broker of ours."""
 
 import os
 import re
