@@ -160,6 +160,7 @@ class DemoCloud:
         self.by_key = {machine.key: machine for machine in self.machines}
         self.alert_notes: dict[str, tuple[str, str, float]] = {}
         self.broker: str = "connected"
+        self.products = ["SKU-7", "SKU-12"]
         self._began = shift_at(int(clock())).start_epochtime - DAYS_BACK * 86_400
         self._plant = plant_file.loads(plant_toml())
         self.said: dict[MachineKey, list[tuple[float, float, str | None, str | None, str]]] = {}
@@ -200,6 +201,10 @@ class DemoCloud:
                 found.append(part._replace(start=max(start, part.start), end=min(end, part.end)))
         return found
 
+    def rename_product(self, name: str) -> None:
+        """Let the PLCs say another product, whatever it is called."""
+        self.products = [name, name]
+
     def segments(self, key: MachineKey, start: float, end: float) -> list[Segment]:
         """Return the states from start to end, cut at breaks."""
         found = []
@@ -221,7 +226,7 @@ class DemoCloud:
                         loss=_loss(part, category),
                         reason=part.reason,
                         reason_name=part.reason_name,
-                        product="SKU-7" if moment < shift.start_epochtime + 10_000 else "SKU-12",
+                        product=self.products[0 if moment < shift.start_epochtime + 10_000 else 1],
                     )
                 )
                 moment = stop
@@ -606,7 +611,7 @@ def _ratio(above: float, below: float) -> float | None:
     return above / below if below else None
 
 
-def _figures_row(  # noqa: PLR0917
+def _figures_row(
     keys: dict[str, Any], shift: ShiftView, start: float, end: float, planned: float, run: float,
     losses: dict[str, float], total: int, off: int, ideal_per_min: float,
 ) -> dict[str, Any]:  # fmt: skip
