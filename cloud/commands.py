@@ -173,6 +173,88 @@ def report(
     return OK
 
 
+def jobs(config: Path) -> int:
+    """Print the service's jobs: last and next runs, durations and failures."""
+    from cloud import upkeep
+    from cloud.config import load
+    from cloud.jobs import Jobs
+    from cloud.oee.figures import iso_utc
+    from cloud.service import clock_us, open_store
+
+    try:
+        settings = load(config)
+        with contextlib.closing(open_store(settings)) as store:
+            known = Jobs(
+                upkeep.jobs(settings, store, clock_us), store, now_us=clock_us, monotonic_us=clock_us
+            )
+            views = known.views()
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("job", "last", "took s", "next", "runs", "failures", "result", box=box.SIMPLE_HEAD)
+    for view in views:
+        table.add_row(
+            view.name,
+            "-" if view.last_epochtime is None else iso_utc(round(view.last_epochtime * 1e6)),
+            "-" if view.took_secs is None else f"{view.took_secs:.1f}",
+            iso_utc(round(view.next_epochtime * 1e6)),
+            str(view.runs),
+            str(view.failures),
+            view.error or view.result,
+        )
+    Console().print(table)
+    return OK
+
+
+def back_up(config: Path, target: Path) -> int:
+    """Write a backup of store and history to a new file, also while the service runs."""
+    from cloud import backup
+    from cloud.config import load
+    from cloud.service import open_store
+
+    try:
+        settings = load(config)
+        if target.exists():
+            _say(f"{target} exists already")
+            return FAILED
+        with contextlib.closing(open_store(settings)) as store:
+            size = backup.back_up(store, settings.history_folder, target)
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    except CloudError as error:
+        _say(str(error))
+        return FAILED
+    print(f"{target}: {size / 1e6:.1f} MB")  # noqa: T201
+    return OK
+
+
+def restore(config: Path, source: Path) -> int:
+    """Put a backup in place; the service must not run, and no store may be there."""
+    from cloud import backup
+    from cloud.config import load
+
+    try:
+        settings = load(config)
+        with _alone(settings):
+            backup.restore(source, settings.cloud.data_dir, settings.history_folder)
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    except CloudError as error:
+        _say(str(error))
+        return FAILED
+    print(f"{source} is restored to {settings.cloud.data_dir}")  # noqa: T201
+    return OK
+
+
 def _print_figures(rows: "Sequence[Figures]", form: "Format", zone: tzinfo) -> None:
     from cloud import render
 

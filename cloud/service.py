@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ import structlog
 from cloud import plant as plants
 from cloud import questions
 from cloud.alerts import notify, rules
+from cloud.backup import STORE_FILE
 from cloud.closing import Closing
 from cloud.config import CloudConfig
 from cloud.errors import CloudError, ConfigError, Fault, StoreError, UnknownMachineError
@@ -24,6 +25,7 @@ from cloud.evaluation import Evaluation
 from cloud.ingest.intake import Intake
 from cloud.ingest.mqtt import Broker, Inbox
 from cloud.live import Live, Picture, segments_of
+from cloud.masterdata.config import load as load_sources
 from cloud.oee import corrections
 from cloud.oee.calendar import shift_at
 from cloud.oee.corrections import Correction
@@ -38,6 +40,7 @@ from cloud.views import (
     BoardView,
     GatewayView,
     HealthView,
+    JobView,
     LineView,
     MachineView,
     Revision,
@@ -49,10 +52,10 @@ from contract import topics
 from contract.delivery import Result, Status
 from contract.machine_key import MachineKey
 
+if TYPE_CHECKING:
+    from cloud.jobs import Job, Jobs
+
 _EVENTS_AT_ONCE: Final = 100
-_COMPACT_US: Final = 2 * 3_600_000_000
-_COMPACT_HOURS: Final = 20
-_HOUSEKEEPING_SECS: Final = 60.0
 _MAX_ALERTS: Final = 500
 _FEED_LIMIT: Final = 8
 
@@ -71,7 +74,12 @@ def open_store(config: CloudConfig) -> SqliteStore:
     folder = config.cloud.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return SqliteStore(folder / "store.sqlite3")
+        if not config.history.enabled:
+            return SqliteStore(folder / STORE_FILE)
+        from cloud.store.parquet import History
+        from cloud.store.tiers import TieredStore
+
+        return TieredStore(folder / STORE_FILE, History(config.history_folder))
     except (OSError, StoreError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
@@ -98,12 +106,14 @@ class Cloud:
         self._now_us = now_us
         self._started_us = now_us()
         self._correcting = threading.Lock()
+        self._masterdata = () if config.cloud.masterdata is None else load_sources(config.cloud.masterdata)
         self._plant_faults: list[str] = []
         self._feeds: set[_Feed] = set()
         self._open_alerts = {alert.id: alert for alert in store.alerts(open_only=True, limit=_MAX_ALERTS)}
         self._broker: Broker | None = None
         self._inbox: Inbox | None = None
         self._intake: Intake | None = None
+        self._jobs: Jobs | None = None
         self._dead_letters = store.dead_letter_count()
         self._closed: dict[str, dict[str, Any]] = {}
         """By scope: the figures of the last closed shift."""
@@ -139,7 +149,7 @@ class Cloud:
                 group.create_task(self._broker.run(), name="cloud.mqtt")
                 group.create_task(self._intake.run(), name="cloud.ingest")
                 group.create_task(self._keep_live(loop, looking), name="cloud.live")
-                group.create_task(self._keep_house(loop, storing), name="cloud.housekeeping")
+                group.create_task(self._make_jobs().run(), name="cloud.jobs")
                 group.create_task(self._watch_plant(loop, looking), name="cloud.plant")
                 if serve_pages is not None:
                     group.create_task(serve_pages(self), name="cloud.pages")
@@ -245,12 +255,19 @@ class Cloud:
             others = self.corrections()
             corrections.check(correction, others, self._plant, now_us=now_us)
             machine, from_us, to_us = corrections.touched(correction, others)
-            hours = range(from_us // US_PER_HOUR, (to_us - 1) // US_PER_HOUR + 1)
+            # Rates and orders may be open-ended.
+            from_us = max(from_us, self._first_record_us(machine, now_us))
+            hours = range(from_us // US_PER_HOUR, (min(to_us, now_us) - 1) // US_PER_HOUR + 1)
             why = f"{correction.kind.replace('_', ' ')} by {correction.who}"
             number = self._store.add_correction(corrections.encode(correction), machine, hours, why)
         self._live.cut_anew()
         _log.info("corrected", machine=str(machine), what=correction.kind, who=correction.who, number=number)
         return number
+
+    def _first_record_us(self, machine: MachineKey, now_us: int) -> int:
+        number = self._store.names.find("machine", tuple(machine))
+        extent = None if number < 0 else self._store.extent(number)
+        return now_us if extent is None else extent[0]
 
     def corrections(self) -> list[Correction]:
         """Return all corrections that were ever made, oldest first, also those that were taken back."""
@@ -368,13 +385,43 @@ class Cloud:
         finally:
             self._feeds.discard(feed)
 
+    def jobs(self) -> list[JobView]:
+        """Return the jobs with their last and next runs."""
+        return (self._jobs or self._make_jobs()).views()
+
     # What the tasks do
+
+    def _make_jobs(self) -> "Jobs":
+        from cloud.jobs import Jobs
+        from cloud.upkeep import jobs
+
+        self._jobs = Jobs(
+            [*jobs(self.config, self._store, self._now_us), *self._masterdata_jobs()],
+            self._store,
+            now_us=self._now_us,
+            monotonic_us=lambda: time.monotonic_ns() // 1000,
+        )
+        return self._jobs
+
+    def _masterdata_jobs(self) -> "list[Job]":
+        from cloud.jobs import Job
+        from cloud.masterdata.sync import Marks, Sync
+
+        marks = Marks(self.config.cloud.data_dir / "masterdata.json")
+        syncs = [
+            Sync(table, marks, plant=lambda: self._plant, corrections=self.corrections, correct=self.correct)
+            for table in self._masterdata
+        ]
+        return [
+            Job(f"masterdata-{sync.table.name}", float(sync.table.interval_secs), sync.run) for sync in syncs
+        ]
 
     def _on_stored(self, appended: Appended) -> None:
         self._live.add(appended.fresh)
 
     async def _keep_live(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
         interval_secs = self.config.cloud.live_interval_secs
+        fault: str | None = None
         while True:
             began = loop.time()
             try:
@@ -382,8 +429,13 @@ class Cloud:
                 closed = await loop.run_in_executor(looking, self._look)
                 self._publish(before, closed)
                 self._tell(before)
-            except StoreError as error:
-                _log.error("live figures wait for the store", reason=str(error))
+                if fault is not None:
+                    _log.info("figures are live again")
+                fault = None
+            except Exception as error:  # noqa: BLE001  records are taken in whatever happens to figures
+                if fault != str(error):
+                    _log.exception("live figures stand still")
+                fault = str(error)
             await asyncio.sleep(max(0.01, interval_secs - (loop.time() - began)))
 
     def _look(self) -> list[ClosedShift]:
@@ -493,23 +545,6 @@ class Cloud:
         )
         for feed in list(self._feeds):
             feed.put(update)
-
-    async def _keep_house(self, loop: asyncio.AbstractEventLoop, storing: ThreadPoolExecutor) -> None:
-        """Join small pieces of the store and drop the oldest dead letters, a little at a time."""
-        while True:
-            await asyncio.sleep(_HOUSEKEEPING_SECS)
-            before_us = self._now_us() - _COMPACT_US
-            try:
-                joined = _COMPACT_HOURS
-                while joined == _COMPACT_HOURS:
-                    joined = await loop.run_in_executor(
-                        storing, self._store.compact, before_us, _COMPACT_HOURS
-                    )
-                await loop.run_in_executor(
-                    storing, self._store.forget_dead_letters, self.config.cloud.dead_letters_max
-                )
-            except StoreError as error:
-                _log.warning("housekeeping waits for the store", reason=str(error))
 
     async def _watch_plant(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
         path = self.config.cloud.plant

@@ -204,3 +204,19 @@ class Update(Struct, frozen=True, kw_only=True):
     health: HealthView | None = None
     whole: BoardView | None = None
     """Instead of everything above: after a change of plant, or when this reader fell behind."""
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """A job that comes round."""
+
+    name: str
+    every_secs: float
+    last_epochtime: float | None
+    next_epochtime: float
+    took_secs: float | None
+    runs: int
+    failures: int
+    result: str
+    """What its last run did, '' for nothing."""
+    error: str
+    """Why its last run failed, '' when it did not."""

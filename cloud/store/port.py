@@ -1,6 +1,7 @@
 """What the service asks of a store of records, figures and alerts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cloud.store.rows import Names, Rows, Table
@@ -80,6 +81,20 @@ class Event(NamedTuple):
     id: int
     topic: str
     payload: bytes
+
+
+class JobRun(NamedTuple):
+    """The last run of a job."""
+
+    name: str
+    started_us: int
+    took_us: int
+    runs: int
+    failures: int
+    result: str
+    """What it did, '' for nothing."""
+    error: str
+    """Why it failed, '' when it did not."""
 
 
 class Store(Protocol):
@@ -163,6 +178,15 @@ class Store(Protocol):
 
     def corrections(self) -> list[tuple[int, bytes]]:
         """Return all corrections with their numbers, oldest first."""
+
+    def job_runs(self) -> list[JobRun]:
+        """Return the last run of each job, by name."""
+
+    def save_job_run(self, run: JobRun) -> None:
+        """Keep the last run of a job."""
+
+    def back_up(self, target: Path) -> None:
+        """Write a consistent copy of everything but the history to a new file."""
 
     def close(self) -> None:
         """Give the store back; it can be opened again."""

@@ -5,6 +5,7 @@ stored already is known from the ledger of sequences, which is kept in the same 
 costs no key of its own. Small chunks of past hours are joined later.
 """
 
+import contextlib
 import json
 import sqlite3
 import threading
@@ -28,6 +29,7 @@ from cloud.store.port import (
     DeadLetter,
     Dirty,
     Event,
+    JobRun,
     StoredGateway,
 )
 from cloud.store.rows import ROW, US_PER_HOUR, Names, Rest, Rows, Table
@@ -101,6 +103,15 @@ CREATE TABLE event (
     topic TEXT NOT NULL,
     payload BLOB NOT NULL
 );
+CREATE TABLE job_run (
+    name TEXT PRIMARY KEY,
+    started_us INTEGER NOT NULL,
+    took_us INTEGER NOT NULL,
+    runs INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    result TEXT NOT NULL,
+    error TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE correction (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     body BLOB NOT NULL
@@ -404,6 +415,22 @@ class SqliteStore:
         """Return all corrections with their numbers, oldest first."""
         with self._reading() as connection:
             return connection.execute("SELECT id, body FROM correction ORDER BY id").fetchall()
+
+    def job_runs(self) -> list[JobRun]:
+        """Return the last run of each job, by name."""
+        with self._reading() as connection:
+            return [JobRun(*found) for found in connection.execute("SELECT * FROM job_run ORDER BY name")]
+
+    def save_job_run(self, run: JobRun) -> None:
+        """Keep the last run of a job."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO job_run VALUES (?, ?, ?, ?, ?, ?, ?)", run)
+
+    def back_up(self, target: Path) -> None:
+        """Write a consistent copy of everything but the history to a new file."""
+        with _mapped(target), contextlib.closing(_connect(self._path)) as source:
+            # One statement reads one snapshot, whatever is written meanwhile.
+            source.execute("VACUUM INTO ?", (str(target),))
 
     def close(self) -> None:
         """Give the store back; it can be opened again."""
