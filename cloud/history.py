@@ -1,7 +1,9 @@
 """Figures from the history: read once, stretch by stretch, and the timelines of the stretches joined."""
 
+import functools
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Final
@@ -9,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from cloud.compute import Moment, PieceSource, figures_from
+from cloud.errors import HistoryError
 from cloud.oee import timeline
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame
@@ -17,10 +20,30 @@ from cloud.oee.rollup import Level, Per
 from cloud.oee.timeline import Cuts, Piece, Rules
 from cloud.plant import Plant
 from cloud.store.parquet import History
+from contract.machine_key import MachineKey
 
 MARGIN_US: Final = 3_600_000_000
 """How much before and after a range is read, so that a stop across its edge is judged by its whole length."""
 _WAITING_PER_WORKER: Final = 2
+Source = Callable[[], Records]
+
+
+class SharedNames(Names):
+    """Names that several threads may add to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lock = threading.Lock()
+
+    def machine(self, key: MachineKey) -> int:
+        """Return the machine's index, a new one at its first mention."""
+        with self._lock:
+            return super().machine(key)
+
+    def text(self, text: str) -> int:
+        """Return the text's index, a new one at its first mention."""
+        with self._lock:
+            return super().text(text)
 
 
 def figures_of_history(
@@ -37,7 +60,9 @@ def figures_of_history(
 
     since, until: as in cloud.compute; workers: how many threads build timelines
     """
-    names = Names(list(plant.machines))
+    if not history.root.is_dir():
+        raise HistoryError(f"{history.root} is no folder")
+    names = SharedNames(list(plant.machines))
     return figures_from(
         local_source(plant, history, names, workers=workers),
         plant,
@@ -50,7 +75,7 @@ def figures_of_history(
     )
 
 
-def local_source(plant: Plant, history: History, names: Names, *, workers: int = 2) -> PieceSource:
+def local_source(plant: Plant, history: History, names: SharedNames, *, workers: int = 2) -> PieceSource:
     """Return what builds the timeline of the plant's machines on this machine.
 
     Memory does not grow with the history: a few stretches of records are held at a time, and their timelines.
@@ -61,10 +86,15 @@ def local_source(plant: Plant, history: History, names: Names, *, workers: int =
         known = np.zeros(len(names.machines), dtype=np.bool_)
         known[[names.machine(key) for key in plant.machines]] = True
         stretches = chain(
-            history.before(names, begin_us, plant.machines), history.scan(names, begin_us, end_us)
+            _sources(history.before(names, begin_us, plant.machines)),
+            history.stretches(names, begin_us, end_us),
+            _sources(history.after(names, end_us, plant.machines)),
         )
-        pieces = _built((_known(records, known) for records in stretches), rules, frame.cuts, workers)
-        return joined(list(pieces), rules, frame.cuts)
+
+        def piece(load: Callable[[], Records]) -> Piece:
+            return timeline.build(_known(load(), known), rules, frame.cuts)
+
+        return joined(list(_in_order(piece, stretches, workers)), rules, frame.cuts)
 
     return build
 
@@ -82,16 +112,25 @@ def joined(pieces: Sequence[Piece], rules: Rules, cuts: Cuts) -> Piece:
     return pieces[0]
 
 
-def _built(stretches: Iterable[Records], rules: Rules, cuts: Cuts, workers: int) -> Iterator[Piece]:
-    """Build pieces beside the reading of what comes next, and return them in order."""
+def _in_order(work: Callable[[Source], Piece], sources: Iterable[Source], workers: int) -> Iterator[Piece]:
+    """Do the work on several threads, a bounded number ahead, and return what comes of it in order."""
     waiting: deque[Future[Piece]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="history") as pool:
-        for records in stretches:
-            waiting.append(pool.submit(timeline.build, records, rules, cuts))
+        for source in sources:
+            waiting.append(pool.submit(work, source))
             if len(waiting) > workers * _WAITING_PER_WORKER:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _sources(stretches: Iterable[Records]) -> Iterator[Source]:
+    for records in stretches:
+        yield functools.partial(_itself, records)
+
+
+def _itself(records: Records) -> Records:
+    return records
 
 
 def _known(records: Records, known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Records:

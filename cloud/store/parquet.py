@@ -7,14 +7,15 @@ once. It is only ever replaced as a whole: a reader sees the old file or the new
 """
 
 import fcntl
+import functools
 import heapq
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cloud.errors import HistoryError
+from cloud.oee.columns import Ints, firsts
 from cloud.oee.records import Names, Records, merged
 from cloud.store.parquet_columns import COUNTED, FOR_FIGURES, IDENTITY, SCHEMA, TEXTS, USUAL, records_of
 from contract.machine_key import MachineKey
@@ -32,15 +34,14 @@ US_PER_DAY: Final = 86_400_000_000
 FILE: Final = "records.parquet"
 _UNFINISHED: Final = ".records.parquet.unfinished"
 _ZSTD_LEVEL: Final = 3
+_ALWAYS: Final = 2**62
 _LEVELS: Final = ("area", "line", "machine")
 
 _SPANS: Final = "oee_machines"
-"""The key of a file's metadata: a JSON object of [first, last time in us] by area/line/machine."""
+"""The key of a file's metadata: a JSON object of Span by area/line/machine."""
 
 Levels = tuple[str, str, str]
 """area, line, machine"""
-Span = tuple[int, int]
-"""[us] times of the first and the last record."""
 _Version = tuple[int, int, int]
 
 
@@ -60,6 +61,16 @@ class Partition(NamedTuple):
     def end_us(self) -> int:
         """Return the first instant after the day."""
         return self.start_us + US_PER_DAY
+
+
+class Span(NamedTuple):
+    """[us] when a machine's records lie in a partition."""
+
+    first_us: int
+    last_us: int
+    first_count_us: int | None
+    """Of the first record that has any counter; None where none has."""
+    last_count_us: int | None
 
 
 class Block(NamedTuple):
@@ -106,7 +117,7 @@ class History:
                 spans = json.loads(metadata[_SPANS.encode()])
                 self._known[partition.path] = (
                     version,
-                    {tuple(key.split("/")): (first, last) for key, (first, last) in spans.items()},
+                    {tuple(key.split("/")): Span(*span) for key, span in spans.items()},
                 )
         return self._known[partition.path][1]
 
@@ -149,20 +160,32 @@ class History:
         machines: which to read, all when None; columns: of SCHEMA, all when None
         sparse: whether columns may be left out in which the stretch has nothing but null, or but good quality
         """
-        wanted = None if machines is None else {key[1:] for key in machines if key.site == partition.site}
-        if not partition.path.exists() or (wanted is not None and not wanted):
-            return
-        asked = SCHEMA.names if columns is None else [name for name in SCHEMA.names if name in columns]
-        with _mapped(partition.path), pq.ParquetFile(partition.path, read_dictionary=TEXTS) as file:
-            for group in range(file.num_row_groups):
-                names = _telling(file.metadata.row_group(group), asked) if sparse else asked
-                if wanted is None:
-                    yield file.read_row_group(group, columns=names, use_threads=False)
-                elif _may_hold(file.metadata.row_group(group), wanted):
-                    whole = file.read_row_group(group, columns=list({*_LEVELS, *names}), use_threads=False)
-                    found = [block.rows for block in _blocks(whole) if block.machine in wanted]
-                    if found:
-                        yield pa.concat_tables(found).select(names)
+        for load in _stretches(partition, machines, columns, sparse=sparse):
+            table = load()
+            if len(table):
+                yield table
+
+    def stretches(
+        self,
+        names: Names,
+        from_us: int,
+        to_us: int,
+        *,
+        machines: Collection[MachineKey] | None = None,
+        identified: bool = False,
+    ) -> Iterator[Callable[[], Records]]:
+        """Return what reads the records of [from_us, to_us), a few whole machines of a day at a time.
+
+        The days come in order. Each may be called from any thread, where the names allow it.
+
+        identified: whether gateway and sequence matter, for merging with records from elsewhere
+        """
+        columns = (*FOR_FIGURES, *IDENTITY) if identified else FOR_FIGURES
+        sites = None if machines is None else {key.site for key in machines}
+        for partition in self.between(from_us, to_us, sites):
+            span = None if from_us <= partition.start_us and partition.end_us <= to_us else (from_us, to_us)
+            for load in _stretches(partition, machines, columns, sparse=True):
+                yield functools.partial(_records, load, partition.site, names, span)
 
     def scan(
         self,
@@ -173,19 +196,11 @@ class History:
         machines: Collection[MachineKey] | None = None,
         identified: bool = False,
     ) -> Iterator[Records]:
-        """Return the records of [from_us, to_us), a few whole machines of a day at a time, the days in order.
-
-        identified: whether gateway and sequence matter, for merging with records from elsewhere
-        """
-        columns = (*FOR_FIGURES, *IDENTITY) if identified else FOR_FIGURES
-        sites = None if machines is None else {key.site for key in machines}
-        for partition in self.between(from_us, to_us, sites):
-            for table in self.tables(partition, machines=machines, columns=columns, sparse=True):
-                records = records_of(table, partition.site, names)
-                if not from_us <= partition.start_us or not partition.end_us <= to_us:
-                    records = records.take((records.time_us >= from_us) & (records.time_us < to_us))
-                if len(records):
-                    yield records
+        """Return the records that `stretches` reads."""
+        for load in self.stretches(names, from_us, to_us, machines=machines, identified=identified):
+            records = load()
+            if len(records):
+                yield records
 
     def records(
         self, names: Names, from_us: int, to_us: int, machines: Collection[MachineKey] | None = None
@@ -194,28 +209,56 @@ class History:
         return merged(list(self.scan(names, from_us, to_us, machines=machines, identified=True)), names)
 
     def before(self, names: Names, at_us: int, machines: Collection[MachineKey]) -> Iterator[Records]:
-        """Return each machine's records before an instant, back to the last one that has a counter.
+        """Return each machine's records before an instant, from the last one that has a counter on.
 
         The stretches come in the order of time, as those of `scan`.
         """
-        missing, found = set(machines), list[Records]()
-        for partition in reversed(self.between(-US_PER_DAY, at_us, {key.site for key in machines})):
-            here = {
-                key
-                for key in missing
-                if key.site == partition.site
-                and (span := self.spans(partition).get(key[1:])) is not None
-                and span[0] < at_us
+        earlier = self.between(-US_PER_DAY, at_us, {key.site for key in machines})
+        since: dict[MachineKey, date] = {}
+        for partition in reversed(earlier):
+            for key, span in self._missing(partition, machines, since):
+                if span.first_count_us is not None and span.first_count_us < at_us:
+                    since[key] = partition.day
+        for partition in reversed(earlier):  # of what never counts, the last state alone
+            since |= {
+                key: partition.day
+                for key, span in self._missing(partition, machines, since)
+                if span.first_us < at_us
             }
-            for table in self.tables(partition, machines=here, columns=(*FOR_FIGURES, *IDENTITY)):
-                records = records_of(table, partition.site, names)
-                records = records.take(_since_last_count(records, at_us))
-                found.append(records)
-                counted = (records.total >= 0) | (records.off >= 0) | (records.good >= 0)
-                missing -= {names.machines[index] for index in np.unique(records.machine[counted]).tolist()}
-            if not missing:
-                break
-        return reversed(found)
+        for partition in earlier:
+            here = {key for key, day in since.items() if day <= partition.day}
+            for records in self._identified(partition, here, names):
+                yield records.take(_from_last_count(records, at_us))
+
+    def after(self, names: Names, at_us: int, machines: Collection[MachineKey]) -> Iterator[Records]:
+        """Return each machine's records from an instant on, up to the first one that has a counter."""
+        later = self.between(at_us, _ALWAYS, {key.site for key in machines})
+        until: dict[MachineKey, date] = {}
+        for partition in later:
+            for key, span in self._missing(partition, machines, until):
+                if span.last_count_us is not None and span.last_count_us >= at_us:
+                    until[key] = partition.day
+        for partition in later:
+            here = {key for key, day in until.items() if day >= partition.day}
+            for records in self._identified(partition, here, names):
+                yield records.take(_to_first_count(records, at_us))
+
+    def _missing(
+        self, partition: Partition, machines: Iterable[MachineKey], found: Collection[MachineKey]
+    ) -> list[tuple[MachineKey, Span]]:
+        """Return the machines of a partition that are not found yet."""
+        spans = self.spans(partition)
+        return [
+            (key, spans[key[1:]])
+            for key in machines
+            if key not in found and key.site == partition.site and key[1:] in spans
+        ]
+
+    def _identified(
+        self, partition: Partition, machines: Collection[MachineKey], names: Names
+    ) -> Iterator[Records]:
+        for table in self.tables(partition, machines=machines, columns=(*FOR_FIGURES, *IDENTITY)):
+            yield records_of(table, partition.site, names)
 
     def extent(self, machines: Collection[MachineKey]) -> tuple[int | None, int | None]:
         """Return the time of the first and the last record of any of the machines."""
@@ -225,7 +268,8 @@ class History:
             for levels, span in self.spans(partition).items()
             if MachineKey(partition.site, *levels) in machines
         ]
-        return min((span[0] for span in spans), default=None), max((span[1] for span in spans), default=None)
+        first_us = min((span.first_us for span in spans), default=None)
+        return first_us, max((span.last_us for span in spans), default=None)
 
     def _partition(self, site: str, day: date) -> Partition:
         return Partition(site, day, self.root / f"site={site}" / f"day={day.isoformat()}" / FILE)
@@ -271,6 +315,53 @@ def _mapped(path: Path) -> Iterator[None]:
         raise HistoryError(f"{path}: {error}") from error
 
 
+def _stretches(
+    partition: Partition,
+    machines: Collection[MachineKey] | None,
+    columns: Collection[str] | None,
+    *,
+    sparse: bool,
+) -> Iterator[Callable[[], pa.Table]]:
+    """Return what reads a partition's row groups; they stay readable when the file is replaced meanwhile."""
+    wanted = None if machines is None else {key[1:] for key in machines if key.site == partition.site}
+    if not partition.path.exists() or (wanted is not None and not wanted):
+        return
+    asked = SCHEMA.names if columns is None else [name for name in SCHEMA.names if name in columns]
+    with _mapped(partition.path):
+        source = pa.OSFile(str(partition.path))
+        metadata = pq.read_metadata(source)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if wanted is None or _may_hold(group, wanted):
+            names = _telling(group, asked) if sparse else asked
+            yield functools.partial(_read, partition.path, source, metadata, number, names, wanted)
+
+
+def _read(
+    path: Path,
+    source: pa.NativeFile,
+    metadata: pq.FileMetaData,
+    group: int,
+    names: list[str],
+    wanted: Collection[Levels] | None,
+) -> pa.Table:
+    with _mapped(path):
+        file = pq.ParquetFile(source, metadata=metadata, read_dictionary=TEXTS)
+        if wanted is None:
+            return file.read_row_group(group, columns=names, use_threads=False)
+        whole = file.read_row_group(group, columns=list({*_LEVELS, *names}), use_threads=False)
+    found = [block.rows for block in _blocks(whole) if block.machine in wanted]
+    return (pa.concat_tables(found) if found else whole.slice(0, 0)).select(names)
+
+
+def _records(load: Callable[[], pa.Table], site: str, names: Names, span: tuple[int, int] | None) -> Records:
+    """Return what a stretch holds, of [from, to) where a span says so."""
+    records = records_of(load(), site, names)
+    if span is None:
+        return records
+    return records.take((records.time_us >= span[0]) & (records.time_us < span[1]))
+
+
 def _may_hold(group: pq.RowGroupMetaData, wanted: Collection[Levels]) -> bool:
     """Tell by a row group's statistics whether any of the machines can be in it."""
     bounds = [group.column(SCHEMA.get_field_index(level)).statistics for level in _LEVELS]
@@ -295,17 +386,44 @@ def _telling(group: pq.RowGroupMetaData, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _since_last_count(records: Records, at_us: int) -> npt.NDArray[np.intp]:
-    """Return the rows before an instant, of each machine from its last that has a counter on."""
+def _span(rows: pa.Table) -> Span:
+    """Return when one machine's sorted rows lie."""
+    time = rows["time"].combine_chunks().view(pa.int64())
+    counted = np.zeros(len(rows), dtype=np.bool_)
+    for name in ("total_units", "off_quality_units", "good_units"):
+        counted |= rows[name].is_valid().to_numpy()
+    places = np.flatnonzero(counted)
+    ends = (time[int(places[0])].as_py(), time[int(places[-1])].as_py()) if len(places) else (None, None)
+    return Span(time[0].as_py(), time[-1].as_py(), *ends)
+
+
+def _counters(records: Records) -> Iterator[tuple[slice, list[Ints]]]:
+    """Return the rows of each machine, and where among them each of its counters is told."""
+    starts = np.flatnonzero(firsts(records.machine)).tolist() if len(records) else []
+    for start, end in pairwise([*starts, len(records)]):
+        rows = slice(start, end)
+        told = [np.flatnonzero(counter[rows] >= 0) for counter in (records.total, records.off, records.good)]
+        yield rows, [places for places in told if len(places)]
+
+
+def _from_last_count(records: Records, at_us: int) -> Ints:
+    """Return the rows before an instant, of each machine from its last reading of every counter on."""
     early = np.flatnonzero(records.time_us < at_us)
-    counted = ((records.total >= 0) | (records.off >= 0) | (records.good >= 0))[early]
-    machine = records.machine[early]
-    keep = np.zeros(len(early), dtype=np.bool_)
-    for index in np.unique(machine).tolist():
-        low, high = np.searchsorted(machine, (index, index + 1))
-        last = np.flatnonzero(counted[low:high])
-        keep[low + (last[-1] if len(last) else 0) : high] = True
-    return early[keep]
+    kept = [
+        early[rows.start + min((places[-1] for places in told), default=0) : rows.stop]
+        for rows, told in _counters(records.take(early))
+    ]
+    return np.concatenate([early[:0], *kept])
+
+
+def _to_first_count(records: Records, at_us: int) -> Ints:
+    """Return the rows from an instant on, of each machine up to its first reading of every counter."""
+    late = np.flatnonzero(records.time_us >= at_us)
+    kept = []
+    for rows, told in _counters(records.take(late)):
+        last = max((places[0] for places in told), default=rows.stop - rows.start - 1)
+        kept.append(late[rows.start : rows.start + last + 1])
+    return np.concatenate([late[:0], *kept])
 
 
 def _blocks(table: pa.Table) -> Iterator[Block]:
@@ -374,8 +492,7 @@ def _write(path: Path, machines: Iterable[Block], rows_per_group: int) -> None:
 
     def noted() -> Iterator[pa.Table]:
         for block in machines:
-            times = block.rows["time"]
-            spans["/".join(block.machine)] = (times[0].value, times[-1].value)
+            spans["/".join(block.machine)] = _span(block.rows)
             yield block.rows
 
     unfinished = path.with_name(_UNFINISHED)

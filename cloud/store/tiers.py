@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from cloud.store import rows as row_format
-from cloud.store.parquet import History, Partition, day_of, day_start_us
+from cloud.store.parquet import History, Partition, Span, day_of, day_start_us
 from cloud.store.parquet_columns import rows_of, table_of
 from cloud.store.rows import US_PER_HOUR, Names, Rows, Table
 from cloud.store.sqlite import SqliteStore, joined
@@ -44,7 +44,7 @@ class TieredStore(SqliteStore):
 
     def extent(self, machine: int) -> tuple[int, int] | None:
         """Return the time of the first and the last record, None when there is none."""
-        spans = [span for _, span in self._spans(machine)]
+        spans = [(span.first_us, span.last_us) for _, span in self._spans(machine)]
         if (hot := super().extent(machine)) is not None:
             spans.append(hot)
         return (min(span[0] for span in spans), max(span[1] for span in spans)) if spans else None
@@ -52,8 +52,8 @@ class TieredStore(SqliteStore):
     def next_time(self, machine: int, after_us: int) -> int | None:
         """Return the time of the first record after an instant."""
         found = [hot] if (hot := super().next_time(machine, after_us)) is not None else []
-        for partition, (_, last_us) in self._spans(machine):
-            if last_us > after_us:
+        for partition, span in self._spans(machine):
+            if span.last_us > after_us:
                 times = self._times(partition, machine)
                 found.append(int(times[times > after_us][0]))
                 break
@@ -72,9 +72,9 @@ class TieredStore(SqliteStore):
 
     def _hour_before(self, machine: int, hour: int) -> int | None:
         found = [hot] if (hot := super()._hour_before(machine, hour)) is not None else []
-        for partition, (first_us, last_us) in reversed(self._spans(machine)):
-            if first_us < hour * US_PER_HOUR:
-                before_us = last_us
+        for partition, span in reversed(self._spans(machine)):
+            if span.first_us < hour * US_PER_HOUR:
+                before_us = span.last_us
                 if before_us >= hour * US_PER_HOUR:
                     times = self._times(partition, machine)
                     before_us = int(times[times < hour * US_PER_HOUR][-1])
@@ -87,8 +87,8 @@ class TieredStore(SqliteStore):
         known = self.names.all("machine")
         return [MachineKey(*known[machine]) for machine in machines if machine < len(known)]
 
-    def _spans(self, machine: int) -> list[tuple[Partition, tuple[int, int]]]:
-        """Return the partitions that hold a machine, in order, with its first and last time there."""
+    def _spans(self, machine: int) -> list[tuple[Partition, Span]]:
+        """Return the partitions that hold a machine, in order, and when its records lie in each."""
         return [
             (partition, span)
             for key in self._keys([machine])

@@ -238,6 +238,58 @@ def test_a_scan_ends_where_it_is_told_to(history: History) -> None:
     assert found.time_us.tolist() == [start + 1_000_000, start + 2_000_000]
 
 
+def days(*items: tuple[int, float, dict[str, Any]]) -> dict[date, list[Telemetry]]:
+    """Return one machine's records by day; each item says on which day, when, and what."""
+    found: dict[date, list[Telemetry]] = {}
+    for number, secs, fields in items:
+        found.setdefault(date(2021, 6, 30 - number), []).append(said(secs - number * 86_400, **fields))
+    return found
+
+
+def times(stretches: Any) -> list[float]:
+    return [time_us / 1e6 - NOON for records in stretches for time_us in records.time_us.tolist()]
+
+
+KEY = MachineKey("berlin", "packaging", "line-1", "filler-1")
+
+
+def test_what_was_counted_last_before_an_instant_is_found_however_long_ago(history: History) -> None:
+    counted = {"total_units": 5}
+    told = days((9, 0, counted), (9, 1, counted), (9, 2, {}), (4, 0, {}), (0, 0, {}), (0, 9, counted))
+    for day, items in told.items():
+        history.add("berlin", day, [arrow(items)])
+    found = times(history.before(Names(), int((NOON + 5) * 1e6), [KEY]))
+    assert found == [1 - 9 * 86_400, 2 - 9 * 86_400, -4 * 86_400, 0]
+
+
+def test_every_counter_is_looked_for_on_the_last_day_that_has_any(history: History) -> None:
+    told = days(
+        (1, 0, {"good_units": 1, "total_units": 1}),
+        (0, 0, {"off_quality_units": 1}),
+        (0, 1, {"total_units": 1}),
+    )
+    for day, items in told.items():
+        history.add("berlin", day, [arrow(items)])
+    assert times(history.before(Names(), int((NOON + 5) * 1e6), [KEY])) == [0, 1]
+
+
+def test_of_a_machine_that_never_counts_the_last_day_is_found(history: History) -> None:
+    for day, items in days((9, 0, {}), (4, 0, {}), (4, 1, {}), (0, 9, {})).items():
+        history.add("berlin", day, [arrow(items)])
+    names = Names()
+    assert times(history.before(names, int((NOON + 5) * 1e6), [KEY])) == [-4 * 86_400, 1 - 4 * 86_400]
+    assert times(history.after(names, int((NOON + 5) * 1e6), [KEY])) == []
+
+
+def test_what_is_counted_first_after_an_instant_is_found_however_late(history: History) -> None:
+    counted = {"total_units": 5}
+    told = days((9, 0, counted), (9, 2, {}), (4, 0, {}), (0, 0, {}), (0, 3, counted), (0, 9, counted))
+    for day, items in told.items():
+        history.add("berlin", day, [arrow(items)])
+    found = times(history.after(Names(), int((NOON - 9 * 86_400 + 1) * 1e6), [KEY]))
+    assert found == [2 - 9 * 86_400, -4 * 86_400, 0, 3]
+
+
 def test_days_before_a_date_can_be_forgotten(history: History) -> None:
     for place in range(3):
         history.add(
