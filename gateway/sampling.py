@@ -89,6 +89,11 @@ def _is_within(one: Any, other: Any, deadband: float) -> bool:
     return isinstance(one, int | float) and isinstance(other, int | float) and abs(one - other) <= deadband
 
 
+def _falls(before: Any, after: Any) -> bool:
+    """Tell whether a counter has become less."""
+    return isinstance(before, int | float) and isinstance(after, int | float) and after < before
+
+
 def _or_unset(value: Any) -> Any:
     return UNSET if value is None else value
 
@@ -169,6 +174,7 @@ class _Machine:
     still_us: int = _NEVER
     changed: bool = False
     noted: bool = False
+    fell: bool = False
 
 
 _COUNT: Final = 1
@@ -351,7 +357,11 @@ class ConnectionSampler:
             before = values[slot]
             if value == before and status == statuses[slot] and type(value) is type(before):
                 continue
-            if not coalesced or status != statuses[slot]:
+            if (
+                not coalesced
+                or status != statuses[slot]
+                or (coalesced == _COUNT and (type(value) is not type(before) or value < before))
+            ):
                 self._put(machine, slot, self._places[handle - 1][2], (value, status, None), at_us)
             else:
                 values[slot] = value
@@ -576,6 +586,12 @@ class ConnectionSampler:
             deadband = machine.tags.slots[slot].deadband
             if deadband and _is_within(before, value, deadband):
                 return
+        if role is Role.COUNT and _falls(before, value):
+            # Coalescing across a reset would lose what was counted just before it, or just after.
+            if 0 < machine.pending_us < at_us:
+                self._emit(machine, machine.pending_us, machine.pending_kind)
+            machine.fell = True
+            self._touch(machine)
         machine.values[slot] = value
         machine.statuses[slot] = status
         if role is Role.FACT or status >> 30 != status_before >> 30:
@@ -609,8 +625,8 @@ class ConnectionSampler:
         for machine in self._touched:
             machine.changed = False
             fields = self._fields(machine)
-            if fields.facts != machine.facts:
-                self._emit(machine, machine.newest_us, "state", fields)
+            if fields.facts != machine.facts or machine.fell:
+                self._emit(machine, machine.newest_us, "counter", fields)
         self._touched.clear()
 
     def _advance(self, to_us: int, beat_to_us: int) -> None:
@@ -656,6 +672,7 @@ class ConnectionSampler:
         if fields.facts != machine.facts:
             kind = "state"
         machine.facts = fields.facts
+        machine.fell = False
         machine.last_us = at_us
         machine.pending_us = 0
         machine.pending_kind = "analogue"

@@ -357,6 +357,22 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     assert [(g.from_us - NOON, g.to_us - NOON, g.cause) for g in again.gaps] == [(US, 5 * US, "was off")]
 
 
+def test_a_counter_that_falls_is_never_coalesced() -> None:
+    """What was counted before a reset and after it is told, however close together."""
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, US), at_us=NOON + US)
+    bench.put(
+        ("total_units", 104, US + 200_000),
+        ("total_units", 0, US + 400_000),
+        ("total_units", 3, US + 600_000),
+        at_us=NOON + 2 * US,
+    )
+    bench.put(("total_units", 5, 2 * US), at_us=NOON + 2 * US)
+    told = [(at - US, total) for at, _, total in bench.told if at > US]
+    assert told[:3] == [(200_000, 104), (400_000, 0), (600_000, 3)]
+
+
 def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
     bench = Bench()
     bench.start()
