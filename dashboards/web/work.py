@@ -1,5 +1,6 @@
 """The pages on which people act: why a machine stood, and who looks after an alert."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -97,7 +98,8 @@ class WorkPages(Screen):
         if cut is not None:
             since, until = (since, cut) if form.get("part") == "first" else (cut, until)
         try:
-            self.cloud.classify(
+            await asyncio.to_thread(
+                self.cloud.classify,
                 key,
                 round(since * _US),
                 round(until * _US),
@@ -133,7 +135,8 @@ class WorkPages(Screen):
         form = {name: str(value) for name, value in (await request.form()).items()}
         by = self._who(request, form)
         try:
-            self.cloud.acknowledge(form.get("id", ""), by=by, note=form.get("note", "")[:_TEXT_LENGTH])
+            note = form.get("note", "")[:_TEXT_LENGTH]
+            await asyncio.to_thread(self.cloud.acknowledge, form.get("id", ""), by=by, note=note)
         except CloudError as error:
             raise AddressError("That alert is not open any more.") from error
         self._note(request, "acknowledged an alert", form.get("id", ""))

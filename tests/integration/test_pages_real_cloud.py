@@ -1,0 +1,232 @@
+"""The pages on the real cloud side: a form classifies a stop, and every way to ask says the same OEE."""
+
+import csv
+import io
+import json
+import re
+import zipfile
+
+import httpx
+import pytest
+
+from cloud import plant as plants
+from cloud.config import CloudConfig
+from cloud.service import Cloud, open_store
+from cloud.store.port import Arrivals
+from contract.machine_key import MachineKey
+from contract.states import MachineState
+from contract.telemetry import Telemetry
+from dashboards import port
+from dashboards.web.app import Pages
+
+PLANT = """
+[site]
+name = "berlin"
+timezone = "Europe/Berlin"
+
+[calendar.three-shift]
+shifts = [
+  { name = "1", start = "06:00", end = "14:00", breaks = [ { start = "10:00", minutes = 30 } ] },
+  { name = "2", start = "14:00", end = "22:00" },
+  { name = "3", start = "22:00", end = "06:00" },
+]
+
+[reason.jam]
+name = "Jam at infeed"
+group = "Mechanical"
+category = "breakdown"
+
+[reason.cleaning]
+name = "Cleaning"
+group = "Planned"
+category = "planned"
+
+[[machine]]
+area = "packaging"
+line = "line-1"
+name = "filler-1"
+calendar = "three-shift"
+ideal_run_rate = 60.0
+
+[[machine]]
+area = "packaging"
+line = "line-1"
+name = "capper-1"
+calendar = "three-shift"
+ideal_run_rate = 60.0
+"""
+SHIFT, HOUR = 1_625_025_600, 3600  # 06:00 at the plant on 30 June 2021
+LINE = "berlin/packaging/line-1"
+FILLER = MachineKey.parse(f"{LINE}/filler-1")
+
+
+def life(key, first_sequence):
+    """A machine that runs at half its ideal rate, and stands for 20 minutes in its second hour."""
+    records, made = [], 0
+    for index, at in enumerate(range(SHIFT - HOUR, SHIFT + 9 * HOUR, 10)):
+        stands = SHIFT + HOUR <= at < SHIFT + HOUR + 1200
+        made += 0 if stands else 5
+        records.append(
+            Telemetry(
+                **key._asdict(),
+                epochtime=at,
+                state=MachineState.STOPPED if stands else MachineState.RUNNING,
+                total_units=made,
+                off_quality_units=made // 50,
+                gateway="gw",
+                sequence=first_sequence + index,
+            )
+        )
+    return records
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    (tmp_path / "plant.toml").write_text(PLANT)
+    config = CloudConfig.model_validate(
+        {
+            "cloud": {
+                "data_dir": str(tmp_path / "store"),
+                "shift_close_grace_secs": 0.0,
+                "revision_settle_secs": 0.0,
+            }
+        }
+    )
+    store = open_store(config)
+    now = [float(SHIFT + 9 * HOUR)]
+    found = Cloud(config, plants.load(tmp_path / "plant.toml"), store, now_us=lambda: round(now[0] * 1e6))
+    for first, machine in ((1, "filler-1"), (100_000, "capper-1")):
+        found._on_stored(store.append(Arrivals(life(FILLER._replace(machine=machine), first))))
+    found.now = now
+    turn(found)
+    yield found
+    store.close()
+
+
+def turn(cloud):
+    for _ in range(2):
+        cloud._look()
+        cloud.now[0] += 2.5
+
+
+@pytest.fixture
+async def client(cloud):
+    pages = Pages(cloud, clock=lambda: cloud.now[0])
+    transport = httpx.ASGITransport(app=pages.application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as found:
+        yield found
+
+
+def test_the_real_cloud_side_satisfies_the_port(cloud):
+    asked: port.Cloud = cloud
+    assert asked.plant.machines
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/",
+            "/tv",
+            "/place",
+            f"/place?at={LINE}/filler-1",
+            "/timeline",
+            "/stops",
+            "/losses",
+            "/losses?days=2",
+        ),
+        *("/hourly", "/shifts", "/trends", "/alerts", "/connections", "/reports", "/api"),
+        "/timeline?shift=2021-06-30/1",
+    ],
+)
+async def test_every_page_opens(client, path):
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text[:300]
+
+
+async def oee_of(client, place):
+    """The OEE of the shift of a place, asked in every way."""
+    query = f"at={place}&shift=2021-06-30/1"
+    page = (await client.get(f"/place?{query}")).text
+    api = (
+        await client.get(f"/api/v1/shifts?from=2021-06-30T06:00&to=2021-06-30T14:00&at={place}&level=line")
+    ).json()
+    table = (await client.get(f"/report.csv?{query}")).text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+    told = json.loads((await client.get(f"/report.json?{query}")).text)
+    book = zipfile.ZipFile(io.BytesIO((await client.get(f"/report.xlsx?{query}")).content))
+    return {
+        "page": float(re.search(r'<div class="oee">.*?<b>([\d.]+)</b>', page, re.DOTALL)[1]) / 100,
+        "api": next(row for row in api if row["shift"] == "1")["oee"],
+        "csv": float(next(csv.DictReader(io.StringIO(table)))["oee"]),
+        "json": told[0]["figures"]["oee"],
+        "xlsx": [
+            float(cell)
+            for cell in re.findall(r"<v>(0\.\d+)</v>", book.read("xl/worksheets/sheet1.xml").decode())
+        ],
+    }
+
+
+async def test_every_way_to_ask_says_the_same_oee(client):
+    found = await oee_of(client, LINE)
+    assert found["api"] == found["csv"] == found["json"]
+    assert found["page"] == pytest.approx(found["json"], abs=0.0005)
+    assert any(value == pytest.approx(found["json"], rel=1e-14) for value in found["xlsx"])
+
+
+async def test_a_reason_given_in_the_form_changes_the_figures_and_the_revision_says_who(cloud, client):
+    stops = (await client.get(f"/api/v1/stops?from={SHIFT}&to={SHIFT + 8 * HOUR}&at={FILLER}")).json()
+    (stop,) = [item for item in stops if item["secs"] > 1000]
+    before = (await oee_of(client, LINE))["json"]
+    form = {
+        "at": str(FILLER),
+        "since": stop["start_epochtime"],
+        "until": stop["end_epochtime"],
+        "operator": "Ida",
+        "comment": "washed the infeed",
+        "reason": "cleaning",
+    }
+    page = await client.get("/stop", params={name: form[name] for name in ("at", "since", "until")})
+    assert "Jam at infeed" in page.text
+    answer = await client.post("/stop", data=form)
+    assert answer.status_code == 303
+    turn(cloud)
+    found = await oee_of(client, LINE)
+    assert found["json"] > before  # a planned stop lies outside planned production time
+    assert found["api"] == found["csv"] == found["json"]
+    revisions = (
+        await client.get("/api/v1/revisions", params={"at": str(FILLER), "start": str(SHIFT)})
+    ).json()
+    assert "Ida" in revisions[-1]["why"]
+    stops = (await client.get(f"/api/v1/stops?from={SHIFT}&to={SHIFT + 8 * HOUR}&at={FILLER}")).json()
+    assert not [item for item in stops if item["secs"] > 1000 and item["reason"] is None]
+
+
+async def test_hours_days_and_the_whole_range_add_up(client):
+    async def units(every):
+        query = {"from": "2021-06-30", "to": "2021-07-01", "every": every, "level": "line"}
+        return sum(row["good_units"] for row in (await client.get("/api/v1/figures", params=query)).json())
+
+    assert await units("day") == await units("range") > 0
+
+
+async def test_a_fault_of_a_form_is_said_and_changes_nothing(cloud, client):
+    for form in (
+        {"at": "x", "since": "1", "until": "2", "operator": "Ida", "reason": "jam"},
+        {"at": str(FILLER), "since": "9", "until": "2", "operator": "Ida", "reason": "jam"},
+        {
+            "at": str(FILLER),
+            "since": SHIFT + HOUR,
+            "until": SHIFT + HOUR + 60,
+            "operator": " ",
+            "reason": "jam",
+        },
+        {
+            "at": str(FILLER),
+            "since": SHIFT + HOUR,
+            "until": SHIFT + HOUR + 60,
+            "operator": "Ida",
+            "reason": "none",
+        },
+    ):
+        assert (await client.post("/stop", data=form)).status_code == 400
+    assert cloud.corrections() == []

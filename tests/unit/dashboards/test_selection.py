@@ -1,0 +1,97 @@
+"""What an address says, and what it may not."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dashboards import selection
+from dashboards.links import Place, link
+from dashboards.selection import AddressError, select
+from tests.support.demo_cloud import DemoCloud
+
+NOON = 1_625_047_200.0  # 12:00 at the plant on 30 June 2021
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    return DemoCloud(lambda: NOON)
+
+
+def chosen(cloud, **query):
+    return select(cloud, cloud.board(), BERLIN, {name.rstrip("_"): value for name, value in query.items()})
+
+
+def test_no_address_is_the_running_shift_of_the_whole_site(cloud):
+    found = chosen(cloud)
+    assert (str(found.place), found.title, found.is_live) == ("demo-plant", "Shift 1, Wed 30 Jun 2021", True)
+    assert found.end - found.start == 8 * 3600
+    assert len(found.machines) == 8
+
+
+def test_a_shift_has_neighbours(cloud):
+    found = chosen(cloud, shift="2021-06-29/2")
+    assert (found.neighbour(-1).key, found.neighbour(1).key) == ("2021-06-29/1", "2021-06-29/3")
+    assert not found.is_live
+
+
+def test_dates_are_whole_days_of_the_plant_and_both_included(cloud):
+    found = chosen(cloud, from_="2021-06-27", to="2021-06-28")
+    assert found.end - found.start == 2 * 86_400
+    assert found.zone.key == "Europe/Berlin"
+
+
+def test_a_day_on_which_the_clock_changes_has_25_hours():
+    cloud = DemoCloud(lambda: 1_636_000_000.0)
+    found = chosen(cloud, from_="2021-10-31", to="2021-10-31")
+    assert found.end - found.start == 25 * 3600
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"at": "elsewhere"},
+        {"at": "demo-plant/packaging/line-9"},
+        {"at": "a/b/c/d/e"},
+        {"at": "../../etc"},
+        {"shift": "2021-06-29/9"},
+        {"shift": "no date"},
+        {"days": "0"},
+        {"days": "-1"},
+        {"days": "٣"},
+        {"days": "99999"},
+        {"from_": "2021-06-30", "to": "2021-06-01"},
+        {"from_": "1900-01-01", "to": "2021-06-01"},
+        {"from_": "x"},
+    ],
+)
+def test_an_impossible_address_is_refused(cloud, query):
+    with pytest.raises(AddressError):
+        chosen(cloud, **query)
+
+
+def test_what_the_form_sends_without_a_script_means_the_same():
+    assert selection.plain({"at": "x", "time": "shift:2021-06-29/2", "from": "", "to": ""}) == {
+        "at": "x",
+        "shift": "2021-06-29/2",
+    }
+    assert selection.plain({"time": "days:7", "from": "2021-06-01", "to": "2021-06-02"}) == {
+        "from": "2021-06-01",
+        "to": "2021-06-02",
+    }
+
+
+def test_links_keep_slashes_readable_and_leave_out_what_is_not_said():
+    assert link("/losses", at="a/b/c", product=None, shift="") == "/losses?at=a/b/c"
+    assert link("/x", name="<&>") == "/x?name=%3C%26%3E"
+
+
+def test_a_place_knows_what_stands_in_it(cloud):
+    place = Place.parse("demo-plant/packaging/line-1")
+    assert [key.machine for key in cloud.plant.machines if key in place] == [
+        "filler-1",
+        "capper-1",
+        "labeller-1",
+        "packer-1",
+    ]
+    assert [str(parent) for parent in place.parents()][:2] == ["demo-plant", "demo-plant/packaging"]
