@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import config
+from gateway import commands, config
 from gateway.outbox.sqlite import SqliteOutbox
 from gateway.service import Daemon
 from tests.support.gateway_parts import START_US, STATUS_TOPIC, Clock, Store, eventually, open_outbox
@@ -281,6 +281,35 @@ async def test_health_and_metrics_are_served(tmp_path, mosquitto):
             status, text = await asyncio.to_thread(fetch, f"{daemon.health_url}/healthz")
             assert status == 503
             assert "uplink broker is not connected" in json.loads(text)["problems"][0]
+
+
+async def test_status_shows_a_running_daemon_and_says_when_there_is_none(tmp_path, mosquitto, capsys):
+    path = written(tmp_path, brokers={"broker": mosquitto.port})
+    assert await asyncio.to_thread(commands.status, path) == 3
+    assert "no gateway answers" in capsys.readouterr().err
+    with Store(mosquitto.port) as store:
+        async with running(path) as daemon:
+            await eventually(lambda: store.records and daemon.health_url and not daemon.health().problems)
+            assert await asyncio.to_thread(commands.status, path) == 0
+            shown = capsys.readouterr().out
+            assert "plant/edge" in shown
+            assert "plc" in shown
+            mosquitto.kill()
+            await eventually(lambda: daemon.health().problems)
+            assert await asyncio.to_thread(commands.status, path) == 1
+            assert "uplink broker is not connected" in capsys.readouterr().out
+
+
+async def test_a_health_port_in_use_is_said_and_the_daemon_runs_on(tmp_path, mosquitto, capsys):
+    with socket.socket() as taken, Store(mosquitto.port) as store:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        path = tmp_path / "gateway.toml"
+        text = configuration_text(tmp_path / "data", brokers={"broker": mosquitto.port})
+        path.write_text(text.replace("port = 0", f"port = {taken.getsockname()[1]}"))
+        async with running(path):
+            await eventually(lambda: len(store.records) > 5)
+    assert capsys.readouterr().out.count("health cannot be served there") == 1
 
 
 async def test_the_health_port_shrugs_off_nonsense(tmp_path):
