@@ -553,6 +553,7 @@ def compute(
     "oee report                                   yesterday's and today's shifts",
     "oee report --from 2021-06-01 --by week --level line",
     "oee report --from 2021-06-30 --to 2021-07-01 --diff     what each revision changed",
+    "oee report --pdf shift.pdf --at berlin/packaging/line-1   sheets of the last closed shift",
 )
 def report(
     *,
@@ -569,9 +570,24 @@ def report(
         bool, typer.Option("--history", help="All revisions: when and why they were made.")
     ] = False,
     diff: Annotated[bool, typer.Option("--diff", help="What each revision changed.")] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--pdf", "--write", metavar="FILE", help="A report file: .pdf .xlsx .csv .json .html"),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Of that file: site/area/line/machine or less.")
+    ] = None,
+    shift: Annotated[
+        str | None, typer.Option(metavar="DATE/NAME", help="Of that file; the last closed one.")
+    ] = None,
 ) -> None:
     """Print figures from the store: the same numbers as on the board."""
     require("cloud", "numpy")
+    if sheet is not None:
+        require("dashboards", "jinja2")
+        from dashboards.commands import write_report
+
+        _leave(write_report(config, sheet, place=at, shift=shift))
     from cloud import commands
 
     _leave(

@@ -88,7 +88,12 @@ class _Demo:
         self._board_url = f"http://127.0.0.1:{self._ports.board}/"
         self._files = demo_files.write(folder, scenario, self._ports, self._broker_url)
         self._heard = Heard(scenario.factory.site, since=time.time())
-        self._screen = Screen(self._heard)
+        self._order = [
+            scenario.factory.key(line.name, machine.name)
+            for line in scenario.factory.lines
+            for machine in line.machines
+        ]
+        self._screen = Screen(self._heard, order=self._order)
         self._parts = self._all_parts()
         self._stop = asyncio.Event()
 
@@ -177,21 +182,18 @@ class _Demo:
         told: dict[str, str] = {}
         while True:
             lines: dict[str, list[dict[str, object]]] = {}
-            for machine, figures in sorted(self._heard.closed.copy().items()):
-                lines.setdefault(machine.line, []).append(figures)
+            for machine in self._order:
+                lines.setdefault(machine.line, []).append(self._heard.closed.get(machine, {}))
             for line, closed in lines.items():
-                said = f"{line} {closed_shift(closed)}"
-                if len(closed) < self._machines_of(line) or len({_shift(item) for item in closed}) > 1:
+                if not all(closed) or len({_shift(item) for item in closed}) > 1:
                     continue
+                said = f"{line} {closed_shift(closed)}"
                 if seen.get(line, ("", 0.0))[0] != said:
                     seen[line] = (said, time.monotonic())
                 elif told.get(line) != said and time.monotonic() - seen[line][1] > _REST_SECS:
                     told[line] = said
                     self._screen.say(said)
             await asyncio.sleep(_LOOK_SECS)
-
-    def _machines_of(self, line: str) -> int:
-        return sum(machine.line == line for machine in self._heard.current.keys() | self._heard.closed.keys())
 
     async def _end(self) -> None:
         began = time.monotonic()

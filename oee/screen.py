@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contract.delivery import Alert
+from contract.machine_key import MachineKey
 from oee.watch import Heard
 
 _REDRAW_PER_SEC: Final = 2
@@ -20,8 +21,12 @@ _FIGURES: Final = ("oee", "availability", "performance", "quality")
 class Screen:
     """Says lines, and on a real terminal keeps a table below them."""
 
-    def __init__(self, heard: Heard, console: Console | None = None) -> None:
+    def __init__(
+        self, heard: Heard, console: Console | None = None, *, order: Sequence[MachineKey] = ()
+    ) -> None:
+        """Show what is heard; machines in this order, others after them by name."""
         self._heard = heard
+        self._places = {machine: place for place, machine in enumerate(order)}
         self._console = console or Console(highlight=False)
         self._live = Live(
             self._below(),
@@ -64,7 +69,8 @@ class Screen:
         table.add_column("machine")
         for title in ("OEE %", "A %", "P %", "Q %", "good units", "last shift OEE %"):
             table.add_column(title, justify="right")
-        for machine in sorted(self._heard.current.keys() | self._heard.closed.keys()):
+        known = self._heard.current.keys() | self._heard.closed.keys()
+        for machine in sorted(known, key=lambda key: (self._places.get(key, len(self._places)), key)):
             running = self._heard.current.get(machine, {})
             last = self._heard.closed.get(machine, {})
             table.add_row(
