@@ -47,9 +47,10 @@ async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> i
     import structlog
 
     from cloud import plant
-    from cloud.service import Cloud, open_store
+    from cloud.service import Cloud, open_store, stamp
 
     log = structlog.get_logger("cloud")
+    plant_stamp = stamp(settings.cloud.plant)
     the_plant = plant.load(settings.cloud.plant)
     if serve_pages is not None and settings.web.enabled:
         _try_port(settings.web.host, settings.web.port)
@@ -57,7 +58,7 @@ async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> i
         serve_pages = None
     store = open_store(settings)
     try:
-        cloud = Cloud(settings, the_plant, store)
+        cloud = Cloud(settings, the_plant, store, plant_stamp=plant_stamp)
         task = asyncio.create_task(cloud.run(serve_pages), name="cloud")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import numpy as np
 import structlog
 
 from cloud import plant as plants
@@ -100,7 +101,13 @@ class Cloud:
         store: Store,
         *,
         now_us: Callable[[], int] = clock_us,
+        plant_stamp: object = None,
     ) -> None:
+        """Make the service of what was loaded.
+
+        plant_stamp: `stamp` of the plant's files from before they were loaded; None: as they are now
+        """
+        self._plant_stamp = stamp(config.cloud.plant) if plant_stamp is None else plant_stamp
         self.config = config
         self._store = store
         self._now_us = now_us
@@ -115,6 +122,8 @@ class Cloud:
         self._intake: Intake | None = None
         self._jobs: Jobs | None = None
         self._dead_letters = store.dead_letter_count()
+        self._heard_us: dict[tuple[str, str], int] = {}
+        """By gateway: the newest moment that a record of it is of, since the start."""
         self._closed: dict[str, dict[str, Any]] = {}
         """By scope: the figures of the last closed shift."""
         self._take_plant(plant)
@@ -320,7 +329,9 @@ class Cloud:
                 status=status,
                 received_epochtime=None if received_us is None else received_us / 1e6,
                 stored_through=receipt.stored_through,
-                last_record_epochtime=None,
+                last_record_epochtime=None
+                if (at := self._heard_us.get((site, gateway))) is None
+                else at / 1e6,
                 connections=[] if status is None else status.connections,
             )
             for (site, gateway), status, received_us, receipt in self._store.gateways()
@@ -417,7 +428,12 @@ class Cloud:
         ]
 
     def _on_stored(self, appended: Appended) -> None:
-        self._live.add(appended.fresh)
+        fresh = appended.fresh
+        self._live.add(fresh)
+        for gateway in np.unique(fresh["gateway"]).tolist():
+            newest_us = int(fresh["time_us"][fresh["gateway"] == gateway].max())
+            name = self._store.names.name("gateway", gateway)
+            self._heard_us[name] = max(newest_us, self._heard_us.get(name, 0))
 
     async def _keep_live(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
         interval_secs = self.config.cloud.live_interval_secs
@@ -548,12 +564,11 @@ class Cloud:
 
     async def _watch_plant(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
         path = self.config.cloud.plant
-        seen = _stamp(path)
         while True:
             await asyncio.sleep(self.config.cloud.plant_check_secs)
-            stamp = _stamp(path)
-            if stamp != seen:
-                seen = stamp
+            found = stamp(path)
+            if found != self._plant_stamp:
+                self._plant_stamp = found
                 await loop.run_in_executor(looking, self._reload_plant, path)
 
     def _reload_plant(self, path: Path) -> None:
@@ -687,7 +702,7 @@ def _starts_before(figures: Mapping[str, Any], to_us: int) -> bool:
     return datetime.fromisoformat(figures["start"]) < datetime.fromtimestamp(to_us / 1e6, UTC)
 
 
-def _stamp(path: Path) -> object:
+def stamp(path: Path) -> object:
     """Return what differs when a file, or any file of a folder, was changed."""
     files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
     found = []

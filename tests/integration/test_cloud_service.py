@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import socket
 import threading
 import time
@@ -349,3 +350,39 @@ def test_without_a_broker_it_waits_and_says_so_once(tmp_path: Path) -> None:
             assert wait_for(lambda: "no broker" in cloud.log())
             time.sleep(1.5)
             assert cloud.log().count("no broker") == 1
+
+
+def test_a_full_disk_stops_nothing_but_storing(cloud: CloudProcess, edge: Edge, tmp_path: Path) -> None:
+    edge.say_status()
+    edge.send([edge.record("filler-1")])
+    edge.settle()
+    size = max(path.stat().st_size for path in (tmp_path / "cloud" / "store").iterdir())
+    unlimited = resource.prlimit(cloud.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(cloud.pid, resource.RLIMIT_FSIZE, (size + 50_000, unlimited[1]))
+    sent = [edge.record("filler-1", total_units=n, at=time.time() - 60 + n / 1000) for n in range(20_000)]
+    edge.send(sent)
+    assert wait_for(lambda: "nothing can be stored" in cloud.log(), 20)
+    time.sleep(2)
+    assert cloud.log().count("nothing can be stored") == 1
+    resource.prlimit(cloud.pid, resource.RLIMIT_FSIZE, unlimited)
+    assert wait_for(lambda: "records are stored again" in cloud.log(), 20)
+    edge.settle(40)
+    assert len(stored(tmp_path)) == len(sent) + 1
+
+
+def test_a_frozen_broker_is_noticed_and_left_for_a_new_connection(
+    cloud: CloudProcess, broker: Mosquitto, edge: Edge
+) -> None:
+    assert wait_for(lambda: "connected to the broker" in cloud.log())
+    began = time.monotonic()
+    broker.freeze()
+    try:
+        assert wait_for(lambda: "no broker" in cloud.log(), 12)
+        assert time.monotonic() - began < 10
+    finally:
+        broker.thaw()
+    began = time.monotonic()
+    assert wait_for(lambda: "the broker is back" in cloud.log(), 10)
+    assert time.monotonic() - began < 5 + 3
+    edge.send([edge.record("filler-1")])
+    edge.settle()

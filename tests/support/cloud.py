@@ -82,6 +82,12 @@ class CloudProcess:
                 stderr=log,
             )
 
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running service."""
+        assert self._process is not None, "the service does not run"
+        return self._process.pid
+
     def stop(self) -> tuple[int, float]:
         """End the service as a service manager does; return its exit code and the seconds that it took."""
         assert self._process is not None, "the service does not run"
