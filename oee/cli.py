@@ -588,6 +588,7 @@ def report(
         from dashboards.commands import write_report
 
         _leave(write_report(config, sheet, place=at, shift=shift))
+        return
     from cloud import commands
 
     _leave(
