@@ -64,11 +64,11 @@ def running_us() -> int:
 
 
 def product_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("oee-gateway")
-    except PackageNotFoundError:
-        return "unknown"
+    """Return the version of the installed package: the whole product, or the edge alone."""
+    for package in ("oee-gateway", "oee-gateway-edge"):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(package)
+    return "unknown"
 
 
 @dataclass(frozen=True, slots=True)

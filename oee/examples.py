@@ -19,8 +19,9 @@ def folder() -> Path:
 
 
 def paths() -> Iterator[Path]:
-    """Yield every example file by name."""
-    yield from sorted(path for path in folder().iterdir() if path.suffix in _SUFFIXES)
+    """Yield every example file, those of subfolders last."""
+    found = (path for path in folder().rglob("*") if path.suffix in _SUFFIXES)
+    yield from sorted(found, key=lambda path: (len(path.parts), path))
 
 
 def text(name: str) -> str:
@@ -40,8 +41,9 @@ def write(into: Path, *, replace: bool = False) -> list[Path]:
     into.mkdir(parents=True, exist_ok=True)
     written = []
     for path in paths():
-        target = into / path.name.replace(".example", "")
+        target = into / path.relative_to(folder()).with_name(path.name.replace(".example", ""))
         if replace or not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(path.read_text())
             written.append(target)
     if not written:

@@ -30,6 +30,7 @@ def test_an_unknown_example_is_answered_with_those_there_are() -> None:
 def test_copies_lose_the_word_example_and_never_replace_unasked(tmp_path: Path) -> None:
     written = examples.write(tmp_path / "oee")
     assert tmp_path / "oee" / "plant.toml" in written
+    assert tmp_path / "oee" / "systemd" / "oee-gateway.service" in written
     (tmp_path / "oee" / "plant.toml").write_text("mine")
     with pytest.raises(CommandError, match="--replace overwrites"):
         examples.write(tmp_path / "oee")
@@ -42,9 +43,11 @@ def test_every_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     """Secrets and certificates that a file names are made up where they must be readable."""
     from cloud import config as cloud_config
     from cloud import plant
+    from cloud.masterdata import config as masterdata
     from gateway import config as gateway_config
 
     examples.write(tmp_path)
     gateway_config.load(tmp_path / "gateway.toml")
     cloud_config.load(tmp_path / "cloud.toml")
     plant.load(tmp_path / "plant.toml")
+    masterdata.load(tmp_path / "masterdata.toml")
