@@ -121,7 +121,8 @@ async def test_an_end_while_nothing_answers_takes_less_than_2_secs(tmp_path):
         silent.listen()
         path = written(tmp_path, brokers={"silent": silent.getsockname()[1], "refusing": free_port()})
         with process(path) as gateway:
-            await asyncio.sleep(1.5)
+            await eventually((tmp_path / "data" / "health.url").exists, 20)
+            await asyncio.sleep(1)
             began = time.monotonic()
             gateway.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(gateway.wait, 5) == 0

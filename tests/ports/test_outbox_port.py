@@ -351,7 +351,7 @@ def test_a_second_process_is_told_who_uses_the_folder(tmp_path):
             [
                 sys.executable,
                 "-c",
-                "import sys, pathlib as p, tests.support.gateway_parts as g; g.open_outbox(p.Path(sys.argv[1]))",
+                "from tests.support.gateway_parts import *; open_outbox(Path(__import__('sys').argv[1]))",
                 str(tmp_path),
             ],
             capture_output=True,
