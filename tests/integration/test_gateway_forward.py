@@ -190,6 +190,30 @@ async def test_nothing_is_lost_when_the_broker_is_killed_and_comes_back(mosquitt
     assert store.counts == list(range(600))
 
 
+async def test_a_puback_is_not_storage(outbox):
+    """The broker has acknowledged all and forgets all when it is killed; the store was away meanwhile."""
+    with Mosquitto(persistence=False) as forgetful:
+        async with forwarding(outbox, forgetful.port, receipt_timeout_secs=1.0) as forwarder:
+            outbox.append([Record(n) for n in range(500)])
+            await eventually(
+                lambda: forwarder.counters.live_records + forwarder.counters.backlog_records >= 500
+            )
+            forgetful.kill()
+            assert waiting(outbox) == 500
+            forgetful.start()
+            with Store(forgetful.port) as store:
+                await eventually(lambda: waiting(outbox) == 0, 20)
+    assert store.counts == list(range(500))
+
+
+async def test_a_backlog_beyond_what_a_client_could_queue_arrives_whole(mosquitto, outbox):
+    outbox.append([Record(n) for n in range(70_000)])
+    with Store(mosquitto.port) as store:
+        async with forwarding(outbox, mosquitto.port):
+            await eventually(lambda: waiting(outbox) == 0, 40)
+    assert len(store.records) == 70_000
+
+
 async def test_a_broker_that_comes_back_is_used_within_5_secs(mosquitto, outbox):
     with Store(mosquitto.port) as store:
         async with forwarding(outbox, mosquitto.port):
@@ -300,6 +324,17 @@ async def test_a_publish_that_the_broker_forbids_is_kept_and_said(outbox):
             await eventually(lambda: forwarder.counters.refused_messages == 1)
             assert waiting(outbox) == 1
             assert forwarder.counters.live_records == 0
+
+
+async def test_a_publish_that_a_3_1_1_broker_swallows_is_kept(outbox):
+    """Version 3.1.1 has no word for a refusal: the PUBACK looks like success, the receipt does not come."""
+    acl = f"user edge\ntopic readwrite oee/v1/{SITE}/gateways/edge/status\n"
+    with Mosquitto(users={"edge": "one"}, acl=acl) as guarded:
+        login = {"username": "edge", "password": "one", "version": "3.1.1"}
+        async with forwarding(outbox, guarded.port, broker=login, receipt_timeout_secs=0.5) as forwarder:
+            outbox.append([Record(1)])
+            await eventually(lambda: forwarder.store_silent)
+            assert waiting(outbox) == 1
 
 
 async def test_a_broker_that_refuses_everything_loses_nothing(outbox):
