@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from pyspark.errors import PySparkException, PythonException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
 from cloud.compute import Moment, PieceSource, figures_from
@@ -38,7 +38,8 @@ from contract.machine_key import MachineKey
 _LEVELS: Final = ("site", "area", "line", "machine")
 _COUNTERS: Final = ("total_units", "off_quality_units", "good_units")
 _TEXT_COLUMNS: Final = frozenset({"reason", "product", "order", "gateway"})
-_LOOK_BACK_DAYS: Final = 2
+_LOOK_DAYS: Final = 2
+"""How far before and after a range the nearest readings are looked for first."""
 _PIECE: Final = (*_LEVELS, "day", "piece")
 _SCHEMA: Final = "site string, area string, line string, machine string, day string, piece binary"
 _SETTINGS: Final = {
@@ -138,7 +139,8 @@ def _records(spark: SparkSession, history: str, plant: Plant) -> DataFrame:
 def _source(records: DataFrame, names: Names) -> PieceSource:
     def build(frame: Frame, rules: Rules) -> Piece:
         begin_us, end_us = frame.from_us - MARGIN_US, frame.to_us + MARGIN_US
-        wanted = _between(records, begin_us, end_us).unionByName(_before(records, begin_us))
+        inside = _between(records, begin_us, end_us)
+        wanted = inside.unionByName(_before(records, begin_us)).unionByName(_after(records, end_us))
         task = _Task(list(names.machines), rules, frame.cuts)
         with warnings.catch_warnings():  # of an untried version of pandas, which nothing here uses
             warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
@@ -157,18 +159,45 @@ def _between(records: DataFrame, from_us: int, to_us: int) -> DataFrame:
 
 
 def _before(records: DataFrame, at_us: int) -> DataFrame:
-    """Return each machine's records before an instant, back to the last one that has a counter."""
+    """Return each machine's records before an instant, from its last reading of every counter on."""
     early = _between(records, 0, at_us)
-    recent = _last_counts(_between(records, at_us - _LOOK_BACK_DAYS * US_PER_DAY, at_us))
-    older = _last_counts(early.join(recent, list(_LEVELS), "left_anti"))
-    since = recent.unionByName(older)
-    found = early.join(sql.broadcast(since), list(_LEVELS), "left")
-    return found.where(sql.isnull("since_us") | (sql.col("time_us") >= sql.col("since_us"))).drop("since_us")
+    recent = _last_counts(_between(early, at_us - _LOOK_DAYS * US_PER_DAY, at_us))
+    since = recent.unionByName(_last_counts(early.join(recent, list(_LEVELS), "left_anti")))
+    found = early.join(sql.broadcast(since), list(_LEVELS))
+    never = early.join(since, list(_LEVELS), "left_anti")
+    last_days = never.groupBy(*_LEVELS).agg(sql.max("day").alias("day"))
+    return (
+        found.where(sql.col("time_us") >= sql.col("since_us"))
+        .drop("since_us")
+        .unionByName(never.join(last_days, [*_LEVELS, "day"], "left_semi"))
+    )
+
+
+def _after(records: DataFrame, at_us: int) -> DataFrame:
+    """Return each machine's records from an instant on, up to its first reading of every counter."""
+    late = records.where((sql.col("day") >= day_of(at_us).isoformat()) & (sql.col("time_us") >= at_us))
+    soon = _first_counts(_between(late, at_us, at_us + _LOOK_DAYS * US_PER_DAY))
+    until = soon.unionByName(_first_counts(late.join(soon, list(_LEVELS), "left_anti")))
+    found = late.join(sql.broadcast(until), list(_LEVELS))
+    return found.where(sql.col("time_us") <= sql.col("until_us")).drop("until_us")
 
 
 def _last_counts(records: DataFrame) -> DataFrame:
-    counted = sql.coalesce(*_COUNTERS).isNotNull()
-    return records.where(counted).groupBy(*_LEVELS).agg(sql.max("time_us").alias("since_us"))
+    """Return per machine when each counter was told last, on the last day that has any: the earliest."""
+    last = (sql.max(_told_us(name)) for name in _COUNTERS)
+    by_day = records.groupBy(*_LEVELS, "day").agg(sql.least(*last).alias("us")).where("us IS NOT NULL")
+    return by_day.groupBy(*_LEVELS).agg(sql.max_by("us", "day").alias("since_us"))
+
+
+def _first_counts(records: DataFrame) -> DataFrame:
+    """Return per machine when each counter was told first, on the first day that has any: the latest."""
+    first = (sql.min(_told_us(name)) for name in _COUNTERS)
+    by_day = records.groupBy(*_LEVELS, "day").agg(sql.greatest(*first).alias("us")).where("us IS NOT NULL")
+    return by_day.groupBy(*_LEVELS).agg(sql.min_by("us", "day").alias("until_us"))
+
+
+def _told_us(counter: str) -> Column:
+    return sql.when(sql.col(counter).isNotNull(), sql.col("time_us"))
 
 
 def _builder(task: _Task) -> Any:

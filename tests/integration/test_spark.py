@@ -20,7 +20,7 @@ from tests.support.days import days_of_telemetry, history_of, plant_of_days
 
 pytestmark = pytest.mark.slow
 SPARK = Path(pyspark.__file__).parent
-WAIT_SECS = 60.0
+WAIT_SECS = 240.0
 
 
 def started(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
