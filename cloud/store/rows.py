@@ -5,7 +5,7 @@ Names (machines, gateways, reasons, products, orders) stand as small integers; `
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -43,6 +43,7 @@ ROW: Final = np.dtype(
 )
 """The columns of one record, 72 bytes. The layout is the file format of the store: append only."""
 
+Number = TypeVar("Number", int, float)
 Rows = NDArray[np.void]
 Rest = dict[str, Any]
 """What a record holds beyond its columns: operator, status, tags, unknown keys; a gap's end and cause."""
@@ -84,15 +85,6 @@ class Names:
         """Return all names of a kind; the place in the list is the integer."""
         return list(self._names[kind])
 
-    def ids(self, kind: str, names: Iterable[Any]) -> list[int]:
-        """Return the integers of many names."""
-        known = self._ids[kind]
-        names = list(names)
-        try:
-            return [known[name] for name in names]
-        except KeyError:
-            return [self.id(kind, name) for name in names]
-
     def forget_unsaved(self) -> None:
         """Take back the integers that were given out since the last save."""
         for kind, _, name in reversed(self.unsaved):
@@ -121,6 +113,13 @@ def empty() -> Rows:
 
 _machine_of = attrgetter("site", "area", "line", "machine")
 _gateway_of = attrgetter("site", "gateway")
+_reason_of = attrgetter("reason_code")
+_product_of = attrgetter("product")
+_order_of = attrgetter("order")
+_rate_of = attrgetter("ideal_run_rate")
+_quality_of = attrgetter("data_quality")
+_CODE_BY_ID: Final = {id(state): code for state, code in STATE_CODES.items()}
+"""By identity, since the members of an enumeration are hashed in Python, which is slow."""
 
 
 def from_telemetry(records: Sequence[Telemetry], names: Names) -> Table:
@@ -131,16 +130,21 @@ def from_telemetry(records: Sequence[Telemetry], names: Names) -> Table:
     rows["total_units"] = [-1 if (n := record.total_units) is UNSET else n for record in records]
     rows["off_quality_units"] = [-1 if (n := record.off_quality_units) is UNSET else n for record in records]
     rows["good_units"] = [-1 if (n := record.good_units) is UNSET else n for record in records]
-    rows["ideal_run_rate"] = [
-        np.nan if (rate := record.ideal_run_rate) is UNSET else rate for record in records
-    ]
-    rows["machine"] = names.ids("machine", map(_machine_of, records))
-    rows["gateway"] = names.ids("gateway", map(_gateway_of, records))
-    rows["reason"] = _texts(names, [record.reason_code for record in records], _reason_name)
-    rows["product"] = _texts(names, [record.product for record in records])
-    rows["order"] = _texts(names, [record.order for record in records])
-    rows["state"] = [STATE_CODES[record.state] for record in records]
-    rows["quality"] = [QUALITY_CODES[record.data_quality] for record in records]
+    rows["ideal_run_rate"] = _numbers(map(_rate_of, records), lambda rate: np.nan if rate is UNSET else rate)
+    rows["machine"] = _numbers(map(_machine_of, records), lambda name: names.id("machine", name))
+    rows["gateway"] = _numbers(map(_gateway_of, records), lambda name: names.id("gateway", name))
+    rows["reason"] = _numbers(
+        map(_reason_of, records),
+        lambda code: ABSENT if code is UNSET else names.id("text", _reason_name(code)),
+    )
+    rows["product"] = _numbers(
+        map(_product_of, records), lambda text: ABSENT if text is UNSET else names.id("text", text)
+    )
+    rows["order"] = _numbers(
+        map(_order_of, records), lambda text: ABSENT if text is UNSET else names.id("text", text)
+    )
+    rows["state"] = [_CODE_BY_ID[id(record.state)] for record in records]
+    rows["quality"] = _numbers(map(_quality_of, records), QUALITY_CODES.__getitem__)
     rows["is_gap"] = 0
     rows["padding"] = 0
     rest = {
@@ -190,12 +194,13 @@ def in_order(rows: Rows) -> Rows:
     return rows[np.lexsort((rows["sequence"], rows["gateway"], rows["time_us"], rows["machine"]))]
 
 
-def _texts(names: Names, values: list[Any], name_of: Callable[[Any], Any] | None = None) -> list[int]:
-    distinct = {value: ABSENT if value is UNSET else -2 for value in values}
-    for value, number in distinct.items():
-        if number != ABSENT:
-            distinct[value] = names.id("text", value if name_of is None else name_of(value))
-    return [distinct[value] for value in values]
+def _numbers(values: Iterable[Any], number_of: Callable[[Any], Number]) -> Number | list[Number]:
+    """Return the number of each value; a single one when all are alike."""
+    values = list(values)
+    distinct = {value: number_of(value) for value in set(values)}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    return list(map(distinct.__getitem__, values))
 
 
 def _reason_name(code: int | str) -> str:
