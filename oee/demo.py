@@ -21,6 +21,7 @@ from oee.processes import Child, stop_all
 if TYPE_CHECKING:
     from contract.delivery import Alert
     from oee.demo_files import Ports
+    from simulator.scenarios import Scenario
 
 DEFAULT_BOARD_PORT: Final = 8080
 DEFAULT_OPCUA_PORT: Final = 4840
@@ -58,28 +59,33 @@ def run(options: Options) -> int:
         require("amqtt")
     elif (fault := _broker_fault(options.broker)) is not None:
         raise UsageError(f"--broker {options.broker}: {fault}")
+    scenario = _scenario(options)
     begun_with = {"scenario": options.scenario, "seed": options.seed, "speed": options.speed}
     folder = options.data_dir or demo_folder.default()
     with demo_folder.opened(folder, begun_with, fresh=options.fresh) as held:
-        asyncio.run(_Demo(options, held.absolute()).run())
+        asyncio.run(_Demo(options, scenario, held.absolute()).run())
     return 0
+
+
+def _scenario(options: Options) -> "Scenario":
+    from simulator import scenarios
+    from simulator.service import quicken
+
+    try:
+        scenario = scenarios.build(options.scenario, seed=options.seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return replace(scenario, factory=quicken(scenario.factory, options.speed))
 
 
 class _Demo:
     """One run of the factory in its folder."""
 
-    def __init__(self, options: Options, folder: Path) -> None:
+    def __init__(self, options: Options, scenario: "Scenario", folder: Path) -> None:
         from oee import demo_files
         from oee.screen import Screen
         from oee.watch import Heard
-        from simulator import scenarios
-        from simulator.service import quicken
 
-        try:
-            scenario = scenarios.build(options.scenario, seed=options.seed)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        scenario = replace(scenario, factory=quicken(scenario.factory, options.speed))
         self._options = options
         self._folder = folder
         self._lines = len(scenario.factory.lines)
