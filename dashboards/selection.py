@@ -8,16 +8,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from cloud.views import BoardView, ShiftRow
+from cloud.oee.calendar import shifts_between
+from cloud.views import BoardView
 from contract.machine_key import MachineKey
 from dashboards import words
 from dashboards.links import Place, link
 from dashboards.port import CloudReader
-
-if TYPE_CHECKING:
-    from cloud.oee.rollup import Level
 
 _US: Final = 1_000_000
 _LISTED_DAYS: Final = 9
@@ -115,7 +113,7 @@ def select(cloud: CloudReader, board: BoardView, zone: tzinfo, query: Mapping[st
     place = _place(query.get("at") or (board.lines[0].site if board.lines else board.site), machines, board)
     inside = tuple(key for key in machines if key in place)
     around = _anchor(query, zone, board.generated_epochtime)
-    shifts = tuple(_shifts(cloud, board, place, around))
+    shifts = tuple(_shifts(cloud, board, inside, around))
     now = board.generated_epochtime
     kept = {name: query[name] for name in ("at", "shift", "days", "from", "to", "product") if query.get(name)}
     chosen, start, end, title = _time(query, shifts, board, zone)
@@ -194,31 +192,28 @@ def _anchor(query: Mapping[str, str], zone: tzinfo, now: float) -> float:
     return min(now, datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() + 3 * 86_400)
 
 
-def _shifts(cloud: CloudReader, board: BoardView, place: Place, around: float) -> Iterable[ShiftRef]:
-    """Return the shifts up to `around`, newest first, each once, the running one first of all."""
-    level: Level = "machine" if place.level == "machine" else "line"
-    rows = cloud.shift_table(round((around - _LISTED_DAYS * 86_400) * _US), round(around * _US), level)
+def _shifts(
+    cloud: CloudReader, board: BoardView, machines: Iterable[MachineKey], around: float
+) -> Iterable[ShiftRef]:
+    """Return the shifts of the machines' calendars up to `around`, newest first, each once."""
     found: dict[str, ShiftRef] = {}
     if board.shift is not None:
         running = board.shift
         ref = ShiftRef(running.name, running.production_date, running.start_epochtime, running.end_epochtime)
         found[ref.key] = ref
-    for row in reversed(rows):
-        if _is_inside(row, place) and row.get("shift") is not None:
-            ref = shift_ref(row)
+    seen: set[str] = set()
+    from_us, to_us = round((around - _LISTED_DAYS * 86_400) * _US), round(around * _US)
+    for key in machines:
+        machine = cloud.plant.machines.get(key)
+        if machine is None or machine.calendar.name in seen:
+            continue
+        seen.add(machine.calendar.name)
+        for window in shifts_between(machine, from_us, to_us):
+            ref = ShiftRef(
+                window.name, window.production_date.isoformat(), window.start_us / _US, window.end_us / _US
+            )
             found.setdefault(ref.key, ref)
     return sorted(found.values(), key=lambda ref: ref.start, reverse=True)
-
-
-def shift_ref(row: ShiftRow) -> ShiftRef:
-    """Return the shift that a row of figures is of."""
-    start, end = (datetime.fromisoformat(str(row[key])).timestamp() for key in ("start", "end"))
-    return ShiftRef(str(row["shift"]), str(row["production_date"]), start, end)
-
-
-def _is_inside(row: ShiftRow, place: Place) -> bool:
-    levels = tuple(row.get(level) for level in ("site", "area", "line", "machine"))
-    return all(own is None or own == wanted for own, wanted in zip(levels, place.levels, strict=False))
 
 
 def _time(

@@ -95,7 +95,7 @@ def test_the_pareto_keeps_stops_without_a_reason_apart_and_ends_at_all_of_them(r
 
 
 def test_a_report_of_a_time_without_records_is_refused(cloud, tmp_path):
-    with pytest.raises(ReportError, match="no shift"):
+    with pytest.raises(ReportError, match="Nothing is known"):
         files.write(cloud, tmp_path / "report.json", shift="1999-01-01/1")
 
 
