@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -90,20 +90,15 @@ class History:
 
     def partitions(self, site: str | None = None) -> list[Partition]:
         """Return the partitions that exist, by site and day."""
-        return sorted(
-            Partition(path.parent.parent.name.removeprefix("site="), day, path)
-            for path in self.root.glob(f"site={site or '*'}/day=*/{FILE}")
-            if (day := _day(path.parent.name.removeprefix("day="))) is not None
-        )
+        sites = None if site is None else {site}
+        return sorted(partition for partition in self._days(sites) if partition.path.exists())
 
     def between(self, from_us: int, to_us: int, sites: Collection[str] | None = None) -> list[Partition]:
         """Return the partitions that share time with [from_us, to_us), by day and site."""
         found = [
             partition
-            for partition in self.partitions()
-            if partition.start_us < to_us
-            and partition.end_us > from_us
-            and (sites is None or partition.site in sites)
+            for partition in self._days(sites)
+            if partition.start_us < to_us and partition.end_us > from_us and partition.path.exists()
         ]
         return sorted(found, key=lambda partition: (partition.day, partition.site))
 
@@ -243,6 +238,14 @@ class History:
             for records in self._identified(partition, here, names):
                 yield records.take(_to_first_count(records, at_us))
 
+    def _days(self, sites: Collection[str] | None) -> Iterator[Partition]:
+        """Return the partitions that have a folder, in no order; asked with every read, so it only lists."""
+        for site in _names(self.root, "site="):
+            if sites is None or site in sites:
+                for name in _names(self.root / f"site={site}", "day="):
+                    if (day := _day(name)) is not None:
+                        yield self._partition(site, day)
+
     def _missing(
         self, partition: Partition, machines: Iterable[MachineKey], found: Collection[MachineKey]
     ) -> list[tuple[MachineKey, Span]]:
@@ -300,11 +303,21 @@ def day_start_us(day: date) -> int:
     return (day - date(1970, 1, 1)).days * US_PER_DAY
 
 
+def _names(folder: Path, key: str) -> list[str]:
+    """Return the values that folders in a folder have of a key."""
+    with _mapped(folder):
+        try:
+            return [name.removeprefix(key) for name in os.listdir(folder) if name.startswith(key)]  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+
 def _day(text: str) -> date | None:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+        day = date.fromisoformat(text)
     except ValueError:
         return None
+    return day if day.isoformat() == text else None
 
 
 @contextmanager
