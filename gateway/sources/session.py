@@ -320,6 +320,10 @@ async def _resumed(client: Client, resume: Resumable) -> bool:
     client.uaclient.session.restore_authentication_token(ua.NodeId.from_string(resume.token))
     client._server_nonce = resume.nonce or None  # type: ignore[assignment]  # noqa: SLF001
     try:
+        # without the server's own names for ways to identify, a user looks like another one to it
+        policy = client.security_policy
+        endpoint = Client.find_endpoint(await client.get_endpoints(), policy.Mode, policy.URI)
+        client._policy_ids = endpoint.UserIdentityTokens  # noqa: SLF001
         await _activate(client)
     except ua.UaStatusCodeError as error:
         _log.info("the earlier session cannot go on: %s", status_name(int(error.code)))

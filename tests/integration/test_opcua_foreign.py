@@ -1,0 +1,204 @@
+"""The gateway against a server that nobody here wrote: node-opcua's."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.sources.certificates import CertificateStore
+from tests.support.foreign_server import ForeignServer, foreign_server
+from tests.support.mosquitto import free_port
+from tests.support.opcua_gateway import MemoryOutbox, Reading, clock_us, configured, reading
+from tests.support.opcua_server import until
+
+pytestmark = pytest.mark.slow
+STATES = {"0": "stopped", "1": "running", "2": "idle"}
+TAGS: dict[str, tuple[str, Any]] = {
+    "State": ("Int32", 1),
+    "Total": ("UInt32", 100),
+    "Product": ("String", "cola"),
+}
+
+
+def machine(server: ForeignServer, name: str = "m1", prefix: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": {"node": server.node(f"{prefix}State"), "map": STATES},
+        "total_units": server.node(f"{prefix}Total"),
+    }
+
+
+async def count_up(server: ForeignServer, first: int, last: int, pause_secs: float = 0.0) -> None:
+    """Let counter and state change together; steps lie 2 ms apart because the server keeps milliseconds."""
+    for total in range(first, last + 1):
+        at_us = clock_us()
+        await server.write("Total", "UInt32", total, at_us)
+        await server.write("State", "Int32", total % 3, at_us)
+        await asyncio.sleep(max(pause_secs, 0.002))
+
+
+def assert_each_state(outbox: MemoryOutbox, first: int, last: int) -> None:
+    """Every state that was shown is told once, in order."""
+    told = outbox.states()
+    wanted = [STATES[str(n % 3)] for n in range(first, last + 1)]
+    assert told[-len(wanted) :] == wanted
+    times = [one.epoch_us for one in outbox.telemetry]
+    assert times == sorted(times)
+
+
+async def test_values_of_every_type_are_read_fast(tmp_path: Path) -> None:
+    tags: dict[str, tuple[str, Any]] = {
+        "State": ("Int32", 1),
+        "Total": ("UInt32", 100),
+        "a": ("Boolean", True),
+        "b": ("Int16", -7),
+        "c": ("Float", 1.5),
+        "d": ("Double", -2.25),
+        "e": ("String", "Grüße"),
+        "f": ("Byte", 200),
+    }
+    async with foreign_server(tmp_path, tags, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        one = machine(server) | {"tags": {name: server.node(name) for name in "abcdef"}}
+        async with reading(configured(server.url, [one], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            first = outbox.telemetry[0]
+            assert (first.state, first.total_units) == ("running", 100)
+            assert first.tags == {"a": True, "b": -7, "c": 1.5, "d": -2.25, "e": "Grüße", "f": 200}
+            await count_up(server, 101, 120)
+            await until(lambda: outbox.telemetry[-1].total_units == 120)
+            assert gateway.source.counters.slow_decodes == 0
+        assert_each_state(outbox, 101, 120)
+
+
+async def test_a_cut_connection_loses_nothing(tmp_path: Path) -> None:
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            for cut in range(2):
+                writing = asyncio.create_task(count_up(server, 101 + 60 * cut, 160 + 60 * cut, 0.01))
+                await asyncio.sleep(0.3)
+                gateway.source._subscription._session.client.uaclient.protocol.transport.abort()
+                await writing
+            await until(lambda: outbox.telemetry[-1].total_units == 220)
+        assert_each_state(outbox, 101, 220)
+        assert outbox.gaps == []
+
+
+async def test_a_killed_gateway_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        configuration = configured(server.url, [machine(server)], tmp_path)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: outbox.telemetry)
+        writing = asyncio.create_task(count_up(server, 101, 160, 0.01))
+        await asyncio.sleep(0.4)
+        await gateway.crash()
+        await writing
+        async with reading(configuration, outbox):
+            await until(lambda: outbox.telemetry[-1].total_units == 160)
+        assert_each_state(outbox, 101, 160)
+        assert outbox.gaps == []
+
+
+async def test_a_killed_server_is_read_again(tmp_path: Path) -> None:
+    port = free_port()
+    outbox = MemoryOutbox()
+    async with foreign_server(tmp_path, TAGS, port=port) as server:
+        configuration = configured(server.url, [machine(server)], tmp_path)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: outbox.telemetry)
+        await server.kill()
+    try:
+        async with foreign_server(tmp_path, {**TAGS, "State": ("Int32", 2)}, port=port):
+            await until(lambda: outbox.states()[-1] == "idle", 15)
+        assert len(outbox.gaps) == 1
+    finally:
+        await gateway.stop()
+
+
+async def test_its_limits_are_kept(tmp_path: Path) -> None:
+    limits = {"maxNodesPerRead": 4, "maxMonitoredItemsPerCall": 5, "maxNodesPerBrowse": 3}
+    tags = {f"n{i}.{tag}": value for i in range(9) for tag, value in TAGS.items()}
+    async with foreign_server(tmp_path, tags, port=free_port(), limits=limits) as server:
+        outbox = MemoryOutbox()
+        machines = [machine(server, f"m{i}", f"n{i}.") for i in range(9)]
+        async with reading(configured(server.url, machines, tmp_path), outbox) as gateway:
+            await until(lambda: gateway.source.status.items_live == 18)
+            await until(lambda: len({one.machine for one in outbox.telemetry}) == 9)
+
+
+async def test_a_full_queue_is_told_as_a_gap(tmp_path: Path) -> None:
+    """This server sets the overflow bit, as real PLCs do."""
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        options = {"queue_size": 3, "publishing_interval_secs": 1.0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            await count_up(server, 101, 130)
+            await until(lambda: outbox.telemetry[-1].total_units == 130)
+            assert gateway.source.counters.overflows > 0
+        assert outbox.gaps
+        assert all(gap.cause == "queue overflow in the server" for gap in outbox.gaps)
+
+
+async def test_bad_nodes_do_not_hinder_good_ones(tmp_path: Path) -> None:
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        machines = [machine(server), machine(server, "m2", "late.")]
+        async with reading(configured(server.url, machines, tmp_path), outbox):
+            await until(lambda: outbox.of("m1") and outbox.of("m2"))
+            assert (outbox.of("m1")[-1].data_quality, outbox.of("m2")[-1].data_quality) == ("good", "bad")
+            await server.ask("add", name="late.State", type="Int32", value=1)
+            await server.ask("add", name="late.Total", type="UInt32", value=9)
+            await until(lambda: outbox.of("m2")[-1].data_quality == "good", 15)
+            await server.ask("remove", name="late.State")
+            await until(lambda: outbox.of("m2")[-1].data_quality == "bad", 15)
+            await server.ask("add", name="late.State", type="Int32", value=2)
+            await until(lambda: outbox.of("m2")[-1].state == "idle", 15)
+
+
+async def test_a_dropped_subscription_is_made_anew(tmp_path: Path) -> None:
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        options = {"silence_secs": 2.0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox):
+            await until(lambda: outbox.telemetry)
+            await server.ask("drop_subscriptions")
+            await server.write("State", "Int32", 2, clock_us())
+            await until(lambda: outbox.states()[-1] == "idle", 15)
+
+
+@pytest.mark.parametrize("policy", ["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"])
+@pytest.mark.parametrize("mode", ["sign", "sign_and_encrypt"])
+async def test_values_come_over_every_policy_with_a_named_user(
+    tmp_path: Path, policy: str, mode: str
+) -> None:
+    async with foreign_server(tmp_path, TAGS, port=free_port(), anonymous=False) as server:
+        password = tmp_path / "password"
+        password.write_text("secret")
+        outbox = MemoryOutbox()
+        options = {
+            "security": policy,
+            "security_mode": mode,
+            "allow_insecure": False,
+            "username": "operator",
+            "password_file": str(password),
+            "connect_timeout_secs": 10.0,
+        }
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: gateway.source.status.state == "failed", 20)
+            store = CertificateStore(tmp_path / "pki")
+            (waiting,) = store.shelved()
+            store.trust(waiting.thumbprint)
+            await until(lambda: outbox.telemetry, 20)
+            await server.write("State", "Int32", 2, clock_us())
+            await until(lambda: outbox.states()[-1] == "idle")
+            gateway.source._subscription._session.client.uaclient.protocol.transport.abort()
+            await server.write("State", "Int32", 1, clock_us())
+            await until(lambda: outbox.states()[-1] == "running", 15)
+            assert outbox.gaps == []
