@@ -188,7 +188,7 @@ def duckdb(root: Path, machines: int) -> Sums:
                  least(coalesce(next_us, at_us + {MAX_GAP_US}), at_us + {MAX_GAP_US}) AS until_us,
                  CASE WHEN made < 0 THEN total_units ELSE made END AS made,
                  CASE WHEN rejected < 0 THEN off_quality_units ELSE rejected END AS rejected
-          FROM record ASOF JOIN stretch ON record.at_us >= stretch.start_us
+          FROM record ASOF JOIN stretch ON record.at_us > stretch.start_us
         ), part AS (
           SELECT machine, shift, CASE WHEN runs THEN least(until_us, end_us) - at_us ELSE 0 END AS run_us,
                  made, rejected
@@ -218,7 +218,7 @@ def pandas(root: Path, machines: int) -> Sums:
     groups = frame.groupby("machine", observed=True)
     next_us = groups["at_us"].shift(-1)
     until_us = np.minimum(next_us.fillna(2**62), frame["at_us"] + MAX_GAP_US).astype("int64")
-    place = np.searchsorted(edges, frame["at_us"], side="right") - 1
+    place = np.maximum(np.searchsorted(edges, frame["at_us"], side="left") - 1, 0)
     ends = np.append(edges[1:], 2**62)[place]
     runs = frame["state"] == "running"
     parts = [

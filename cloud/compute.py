@@ -138,7 +138,8 @@ def figures_from(
     to_us = last_us if until is None else _instant(plant, until)
     if from_us is None or to_us is None:
         return []
-    to_us += until is None
+    if until is None:
+        to_us = max(to_us, from_us + 1)  # a record at a window's end ends it and opens no other
     if to_us <= from_us:
         raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     whole_range = per in ("range", "product", "order")

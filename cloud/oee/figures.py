@@ -97,7 +97,7 @@ class Figures:
         planned_us, run_us, calendar_us = sums.planned_us, sums.run_us, sums.calendar_us
         running_secs = _secs(sums.running_us)
         breakdown_us = losses_us["breakdown"]
-        nee = _nee(ratios, run_us + losses_us["changeover"], planned_us)
+        nee = _nee(ratios, ideal, sums, run_us + losses_us["changeover"])
         return {
             **_where(self.place),
             **self._when(),
@@ -284,12 +284,12 @@ def _effective_us(ratios: Ratios, ideal: IdealTime, sums: Totals) -> Fraction:
     return ideal.good if sums.run_us or sums.unknown_us else _ZERO
 
 
-def _nee(ratios: Ratios, busy_us: int, planned_us: int) -> float | None:
-    """Return the net equipment effectiveness of ISO 22400-2: set-up counts as busy."""
-    busy = _ratio(busy_us, planned_us)
-    if busy is None or ratios.performance is None:
-        return busy if busy is None else 0.0 if ratios.oee == 0.0 else None
-    return busy * ratios.performance * (ratios.quality or 0.0)
+def _nee(ratios: Ratios, ideal: IdealTime, sums: Totals, busy_us: int) -> float | None:
+    """Return the net equipment effectiveness of ISO 22400-2, in which set-up counts as busy."""
+    if ratios.performance is None or ratios.quality is None:
+        return ratios.oee
+    fastest = max(ideal.total, Fraction(sums.run_us)) if ratios.performance == 1.0 else Fraction(sums.run_us)
+    return _ratio(busy_us * ideal.good, sums.planned_us * fastest)
 
 
 def _losses_us(sums: Totals, ideal: IdealTime, *, cap: bool) -> dict[str, int]:

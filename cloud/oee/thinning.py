@@ -5,7 +5,7 @@ else that decides where time and units belong, the first and the last record say
 no figure, and what is left is a small part, so that a long history costs little more than one look at it.
 """
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LEAST_PER_MACHINE: Final = 32
 _LARGEST_SHARE: Final = 0.7
+_SIDES: Final[tuple[Literal["left", "right"], ...]] = ("left", "right")
 
 
 class Thinned(NamedTuple):
@@ -50,8 +51,8 @@ def thinned(records: Records, rules: "Rules", cuts: "Cuts", *, least: int = _LEA
             change[start:end] = True
         else:
             time_us, edges = records.time_us[start:end], cuts.edges[cuts.of_machine[machine]]
-            low, high = np.searchsorted(edges, (time_us[0], time_us[-1]), side="right")
-            change[start + np.searchsorted(time_us, edges[low:high], side="left")] = True
+            low, high = np.searchsorted(edges, (time_us[0], time_us[-1]), side="left")
+            change[start + np.searchsorted(time_us, edges[low:high], side="right")] = True
     keep = change.copy()
     keep[:-1] |= change[1:]
     keep[-1] = True

@@ -9,7 +9,8 @@ Rules that hold here:
 - a record's state lasts until the machine's next record, but at most `max_gap`; then it is unknown until that
   record. With hold it lasts, and a record of unknown state carries the state before it on;
 - what was made between two readings belongs to the later one's moment, and to the state, reason, product,
-  order and rate of the earlier one; proportional spreads it evenly over the time between them instead;
+  order and rate of the earlier one; a reading at an edge ends what lies before the edge. Proportional spreads
+  it evenly over the time between the readings instead;
 - where part of that time is unknown, the state of what was made is unknown.
 """
 
@@ -227,8 +228,10 @@ def merged_segments(parts: Sequence[Segments]) -> Segments:
     whole = whole.take(whole.end_us > whole.start_us)
     if not len(whole):
         return whole
-    whole = whole.take(np.lexsort((whole.start_us, whole.machine)))
     new = firsts(whole.machine)
+    if not (new[1:] | (whole.start_us[1:] > whole.start_us[:-1])).all():
+        whole = whole.take(np.lexsort((whole.start_us, whole.machine)))
+        new = firsts(whole.machine)
     for column in (whole.state, whole.reason, whole.product, whole.order):
         new[1:] |= column[1:] != column[:-1]
     new[1:] |= whole.start_us[1:] != whole.end_us[:-1]
@@ -681,15 +684,15 @@ def _is_startup(table: Anchors, earlier: Ints, rules: Rules) -> Flags:
 
 
 def _intervals(machine: Indexes, time_us: Ints, cuts: Cuts) -> Ints:
-    """Return for each instant the index of its interval among its machine's edges; -1 before the first."""
+    """Return for each instant the interval that ends with it or after it; -1 up to the first edge."""
     group = cuts.of_machine[machine[firsts(machine)]]
     if (group == group[0]).all():
-        return np.searchsorted(cuts.edges[group[0]], time_us, side="right") - 1
+        return np.searchsorted(cuts.edges[group[0]], time_us, side="left") - 1
     of_row = cuts.of_machine[machine]
     found = np.empty(len(machine), dtype=np.int64)
     for index in np.unique(group):
         rows = of_row == index
-        found[rows] = np.searchsorted(cuts.edges[index], time_us[rows], side="right") - 1
+        found[rows] = np.searchsorted(cuts.edges[index], time_us[rows], side="left") - 1
     return found
 
 
@@ -717,7 +720,7 @@ def _spread_out(counts: Counts, cuts: Cuts) -> Counts:
     for index in np.unique(group):
         rows, edges = apart.take(group == index), cuts.edges[index]
         low = np.searchsorted(edges, rows.since_us, side="right")
-        parts = np.searchsorted(edges, rows.until_us, side="right") - low + 1
+        parts = np.searchsorted(edges, rows.until_us, side="left") - low + 1
         row = np.repeat(np.arange(len(rows)), parts)
         part = _ranges(np.zeros_like(parts), parts)
         place = low[row] - 1 + part

@@ -243,7 +243,7 @@ def _times(cells: Cells, group: Ints, groups: int, whole: Timeline, window_of: I
 
     buckets = _sums(group * len(BUCKETS) + cells.kind, length, groups * len(BUCKETS)).reshape(groups, -1)
     unknown = (cells.kind == NO_DATA) & (cells.role == AVAILABILITY)
-    shows = whole.frame.intervals(cells.machine[unknown], cells.unknown_until_us[unknown])
+    shows = whole.frame.intervals(cells.machine[unknown], cells.unknown_until_us[unknown] - 1)
     beyond = unknown.copy()
     beyond[unknown] = (
         (shows < 0)
@@ -340,7 +340,8 @@ def _is_production_throughout(counts: Counts, frame: Frame) -> Flags:
     """Return for which rows nothing but production is planned from the earlier reading to the later one."""
     unplanned = frame.category != calendar.PRODUCTION
     before = np.append(0, np.cumsum(unplanned))
-    first, last = (frame.intervals(counts.machine, at_us) for at_us in (counts.since_us, counts.until_us))
+    first = frame.intervals(counts.machine, counts.since_us)
+    last = frame.intervals(counts.machine, counts.until_us - 1)
     throughout: Flags = (first >= 0) & (last >= 0) & (before[last + 1] == before[first])
     return throughout
 

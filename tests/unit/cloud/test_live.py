@@ -296,7 +296,7 @@ def test_a_shift_is_closed_once_when_it_is_over_and_settled(plant: Plant, store:
     assert of_filler(settled(closer, SHIFT + 8 * HOUR + 200)) == [("1", 1, FIRST)]
     assert settled(closer, SHIFT + 8 * HOUR + 300) == []
     (kept,) = store.closed(str(FILLER), SHIFT * SEC)
-    assert (kept.figures["total_units"], kept.figures["unplanned_units"]) == (7.5 * HOUR - 10, 0.5 * HOUR)
+    assert (kept.figures["total_units"], kept.figures["unplanned_units"]) == (7.5 * HOUR, 0.5 * HOUR)
     assert kept.figures["unknown_secs"] == 0
     line = store.closed("berlin/packaging/line-1", SHIFT * SEC)
     assert line[0].figures["total_units"] == 7.5 * HOUR - 10

@@ -64,7 +64,7 @@ def test_of_a_long_run_the_first_and_the_last_record_of_each_interval_are_kept()
     names = Names()
     items = [telemetry(number, 1.0 + number, total_units=number) for number in range(200)]
     found = thinned(as_records(items, names), rules(names), EDGES)
-    assert (found.records.time_us // 1_000_000).tolist() == [1, 89, 90, 179, 180, 200]
+    assert (found.records.time_us // 1_000_000).tolist() == [1, 90, 91, 180, 181, 200]
     assert found.bridged.tolist() == [True, False, True, False, True, False]
 
 
@@ -72,7 +72,7 @@ def test_silence_is_kept() -> None:
     names = Names()
     items = [telemetry(number, 1.0 + number + 31 * (number >= 40)) for number in range(80)]
     found = thinned(as_records(items, names), rules(names), EDGES)
-    assert (found.records.time_us // 1_000_000).tolist() == [1, 40, 72, 89, 90, 111]
+    assert (found.records.time_us // 1_000_000).tolist() == [1, 40, 72, 90, 91, 111]
 
 
 def test_few_records_are_left_alone() -> None:
