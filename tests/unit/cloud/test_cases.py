@@ -1,9 +1,9 @@
 """Runs every folder of tests/cases: hand-worked telemetry and plant in, expected figures or error text out.
 
-A case holds `plant.toml`, `telemetry.jsonl`, a `README.md` with the arithmetic, and either `expected_error.txt` or
-`expected.json`: the rows in order, each with the keys that matter. A text such as "22380/25200" stands for that
-quotient. `options.toml` may say since, until, per and level; `corrections.json` what people said afterwards, of which
-`options.toml` may have the last one checked at `now`.
+A case holds `plant.toml`, `telemetry.jsonl`, a `README.md` with the arithmetic, and either
+`expected_error.txt` or `expected.json`: the rows in order, each with the keys that matter. A text such as
+"22380/25200" stands for that quotient. `options.toml` may say since, until, per and level; `corrections.json`
+what people said afterwards, of which the last one is checked where `options.toml` says `now`.
 """
 
 import json
