@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import signal
 import socket
@@ -16,11 +17,13 @@ from cloud.errors import CloudError, ConfigError, Fault
 
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
+    from cloud.ingest.files import BadLine
     from cloud.oee.figures import Figures
     from cloud.oee.rollup import Level, Per
     from cloud.render import Format
     from cloud.report import Difference, Shift
     from cloud.service import ServePages
+    from cloud.store.port import DeadLetter
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 
@@ -64,12 +67,30 @@ async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> i
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
         log.info("started", machines=len(the_plant.machines), store=str(settings.cloud.data_dir))
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await task
-        log.info("stopped")
+        except asyncio.CancelledError:
+            log.info("stopped")
+        except ExceptionGroup as group:
+            for error in _leaves(group):
+                log.critical("stopped by a fault", reason=str(error), exc_info=_fault_of_ours(error))
+            return FAILED
     finally:
         store.close()
     return OK
+
+
+def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _fault_of_ours(error: Exception) -> Exception | None:
+    """Return an error that only its traceback explains."""
+    return None if isinstance(error, CloudError | OSError) else error
 
 
 def import_telemetry(
@@ -79,7 +100,7 @@ def import_telemetry(
     from cloud.config import CloudConfig, load
     from cloud.ingest import files as telemetry_files
     from cloud.service import clock_us, open_store
-    from cloud.store.port import Arrivals, DeadLetter
+    from cloud.store.port import Arrivals
 
     try:
         settings = CloudConfig() if config is None else load(config)
@@ -103,10 +124,7 @@ def import_telemetry(
                         Arrivals(
                             batch.records,
                             batch.gaps,
-                            [
-                                DeadLetter(clock_us(), f"{bad.file}:{bad.line}", bad.reason, bad.text)
-                                for bad in batch.bad_lines
-                            ],
+                            [_dead_letter(bad, clock_us()) for bad in batch.bad_lines],
                         )
                     )
                     stored += len(appended.fresh)
@@ -318,6 +336,14 @@ def _revision_rows(item: "Shift | Difference") -> Iterator[dict[str, Any]]:
                 "before": before,
                 "after": after,
             }
+
+
+def _dead_letter(bad: "BadLine", now_us: int) -> "DeadLetter":
+    """Return a refused line as it is kept: once, however often its file is imported."""
+    from cloud.store.port import DeadLetter
+
+    place = f"{bad.file}:{bad.line}"
+    return DeadLetter(now_us, place, bad.reason, bad.text, f"{place}:{hashlib.sha256(bad.text).hexdigest()}")
 
 
 @contextlib.contextmanager

@@ -101,6 +101,11 @@ class Live:
         """Let the next look take corrections in that were just made; from any thread."""
         self._is_stale = True
 
+    def read_again(self, machine: MachineKey) -> None:
+        """Read a machine's records from the store again: others have written some."""
+        if machine in self._plant.machines:
+            self._late.add(machine)
+
     def look(self, now_us: int) -> Picture:
         """Return everything as it is now."""
         if self._is_stale or not self._frame.from_us <= now_us < self._fresh_until_us:

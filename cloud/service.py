@@ -122,6 +122,7 @@ class Cloud:
         self._intake: Intake | None = None
         self._jobs: Jobs | None = None
         self._dead_letters = store.dead_letter_count()
+        self._marks_seen: dict[tuple[int, int], int] = {}
         self._heard_us: dict[tuple[str, str], int] = {}
         """By gateway: the newest moment that a record of it is of, since the start."""
         self._closed: dict[str, dict[str, Any]] = {}
@@ -457,6 +458,7 @@ class Cloud:
     def _look(self) -> list[ClosedShift]:
         """Renew the picture, judge alerts and close what is due; in the live thread."""
         now_us = self._now_us()
+        self._look_for_others()
         self._picture = self._live.look(now_us)
         self._set_marks(now_us)
         self._judge_alerts(now_us)
@@ -471,6 +473,14 @@ class Cloud:
             self._note_closed(shift)
         self._board = self._make_board(self._picture)
         return closed
+
+    def _look_for_others(self) -> None:
+        """See to it that records are shown that another process, such as an import, has stored."""
+        marks = {(dirty.machine, dirty.hour): dirty.mark for dirty in self._store.dirty()}
+        for place, mark in marks.items():
+            if self._marks_seen.get(place) != mark and (place[1] + 1) * US_PER_HOUR > self._live.from_us:
+                self._live.read_again(MachineKey(*self._store.names.name("machine", place[0])))
+        self._marks_seen = marks
 
     def _judge_alerts(self, now_us: int) -> None:
         open_alerts = [

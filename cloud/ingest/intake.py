@@ -18,6 +18,8 @@ from contract.delivery import Receipt
 
 _RATE_SECS: Final = 10
 _MAX_RETRY_SECS: Final = 5.0
+_TELL_AGAIN_US: Final = 60_000_000
+_TOPICS_TOLD: Final = 1_000
 _CLOCK_TOLERANCE_US: Final = 30_000_000
 """A status is stamped when it is sent: one further than this from our clock tells of a wrong clock."""
 
@@ -78,6 +80,7 @@ class Intake:
         self._stored = self._repeated = self._refused = 0
         self._last_record_us: int | None = None
         self._recent: deque[tuple[int, int]] = deque()
+        self._told_us: dict[str, int] = {}
         self._clock_warnings: dict[Gateway, str] = {}
         self.store_fault: str | None = None
 
@@ -136,9 +139,17 @@ class Intake:
         if fresh:
             newest_us = int(appended.fresh["time_us"].max())
             self._last_record_us = max(newest_us, self._last_record_us or 0)
-        if dead := received.arrivals.dead_letters:
-            _log.warning("refused", messages=len(dead), topic=dead[0].topic, reason=dead[0].reason)
+        self._tell_refusals(received, now_us)
         self._compare_clocks(received, now_us)
+
+    def _tell_refusals(self, received: Received, now_us: int) -> None:
+        """Log the first refusal on a topic, and no other for a while: all are counted and kept."""
+        for letter in received.arrivals.dead_letters:
+            if now_us - self._told_us.get(letter.topic, -_TELL_AGAIN_US) >= _TELL_AGAIN_US:
+                if len(self._told_us) >= _TOPICS_TOLD:
+                    self._told_us.clear()
+                self._told_us[letter.topic] = now_us
+                _log.warning("refused", topic=letter.topic, reason=letter.reason, refused=self._refused)
 
     def _compare_clocks(self, received: Received, now_us: int) -> None:
         """Say once of each gateway that its clock and ours differ, and once that they agree again."""

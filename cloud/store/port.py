@@ -22,6 +22,8 @@ class DeadLetter(NamedTuple):
     """Where it arrived; for a file its name and line."""
     reason: str
     payload: bytes
+    key: str | None = None
+    """One that is kept already under the same key is not kept again."""
 
 
 class Arrivals(NamedTuple):

@@ -81,7 +81,8 @@ CREATE TABLE dead_letter (
     received_us INTEGER NOT NULL,
     topic TEXT NOT NULL,
     reason TEXT NOT NULL,
-    payload BLOB NOT NULL
+    payload BLOB NOT NULL,
+    key TEXT UNIQUE
 );
 CREATE TABLE closed_shift (
     scope TEXT NOT NULL,
@@ -151,7 +152,8 @@ class SqliteStore:
             for gateway, sequences in changed.items():
                 self._note_stored(connection, gateway, sequences)
             connection.executemany(
-                "INSERT INTO dead_letter (received_us, topic, reason, payload) VALUES (?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO dead_letter (received_us, topic, reason, payload, key)"
+                " VALUES (?, ?, ?, ?, ?)",
                 arrivals.dead_letters,
             )
             gateways = np.unique(table.rows["gateway"]).tolist()
@@ -284,7 +286,8 @@ class SqliteStore:
             return [
                 DeadLetter(*found)
                 for found in connection.execute(
-                    "SELECT received_us, topic, reason, payload FROM dead_letter ORDER BY id DESC LIMIT ?",
+                    "SELECT received_us, topic, reason, payload, key FROM dead_letter"
+                    " ORDER BY id DESC LIMIT ?",
                     (limit,),
                 )
             ]

@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from cloud.commands import import_telemetry
 from cloud.store.rows import to_telemetry
 from cloud.store.sqlite import SqliteStore
 from contract.delivery import Gap
-from contract.telemetry import Telemetry
+from contract.telemetry import Telemetry, encode
 from tests.support.cloud import PLANT, CloudProcess, write_config
 from tests.support.edge import Edge, wait_for
 from tests.support.mosquitto import Mosquitto
@@ -386,3 +387,24 @@ def test_a_frozen_broker_is_noticed_and_left_for_a_new_connection(
     assert time.monotonic() - began < 5 + 3
     edge.send([edge.record("filler-1")])
     edge.settle()
+
+
+def test_records_that_are_imported_beside_the_service_are_shown(
+    cloud: CloudProcess, edge: Edge, tmp_path: Path
+) -> None:
+    edge.send([edge.record("filler-1", at=time.time() - 5, total_units=1000)], live=True)
+    edge.settle()
+    topic = f"{FILLER}/oee"
+
+    def run_secs() -> float:
+        return float(((edge.last(topic) or {}).get("current") or {}).get("run_secs", 0))
+
+    assert wait_for(lambda: run_secs() > 0)
+    start = time.time() - 65
+    lines = [encode(edge.record("filler-1", at=start + n, total_units=900 + n)) for n in range(60)]
+    (tmp_path / "minute.jsonl").write_bytes(b"\n".join([*lines, b"nonsense"]))
+    assert import_telemetry([tmp_path / "minute.jsonl"], cloud.config) == 0
+    assert wait_for(lambda: run_secs() > 55)
+    assert import_telemetry([tmp_path / "minute.jsonl"], cloud.config) == 0
+    assert len(stored(tmp_path)) == 61
+    assert [letter.topic for letter in dead_letters(tmp_path)] == ["minute.jsonl:61"]
