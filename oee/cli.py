@@ -548,6 +548,56 @@ def compute(
 
 @_command(
     app,
+    "jobs",
+    "Show the service's jobs: last and next runs, durations, failures.",
+    "oee jobs --config cloud.toml",
+)
+def jobs(*, config: CloudFile = Path("cloud.toml")) -> None:
+    """Show the service's jobs: last and next runs, durations, failures."""
+    require("cloud", "numpy", "apscheduler")
+    from cloud import commands
+
+    _leave(commands.jobs(config))
+
+
+@_command(
+    app,
+    "backup",
+    "Write store and history to one file, also while the service runs.",
+    "oee backup oee.tar --config cloud.toml",
+)
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The tar file to write.")],
+    *,
+    config: CloudFile = Path("cloud.toml"),
+) -> None:
+    """Write store and history to one file, also while the service runs."""
+    require("cloud", "numpy")
+    from cloud import commands
+
+    _leave(commands.back_up(config, target))
+
+
+@_command(
+    app,
+    "restore",
+    "Put a backup in place of nothing, while the service does not run.",
+    "oee restore oee.tar --config cloud.toml",
+)
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `oee backup` wrote.")],
+    *,
+    config: CloudFile = Path("cloud.toml"),
+) -> None:
+    """Put a backup in place of nothing, while the service does not run."""
+    require("cloud", "numpy")
+    from cloud import commands
+
+    _leave(commands.restore(config, source))
+
+
+@_command(
+    app,
     "report",
     "Print figures, revisions and what they changed, from the store.",
     "oee report                                   yesterday's and today's shifts",
