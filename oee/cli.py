@@ -46,7 +46,7 @@ def _leave(code: int) -> None:
 
 
 def _leave_at_once(code: int) -> None:
-    """End the process without taking its memory apart, which takes OPC UA servers more than a second."""
+    """End the process without taking its memory apart, which takes OPC UA more than a second."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -303,7 +303,7 @@ def gateway_run(config: GatewayFile = Path("gateway.toml")) -> None:
     """Read the PLCs and publish, until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
     from gateway import commands
 
-    _leave(commands.run(config))
+    _leave_at_once(commands.run(config))
 
 
 @_command(
