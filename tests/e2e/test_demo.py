@@ -20,6 +20,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from contract.delivery import Alert, Status, decode
+from simulator import scenarios
 from tests.support.mosquitto import free_port
 
 ROOT = Path(__file__).parents[2]
