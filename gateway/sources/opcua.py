@@ -104,6 +104,8 @@ class OpcUaSource:
             history_values=tally.history_values,
             gaps=tally.gaps,
             slow_decodes=tally.slow_decodes,
+            damaged_messages=tally.damaged,
+            unasked_values=tally.strangers,
         )
 
     async def run(self) -> None:

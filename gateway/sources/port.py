@@ -51,6 +51,8 @@ class SourceCounters:
     history_values: int = 0
     gaps: int = 0
     slow_decodes: int = 0
+    damaged_messages: int = 0
+    unasked_values: int = 0
 
 
 class Receiver(Protocol):

@@ -183,6 +183,8 @@ class Session:
             with mapped("renewing the secure channel"):
                 await self.client.open_secure_channel(renew=True)
                 self.client.uaclient.revolve_security_token()
+            # the server goes on with the old key until it has seen the new one from us
+            await self.read([standard_node(ua.ObjectIds.Server_ServerStatus_State)])
 
     async def close(self, *, keep_subscriptions: bool, politely: bool = True) -> None:
         """End the session; never raises.
@@ -288,10 +290,14 @@ def choose_endpoint(
         for endpoint in offered:
             if endpoint.SecurityPolicyUri == _POLICIES[name].URI and endpoint.SecurityMode == _MODES[mode]:
                 return name, endpoint
-    said = sorted({f"{one.SecurityPolicyUri.rpartition('#')[2]}/{one.SecurityMode.name}" for one in offered})
+    said = sorted({f"{_named(one.SecurityPolicyUri)}/{one.SecurityMode.name.strip('_')}" for one in offered})
     raise SourceError(
         f"the server offers {', '.join(said) or 'nothing'}, but not security = {wanted!r} with {mode}"
     )
+
+
+def _named(policy_uri: str | None) -> str:
+    return (policy_uri or "nothing").rpartition("#")[2]
 
 
 async def _prove_user(client: Client, connection: Connection) -> None:

@@ -202,3 +202,25 @@ async def test_values_come_over_every_policy_with_a_named_user(
             await server.write("State", "Int32", 1, clock_us())
             await until(lambda: outbox.states()[-1] == "running", 15)
             assert outbox.gaps == []
+
+
+async def test_the_secure_channel_is_renewed_in_time(tmp_path: Path) -> None:
+    """The server grants a few seconds; when they are over the same session is still at work."""
+    async with foreign_server(tmp_path, TAGS, port=free_port(), token_ms=6000) as server:
+        outbox = MemoryOutbox()
+        options = {"security": "auto", "allow_insecure": False, "connect_timeout_secs": 10.0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: gateway.source.status.state == "failed", 20)
+            store = CertificateStore(tmp_path / "pki")
+            (waiting,) = store.shelved()
+            store.trust(waiting.thumbprint)
+            await until(lambda: outbox.telemetry, 20)
+            token = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
+            reconnects = gateway.source.counters.reconnects
+            for total in range(101, 121):
+                await count_up(server, total, total, 0.5)
+            await until(lambda: outbox.telemetry[-1].total_units == 120)
+            assert gateway.source.counters.reconnects == reconnects
+            now = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
+            assert now.TokenId != token.TokenId
+        assert_each_state(outbox, 101, 120)

@@ -65,6 +65,7 @@ let server;
       SecurityPolicy.Aes256_Sha256_RsaPss,
     ],
     securityModes: [MessageSecurityMode.None, MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt],
+    defaultSecureTokenLifetime: options.token_ms,
     allowAnonymous: options.anonymous !== false,
     userManager: { isValidUser: (name, word) => name === "operator" && word === "secret" },
     // 0: every change is told, not only one per sampling interval
