@@ -318,9 +318,8 @@ def _closed_shifts(oee: Path, folder: Path) -> dict[tuple[str, ...], dict[str, A
         check=True,
         cwd=folder.parent,
     )
-    first_start = (
-        json.loads((folder / "simulator" / "factory.json").read_text())["origin_us"] / 1e6 + 3 * 3600
-    )
+    origin_secs = json.loads((folder / "simulator" / "factory.json").read_text())["origin_us"] / 1e6
+    first_start = origin_secs + scenarios.build("demo").history_secs
     over = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(first_start))
     rows = [row for row in json.loads(report.stdout) if row["end"] <= over and row["total_units"]]
     return {(row["line"], row["machine"], row["production_date"], row["shift"]): row for row in rows}
