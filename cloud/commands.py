@@ -18,6 +18,8 @@ from cloud.errors import CloudError, ConfigError, Fault
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
     from cloud.ingest.files import BadLine
+    from cloud.masterdata.sync import Outcome
+    from cloud.oee.corrections import Correction
     from cloud.oee.figures import Figures
     from cloud.oee.rollup import Level, Per
     from cloud.render import Format
@@ -179,7 +181,14 @@ def report(
                 _print_revisions(differences(shifts) if diff else shifts, form)
             else:
                 rows = report_of(
-                    the_plant, store, since=begin, until=end, per=per, level=level, revision=revision
+                    the_plant,
+                    store,
+                    since=begin,
+                    until=end,
+                    now_us=clock_us(),
+                    per=per,
+                    level=level,
+                    revision=revision,
                 )
                 _print_figures(rows, form, next(iter(the_plant.sites.values())).timezone)
     except ConfigError as error:
@@ -228,6 +237,77 @@ def jobs(config: Path) -> int:
         )
     Console().print(table)
     return OK
+
+
+def masterdata_check(config: Path) -> int:
+    """Read every source of masterdata.toml and print what it would change, without changing anything."""
+    from cloud import plant
+    from cloud.config import load
+    from cloud.masterdata.config import load as load_sources
+    from cloud.masterdata.sync import preview
+    from cloud.oee.corrections import decode
+    from cloud.service import open_store
+
+    failed = False
+    try:
+        settings = load(config)
+        if settings.cloud.masterdata is None:
+            _say(f"{config}: cloud.masterdata: is not set; name the file that lists the sources")
+            return BAD_CONFIG
+        the_plant = plant.load(settings.cloud.plant)
+        sources = load_sources(settings.cloud.masterdata)
+        with contextlib.closing(open_store(settings)) as store:
+            made = [decode(text, number) for number, text in store.corrections()]
+        for table in sources:
+            try:
+                outcome = preview(table, the_plant, made)
+            except CloudError as error:
+                failed = True
+                _say(str(error))
+                continue
+            failed = failed or bool(outcome.bad_rows)
+            _print_preview(table.name, outcome)
+    except ConfigError as error:
+        for fault in error.faults:
+            _say(str(fault))
+        return BAD_CONFIG
+    except CloudError as error:
+        _say(str(error))
+        return FAILED
+    return FAILED if failed else OK
+
+
+def _print_preview(name: str, outcome: "Outcome") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from cloud.masterdata.rows import OPEN_END_US
+    from cloud.oee.figures import iso_utc
+
+    table = Table("ref", "change", "machine", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
+    for change in outcome.changes:
+        item = change.said or change.taken_back
+        assert item is not None
+        what = "new" if change.taken_back is None else "changed" if change.said else "taken back"
+        until = "open" if item.to_us >= OPEN_END_US else iso_utc(item.to_us)
+        table.add_row(change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
+    for bad in outcome.bad_rows:
+        table.add_row(bad.ref, "refused", "", "", "", bad.problem)
+    Console().print(table)
+    Console().print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")
+
+
+def _words(said: "Correction") -> str:
+    """Return what a row of master data says, beyond its range."""
+    if said.kind == "planned_stop":
+        return said.reason or ""
+    amount = {
+        "ideal_rate": f"{said.rate or 0:g} units/min",
+        "off_quality": f"{said.units or 0:+d} units",
+        "order": said.order or "",
+    }[said.kind]
+    return f"{amount} {said.product or ''}".strip()
 
 
 def back_up(config: Path, target: Path) -> int:

@@ -59,9 +59,11 @@ app = _group(
 gateway = _group("The edge daemon: reads PLCs over OPC UA and keeps every record on disk until it is stored.")
 trust = _group("Certificates of PLCs: which are trusted, and which were rejected and wait for a decision.")
 cloud = _group("The analysis side: stores telemetry, keeps figures live, closes shifts, raises alerts.")
+masterdata = _group("Ideal rates, orders, planned stops and late rejects from MES and quality systems.")
 config = _group("Example configuration files: every option explained, its default commented out.")
 app.add_typer(gateway, name="gateway", short_help="The edge daemon: PLCs over OPC UA to MQTT.")
 app.add_typer(cloud, name="cloud", short_help="The analysis side: records to figures, alerts, board.")
+app.add_typer(masterdata, name="masterdata", short_help="Rates, orders and rejects from other systems.")
 app.add_typer(config, name="config", short_help="Example configuration files.")
 gateway.add_typer(trust, name="trust", short_help="Trusted and rejected certificates of PLCs.")
 
@@ -558,6 +560,20 @@ def jobs(*, config: CloudFile = Path("cloud.toml")) -> None:
     from cloud import commands
 
     _leave(commands.jobs(config))
+
+
+@_command(
+    masterdata,
+    "check",
+    "Read every source and show what it would change, without changing anything.",
+    "oee masterdata check --config cloud.toml",
+)
+def masterdata_check(*, config: CloudFile = Path("cloud.toml")) -> None:
+    """Read every source and show what it would change, without changing anything."""
+    require("cloud", "numpy", "sqlalchemy")
+    from cloud import commands
+
+    _leave(commands.masterdata_check(config))
 
 
 @_command(
