@@ -4,7 +4,7 @@ Every answer is finished: nothing behind this port is computed again in front of
 """
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from cloud.oee.rollup import Level
 from cloud.plant import Plant
@@ -61,6 +61,10 @@ class CloudReader(Protocol):
 
     def gateways(self) -> list[GatewayView]:
         """Return the gateways as they last reported."""
+        ...
+
+    def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the newest refused messages: `received_epochtime topic reason payload`."""
         ...
 
     def subscribe(self) -> AsyncIterator[Update]:

@@ -25,6 +25,7 @@ class ConnectionPages(Screen):
             board,
             gateways=self.cloud.gateways(),
             machines=machines_of(board),
+            letters=self.cloud.dead_letters(30),
             last_error=last_error,
             refresh_secs=5,
         )

@@ -560,6 +560,15 @@ class DemoCloud:
             )
         ]
 
+    def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
+        letter = {
+            "received_epochtime": self.clock() - 3000,
+            "topic": "oee/v1/demo-plant/packaging/line-1/filler-9/telemetry",
+            "reason": "the key 'state' stands twice",
+            "payload": '{"epochtime": 1625011200, "state": "running", "state": "idle"}',
+        }
+        return [letter][:limit]
+
     async def subscribe(self) -> AsyncIterator[Update]:
         while True:
             await asyncio.sleep(self.tick_secs)
