@@ -373,7 +373,7 @@ class ConnectionSampler:
                     machine.pending_kind = "counter"
                 unsaved(machine.position)
                 if machine.flush_us == _NEVER:
-                    machine.flush_us = (at_us // self._interval_us + 1) * self._interval_us
+                    machine.flush_us = self._interval_end(at_us)
                     self._next_us = min(self._next_us, machine.flush_us)
 
     def _apply_one(
@@ -603,8 +603,12 @@ class ConnectionSampler:
             if role is not Role.ANALOGUE:
                 machine.pending_kind = "counter"
             self._unsaved.add(machine.position)
-            machine.flush_us = (at_us // self._interval_us + 1) * self._interval_us
+            machine.flush_us = self._interval_end(at_us)
             self._next_us = min(self._next_us, machine.flush_us)
+
+    def _interval_end(self, at_us: int) -> int:
+        """Return when the interval of a value is over: intervals include their end, as shifts do for counts."""
+        return ((at_us - 1) // self._interval_us + 1) * self._interval_us + 1
 
     def _touch(self, machine: _Machine) -> None:
         """Have a machine's facts looked at once all values of the moment are in."""

@@ -129,7 +129,7 @@ def test_counters_of_one_interval_become_one_record_stamped_by_the_last() -> Non
 
 
 def test_no_interval_reaches_over_a_whole_second() -> None:
-    """A shift begins on a whole second: what was counted before it and after it are two records."""
+    """A shift ends on a whole second, and what is counted then is its own: later counts are another record."""
     bench = Bench()
     bench.start()
     bench.put(
@@ -139,7 +139,7 @@ def test_no_interval_reaches_over_a_whole_second() -> None:
         at_us=NOON + US + 2000,
     )
     bench.tick(NOON + 3 * US)
-    assert bench.told[1:] == [(999_000, "running", 101), (US + 1000, "running", 103)]
+    assert bench.told[1:] == [(US, "running", 102), (US + 1000, "running", 103)]
 
 
 def test_a_state_change_is_told_at_once_with_the_counters_of_its_moment() -> None:
@@ -291,7 +291,7 @@ def test_a_temperature_within_its_deadband_is_not_told() -> None:
 def test_kinds_say_what_may_be_dropped_first() -> None:
     bench = Bench()
     bench.start()
-    bench.put(("tags.temp", 30.0, US), ("total_units", 101, US + 1), at_us=NOON + US + 2)
+    bench.put(("tags.temp", 30.0, US + 1), ("total_units", 101, US + 2), at_us=NOON + US + 2)
     bench.put(("state", 0, 3 * US), at_us=NOON + 3 * US)
     assert [one.kind for one in bench.drafts] == ["state", "counter", "state"]
 
@@ -368,7 +368,7 @@ def test_a_counter_that_falls_is_never_coalesced() -> None:
         ("total_units", 3, US + 600_000),
         at_us=NOON + 2 * US,
     )
-    bench.put(("total_units", 5, 2 * US), at_us=NOON + 2 * US)
+    bench.put(("total_units", 5, 3 * US), at_us=NOON + 3 * US)
     told = [(at - US, total) for at, _, total in bench.told if at > US]
     assert told[:3] == [(200_000, 104), (400_000, 0), (600_000, 3)]
 
