@@ -54,7 +54,7 @@ dev: $(VENV)/.installed-dev
 
 .PHONY: system
 system:
-	@packaging/system-packages mosquitto chromium pango
+	@packaging/system-packages mosquitto chromium pango node java
 
 .PHONY: clean
 clean:  ## Remove the environment and everything built
