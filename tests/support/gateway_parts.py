@@ -138,6 +138,7 @@ class Store:
         login: tuple[str, str] | None = None,
     ) -> None:
         self.records: dict[int, dict] = {}
+        self.conflicts: list[int] = []
         self.arrivals: list[tuple[str, int]] = []
         self.topics: list[str] = []
         self.statuses: list[dict] = []
@@ -193,10 +194,15 @@ class Store:
             if sequence in self._lose:
                 self._lose.remove(sequence)
                 continue
-            self.records[sequence] = record
+            if self.records.setdefault(sequence, record) != record:
+                self.conflicts.append(sequence)
             self.stored.add(sequence, sequence)
         if self.receipts:
             self.send_receipt()
+
+    def forget(self, sequences: Iterable[int]) -> None:
+        """Forget the next arrival of each of these."""
+        self._lose.update(sequences)
 
     def send_receipt(self) -> None:
         ranges = list(self.stored)
