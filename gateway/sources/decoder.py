@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from gateway.sources.values import CODE_BITS, NO_DATA, OVERFLOW, TYPE_MISMATCH, Columns
+from gateway.sources.columns import CODE_BITS, NO_DATA, OVERFLOW, TYPE_MISMATCH, Columns
 
 _TICKS_TO_1970: Final = 116_444_736_000_000_000
 _US_TO_1970: Final = _TICKS_TO_1970 // 10

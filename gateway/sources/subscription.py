@@ -20,12 +20,13 @@ from gateway.errors import OutboxError, SourceError
 from gateway.sampling import SourceClock
 from gateway.sources import stock
 from gateway.sources.addresses import Unresolved, resolve
+from gateway.sources.columns import Columns
 from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
 from gateway.sources.errors import ServiceError, mapped
 from gateway.sources.port import BAD, Receiver, TagBatch
 from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
-from gateway.sources.values import Columns, moment
+from gateway.sources.values import add_value, moment
 from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)
@@ -547,7 +548,7 @@ class Subscription:
                 without.append(item.binding.handle)
                 continue
             for value in values:
-                found.add(item.binding.handle, value)
+                add_value(found, item.binding.handle, value)
         self._tally.history_values += len(found)
         missing_facts = [h for h in without if self.items[h].binding.role is not Role.ANALOGUE]
         if missing_facts:
@@ -695,7 +696,7 @@ class Subscription:
 
     def _is_dead(self, item: Item, value: ua.DataValue) -> bool:
         probe = Columns()
-        probe.add(item.binding.handle, value)
+        add_value(probe, item.binding.handle, value)
         shown = probe.values[0], probe.statuses[0]
         if shown[1] in _GONE:
             return True

@@ -2,65 +2,35 @@
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from asyncua import ua
 
+from gateway.sources.columns import CODE_BITS, NO_DATA, OVERFLOW, TYPE_MISMATCH, Columns
 from gateway.sources.port import BAD
 
-TYPE_MISMATCH: Final = 0x80740000
-NO_DATA: Final = 0x809B0000
-CODE_BITS: Final = 0xFFFF0000
-OVERFLOW: Final = 0x480
-"""Info type `DataValue` with the overflow bit: values before this one were thrown away by the server."""
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EARLIEST_US: Final = 0
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _PLAIN: Final = frozenset({bool, int, float, str})
 
 
-@dataclass(slots=True)
-class Columns:
-    """Values as they come off the wire, before they are a TagBatch.
-
-    source_us: [us since 1970] the source's timestamp or else the server's; 0 where there is neither
-    overflowed: handles of which the server threw values away
-    """
-
-    handles: list[int] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
-    source_us: list[int] = field(default_factory=list)
-    overflowed: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.handles)
-
-    def add(self, handle: int, value: ua.DataValue) -> None:
-        """Append one decoded value."""
-        plain, status = plain_value(value)
-        self.handles.append(handle)
-        self.values.append(plain)
-        self.statuses.append(status & CODE_BITS)
-        self.source_us.append(stamp_us(value))
-        if status & OVERFLOW == OVERFLOW:
-            self.overflowed.append(handle)
-
-    def extend(self, other: "Columns") -> None:
-        """Append another's values."""
-        self.handles += other.handles
-        self.values += other.values
-        self.statuses += other.statuses
-        self.source_us += other.source_us
-        self.overflowed += other.overflowed
+def add_value(found: Columns, handle: int, value: ua.DataValue) -> None:
+    """Append one decoded value."""
+    plain, status = plain_value(value)
+    found.handles.append(handle)
+    found.values.append(plain)
+    found.statuses.append(status & CODE_BITS)
+    found.source_us.append(stamp_us(value))
+    if status & OVERFLOW == OVERFLOW:
+        found.overflowed.append(handle)
 
 
 def columns(items: Iterable[ua.MonitoredItemNotification]) -> Columns:
     """Return the columns of a data change notification that asyncua has decoded."""
     made = Columns()
     for item in items:
-        made.add(int(item.ClientHandle), item.Value)
+        add_value(made, int(item.ClientHandle), item.Value)
     return made
 
 
