@@ -607,7 +607,7 @@ class ConnectionSampler:
             self._next_us = min(self._next_us, machine.flush_us)
 
     def _interval_end(self, at_us: int) -> int:
-        """Return when the interval of a value is over: intervals include their end, as shifts do for counts."""
+        """Return when a value's interval is over: intervals include their end, as shifts do for counts."""
         return ((at_us - 1) // self._interval_us + 1) * self._interval_us + 1
 
     def _touch(self, machine: _Machine) -> None:
