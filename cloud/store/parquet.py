@@ -108,12 +108,7 @@ class History:
             stat = partition.path.stat()
             version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if self._known.get(partition.path, (None, None))[0] != version:
-                metadata = pq.read_metadata(partition.path).metadata
-                spans = json.loads(metadata[_SPANS.encode()])
-                self._known[partition.path] = (
-                    version,
-                    {tuple(key.split("/")): Span(*span) for key, span in spans.items()},
-                )
+                self._known[partition.path] = (version, _read_spans(partition.path))
         return self._known[partition.path][1]
 
     def add(self, site: str, day: date, tables: Iterable[pa.Table]) -> Partition:
@@ -301,6 +296,19 @@ def day_of(time_us: int) -> date:
 def day_start_us(day: date) -> int:
     """Return the first instant of a UTC day."""
     return (day - date(1970, 1, 1)).days * US_PER_DAY
+
+
+def _read_spans(path: Path) -> dict[Levels, Span]:
+    """Return what a file's metadata says of its machines; raise HistoryError when it says nothing."""
+    try:
+        spans = json.loads((pq.read_metadata(path).metadata or {})[_SPANS.encode()])
+        return {
+            (area, line, machine): Span(*span)
+            for key, span in spans.items()
+            for area, line, machine in [key.split("/")]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise HistoryError(f"{path}: was not written by this program: {error!r}") from error
 
 
 def _names(folder: Path, key: str) -> list[str]:

@@ -311,6 +311,13 @@ def test_an_unreadable_file_is_an_error_that_names_it(history: History) -> None:
         list(history.tables(partition))
 
 
+def test_a_file_from_elsewhere_is_an_error_that_says_so(history: History) -> None:
+    partition = history.add("berlin", DAY, [arrow([said(0)])])
+    pq.write_table(arrow([said(0)]).replace_schema_metadata(None), partition.path)
+    with pytest.raises(HistoryError, match="was not written by this program"):
+        history.spans(partition)
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HistoryError, match="file"):
