@@ -23,6 +23,7 @@ FORCED_IDLE_AFTER_SECS: Final = 8.0
 FORCED_IDLE_SECS: Final = 75.0
 _MOST_MOMENTS: Final = 300
 _SAVE_SECS: Final = 2.0
+_LAST_VALUES_SECS: Final = 1.5
 _TAIL_BYTES: Final = 262_144
 
 
@@ -106,7 +107,7 @@ class Simulation:
             self._playing.cancel()
             await asyncio.wait({self._playing})
         for show in self.lines:
-            await show.server.stop()
+            await show.end()
         if self._log is not None:
             self._log.close()
         if self._playing is not None and not self._playing.cancelled():
@@ -196,9 +197,18 @@ class LineShow:
         self._memory = memory
         self._outages = outages
         self._until_us = until_us
+        self._waits = settings.wait_for_subscriber
         self._writer = TagWriter()
         self._moments: Iterator[Tagged] = iter(())
         self._next: Tagged | None = None
+
+    async def end(self) -> None:
+        """Close the port, once whoever reads has had the last values, but without waiting long."""
+        if self.server.is_up and self.live.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_VALUES_SECS):
+                    await self.server.wait_until_read()
+        await self.server.stop()
 
     async def open(self) -> None:
         """Find the moment from which to go on, and open the port with its values."""
@@ -225,6 +235,7 @@ class LineShow:
         tick_us = self._run.factory.tick_us
         now_us = -(-self._settings.now_us() // tick_us) * tick_us
         self._log_missed(now_us)
+        self._waits = False
         return max(now_us, origin_us)
 
     def _log_missed(self, until_us: int) -> None:
@@ -256,7 +267,7 @@ class LineShow:
         settings = self._settings
         begun = time.monotonic()
         from_us = self._peek_us()
-        waited = not settings.wait_for_subscriber
+        waited = not self._waits
         while not self._is_over():
             limit_us = settings.now_us()
             if settings.history_pace > 0:
@@ -271,7 +282,7 @@ class LineShow:
                 await self.server.wait_for_subscriber()
                 waited = True
             room = await self.server.wait_until_read()
-            if room == 0 and settings.wait_for_subscriber:
+            if room == 0 and self._waits:
                 waited = False
                 continue
             await self._show(self._chunk(limit_us, min(room or _MOST_MOMENTS, _MOST_MOMENTS)))
