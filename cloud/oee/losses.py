@@ -242,7 +242,7 @@ def lay(judged: Judged, frame: Frame, policies: Policies) -> Cells:
     _take_scheduled_reasons(whole, frame, interval, policies, kind, role, reason)
     own = category == calendar.PRODUCTION
     in_break = (category == calendar.BREAK) & policies.breaks_are_loss[whole.machine]
-    lost = in_break & (kind != PRODUCING) & (kind != NO_DATA)
+    lost = in_break & (kind != PRODUCING) & (kind != NO_DATA) & (role != EXCLUDED)
     kind[lost], role[lost] = BREAK, AVAILABILITY
     outside = ~own & ~in_break
     included = outside & (kind == PRODUCING) & policies.unplanned_included[whole.machine]
