@@ -16,6 +16,7 @@ from simulator.truth import read_log
 US = 1_000_000
 STATE_NAMES = {code: state.value for state, code in PLC_STATES.items()}
 _TAGS = ("State", "TotalUnits", "OffQualityUnits", "FaultCode", "Product")
+_COUNTERS = frozenset({"TotalUnits", "OffQualityUnits"})
 _FOR_EVER_US = 2**62
 _UNITS = ("total_units", "good_units", "off_quality_units", "unplanned_units")
 _TIMES = ("planned_production_secs", "running_secs", "run_secs")
@@ -46,11 +47,12 @@ class Stored(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """The writes of one machine at one instant."""
+    """The writes of one machine at one instant; in the present also when they were made [us]."""
 
     at_us: int
     shown: Shown
     changed: frozenset[str]
+    written_us: int | None = None
 
 
 class Span(NamedTuple):
@@ -99,6 +101,15 @@ def read_store(path: Path) -> list[Stored]:
         numbers = range(len(store.names.all("machine")))
         table = store.read_table(numbers, 0, _FOR_EVER_US)
         return [_stored(store, row, table.rest) for row in table.rows]
+    finally:
+        store.close()
+
+
+def count_dead_letters(path: Path) -> int:
+    """Return how many messages a store refused."""
+    store = SqliteStore(path)
+    try:
+        return store.dead_letter_count()
     finally:
         store.close()
 
@@ -160,7 +171,7 @@ def _moments(rows: Sequence[Mapping[str, Any]]) -> list[Moment]:
             known.get("FaultCode") or None,
             known.get("Product"),
         )
-        found[at_us] = Moment(at_us, shown, changed)
+        found[at_us] = Moment(at_us, shown, changed, row.get("logged_us"))
     return list(found.values())
 
 
@@ -205,8 +216,7 @@ def _judge_records(
         if record.gap_until_us is not None:
             continue
         last = bisect_right(instants, record.at_us)
-        first = bisect_right(instants, record.at_us - edge_us - 1)
-        candidates = moments[max(0, first - 1) : last]
+        candidates = _in_force(moments, last, record.at_us - edge_us)
         if not any(_agrees(record, moment.shown) for moment in candidates):
             expected = candidates[-1].shown if candidates else "nothing"
             verdict.phantoms.append(
@@ -217,6 +227,20 @@ def _judge_records(
         seen.add((record.at_us, record.shown))
         if not candidates or candidates[-1].at_us != record.at_us:
             verdict.heartbeats += 1
+
+
+def _in_force(moments: Sequence[Moment], end: int, since_us: int) -> Sequence[Moment]:
+    """Return what a client may have believed: the last of moments[:end], and those before it until since_us.
+
+    What was written late, because the PLC stood still, could not be known before.
+    """
+    first = end
+    while first > 0:
+        first -= 1
+        moment = moments[first]
+        if max(moment.at_us, moment.written_us or 0) <= since_us:
+            break
+    return moments[first:end]
 
 
 def _agrees(record: Stored, shown: Shown) -> bool:
@@ -261,7 +285,7 @@ def _judge_moments(
         soon = after < len(instants) and instants[after] <= moment.at_us + publish_interval_us
         if moment.at_us in at_instants:
             verdict.delivered += 1
-        elif soon and "State" not in moment.changed:
+        elif soon and moment.changed <= _COUNTERS:
             verdict.coalesced += 1
         elif any(begin - edge_us <= moment.at_us <= end + edge_us for begin, end in gaps):
             verdict.covered += 1

@@ -1,0 +1,173 @@
+"""What a trial is judged by beside the records: blind times, figures, recovery times."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from cloud import compute, plant
+from simulator.timetable import windows
+from simulator.truth import Truth, read_log
+from tests.chaos.listener import Heard
+from tests.chaos.schedule import KINDS
+from tests.support import judge
+from tests.support.judge import US, Moment, Span, Stored
+
+EDGE_US: Final = 1_000_000
+"""How far a gap's edges may be off, and a heartbeat may lag behind what was just written."""
+_HEALING_US: Final = 12 * US
+"""So long after a blinding fault a gap may still have its cause in it."""
+
+
+def blind_spans(spans: Sequence[Span], *, always: bool) -> list[Span]:
+    """Return the times in which values could really not be read.
+
+    always: the server loses values by itself
+    """
+    found = [
+        Span(span.from_us - EDGE_US, span.to_us + _HEALING_US, span.what)
+        for span in spans
+        if KINDS[span.what].blinds
+    ]
+    return [*found, Span(0, 2**62, "queue of one")] if always else found
+
+
+def export(stored: Iterable[Stored], site: str, area: str, path: Path) -> None:
+    """Write records and gaps as the telemetry files that `oee compute` reads."""
+    with path.open("wb") as file:
+        for record in stored:
+            line, machine = record.machine.split("/")
+            place = {"site": site, "area": area, "line": line, "machine": machine}
+            said: dict[str, Any] = {**place, "gateway": record.gateway, "sequence": record.sequence}
+            if record.gap_until_us is not None:
+                said |= {
+                    "from_epochtime": record.at_us / US,
+                    "to_epochtime": record.gap_until_us / US,
+                    "cause": record.cause,
+                }
+            else:
+                shown = {key: value for key, value in record.shown._asdict().items() if value is not None}
+                said |= {"epochtime": record.at_us / US, "data_quality": record.quality, **shown}
+            file.write(msgspec.json.encode(said) + b"\n")
+
+
+def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequence[Moment]]) -> list[str]:
+    """Return where the figures of what is stored are not those of the truth."""
+    truth = Truth.from_log(folder / "truth.jsonl")
+    header = next(read_log(folder / "truth.jsonl"))
+    export(stored, header["site"], header["area"], folder / "stored.jsonl")
+    found = compute.compute(plant.load(folder / "plant.toml"), [folder / "stored.jsonl"])
+    faults = [f"not read back: {refusal}" for refusal in found.refused[:3]]
+    computed = [one.to_dict() for one in found.figures]
+    from_us, to_us = truth.span_us()
+    whole = {
+        (shift.start_us, shift.end_us)
+        for shift in windows(truth.timetable, from_us, to_us)
+        if shift.start_us >= from_us and shift.end_us < to_us
+    }
+    true = {
+        (one.machine, one.to_dict()["start"]): one
+        for one in truth.figures(from_us, to_us)
+        if (one.start_us, one.end_us) in whole
+    }
+    for row in computed:
+        if (one := true.get((row["machine"], row["start"]))) is not None:
+            faults += _shift(row, one.to_dict())
+    for machine, history in truth.histories.items():
+        rows = [row for row in computed if f"{row['line']}/{row['machine']}" == machine]
+        total = sum(row["total_units"] + row["unplanned_units"] for row in rows)
+        off = sum(row["off_quality_units"] + row["unplanned_off_quality_units"] for row in rows)
+        made = sum(count.total for count in history.counts)
+        spoiled = sum(count.off_quality for count in history.counts)
+        if (total, off) == (made, spoiled):
+            continue
+        if not _was_reset_in_the_dark(moments[machine], stored, machine) or total > made or off > spoiled:
+            faults.append(f"{machine}: counted {total} units, {off} off quality; true are {made}, {spoiled}")
+    return faults
+
+
+def _shift(row: Mapping[str, Any], true: Mapping[str, Any]) -> list[str]:
+    """Return how one shift differs: not at all, or within the bounds where part of it is unknown."""
+    where = f"{row['machine']} shift {row['shift']}"
+    unknown_secs = row["unknown_secs"]
+    if unknown_secs == 0:
+        return judge.compare_figures([row], [true], tolerance_secs=0.0)
+    if not true["running_secs"] - unknown_secs - 1e-6 <= row["running_secs"] <= true["running_secs"] + 1e-6:
+        return [
+            f"{where}: ran {row['running_secs']} s, true {true['running_secs']} s, unknown {unknown_secs} s"
+        ]
+    bounds = row["bounds"]
+    return [
+        f"{where}: true {key} {true[key]} is outside {bounds[key]}"
+        for key in ("availability", "oee")
+        if true[key] is not None
+        and bounds[key][0] is not None
+        and not bounds[key][0] - 1e-9 <= true[key] <= bounds[key][1] + 1e-9
+    ]
+
+
+def _was_reset_in_the_dark(moments: Sequence[Moment], stored: Iterable[Stored], machine: str) -> bool:
+    """Tell whether a counter may have been set back where nobody could see what it had reached."""
+    gaps = [
+        (record.at_us, record.gap_until_us)
+        for record in stored
+        if record.machine == machine and record.gap_until_us is not None
+    ]
+    last = 0
+    for moment in moments:
+        shown = moment.shown.total_units
+        if shown is None:
+            continue
+        fell, last = shown < last, shown
+        if fell and any(begin - 2 * US <= moment.at_us <= end + 2 * US for begin, end in gaps):
+            return True
+    return False
+
+
+def recoveries(
+    spans: Sequence[Span],
+    receipts: Sequence[Heard],
+    stored: Sequence[Stored],
+    moments: Mapping[str, Sequence[Moment]],
+) -> list[tuple[str, float]]:
+    """Return how long after the end of each fault that stood alone something newer was stored [s].
+
+    Counted from the first write after its end: before that there was nothing to deliver.
+    """
+    epochs = sorted((record.sequence, record.at_us) for record in stored)
+    sequences = [sequence for sequence, _ in epochs]
+    newest = 0
+    best: list[int] = []
+    for _, at_us in epochs:
+        newest = max(newest, at_us)
+        best.append(newest)
+
+    def newest_stored(heard: Heard) -> int:
+        ends = [heard.receipt.stored_through, *(last for _, last in heard.receipt.stored_beyond)]
+        index = bisect_right(sequences, max(ends)) - 1
+        return best[index] if index >= 0 else 0
+
+    known = [(heard.at_us, newest_stored(heard)) for heard in receipts]
+    writes = sorted(moment.at_us for machine in moments.values() for moment in machine if moment.changed)
+    found = []
+    for span in spans:
+        if KINDS[span.what].promise_secs is None:
+            continue
+        after = bisect_right(writes, span.to_us)
+        if after >= len(writes):
+            continue
+        first_us = writes[after]
+        back_us = next(
+            (at_us for at_us, epoch_us in known if at_us >= span.to_us and epoch_us >= first_us), None
+        )
+        if back_us is None:
+            continue
+        alone = not any(
+            other is not span and other.from_us <= back_us and other.to_us >= span.from_us - 5 * US
+            for other in spans
+        )
+        if alone:
+            found.append((span.what, (back_us - max(first_us, span.to_us)) / US))
+    return found

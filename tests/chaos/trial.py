@@ -1,0 +1,246 @@
+"""One trial: a schedule of faults against real processes, then judgement."""
+
+import contextlib
+import random
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from tests.chaos import faults, judgement
+from tests.chaos.factory import scenario
+from tests.chaos.faults import Doing, Ground, now_us
+from tests.chaos.listener import Listener
+from tests.chaos.proxies import Proxies
+from tests.chaos.schedule import KINDS, Fault, Schedule
+from tests.support import judge
+from tests.support.judge import US, Span
+from tests.support.whole_system import WholeSystem
+
+OEE: Final = (sys.executable, "-m", "oee")
+_QUIET_SECS: Final = 45.0
+"""How long everything may take to be well again after the last fault."""
+_BUSY: Final = 0.9
+"""A share of a core that nobody may take while little happens."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a trial came to."""
+
+    seed: int
+    kinds: list[str]
+    secs: float = 0.0
+    moments: int = 0
+    delivered: int = 0
+    coalesced: int = 0
+    covered: int = 0
+    gaps: int = 0
+    dead_letters: int = 0
+    unexplained: list[str] = field(default_factory=list)
+    phantoms: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Needless gaps, figures that differ, processes that ended, promises that were broken."""
+    recoveries: list[tuple[str, float]] = field(default_factory=list)
+    """Kind, and how long after its end data flowed again [s], of faults that stood alone."""
+    busiest: dict[str, float] = field(default_factory=dict)
+    """Process -> the largest share of a core that it took over two seconds."""
+
+    @property
+    def faults(self) -> list[str]:
+        """Return everything that may not be."""
+        return [*self.unexplained, *self.phantoms, *self.duplicates, *self.others]
+
+
+def play(schedule: Schedule, folder: Path, *, oee: Sequence[str] = OEE, keep: bool = False) -> Outcome:
+    """Play a schedule; the folder holds all logs afterwards when something was wrong, or when asked to keep them."""
+    begun = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    outcome = Outcome(seed=schedule.seed, kinds=schedule.kinds)
+    (folder / "schedule.json").write_bytes(msgspec.json.format(msgspec.json.encode(schedule)))
+    with Proxies() as proxies, _system(schedule, folder, proxies, oee) as system:
+        listener = Listener(system.broker.port)
+        ground = Ground(system, proxies, listener, random.Random(schedule.seed))
+        try:
+            _run(schedule, ground, outcome)
+        except AssertionError as error:
+            outcome.others.append(str(error)[:3000])
+        finally:
+            listener.close()
+            ground.drop_sockets()
+    if not outcome.others:
+        _judge(schedule, ground, outcome, folder)
+    outcome.secs = time.monotonic() - begun
+    (folder / "outcome.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
+    if not outcome.faults and not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return outcome
+
+
+def _system(schedule: Schedule, folder: Path, proxies: Proxies, oee: Sequence[str]) -> WholeSystem:
+    built = scenario(
+        schedule.seed,
+        tick_us=round(schedule.tick_secs * US),
+        lines=schedule.lines,
+        machines=schedule.machines,
+    )
+    simulate = [
+        *(sys.executable, "-m", "tests.chaos.factory", "--folder", "{folder}", "--port", "{port}"),
+        *("--seed", str(schedule.seed), "--tick-secs", str(schedule.tick_secs)),
+        *("--lines", str(schedule.lines), "--machines", str(schedule.machines)),
+        *("--history-secs", str(schedule.history_secs)),
+        *("--late-nodes-secs", "3" if schedule.late_nodes else "0"),
+        *("--items-per-call", "5" if schedule.limits == "five items per call" else "0"),
+        *("--queue-size", "1" if schedule.limits == "queue of one" else "0"),
+    ]
+
+    def port_of(url: str) -> int:
+        return int(url.rsplit(":", 1)[1])
+
+    def before(name: str, scheme: str, url: str) -> str:
+        target = port_of(url)
+        return f"{scheme}://127.0.0.1:{proxies.add(name, target)}"
+
+    return WholeSystem(
+        folder,
+        built,
+        seed=schedule.seed,
+        simulate=simulate,
+        oee=oee,
+        endpoint=lambda url: before("plc", "opc.tcp", url),
+        gateway_broker=lambda url: before("uplink", "mqtt", url),
+        cloud_broker=lambda url: before("downlink", "mqtt", url),
+    )
+
+
+def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
+    system = ground.system
+    watch = _Busyness(system)
+    system.start()
+    begun = time.monotonic()
+    if schedule.in_the_past:
+        system.wait_until(lambda: system.truth_log.exists() and system.health() is not None, "a start", 60)
+        _play_faults(schedule.in_the_past, ground, 0.0, watch)
+    system.wait_until(system.is_live, "the past is played", 90)
+    outcome.secs = time.monotonic() - begun
+    _play_faults(schedule.faults, ground, schedule.live_secs, watch)
+    _wait_until_well(system)
+    healed_us = max((_healed_us(span) for span in ground.spans), default=0)
+    faults.wait_us(max(now_us() + 2 * US + US // 2, healed_us))
+    outcome.busiest = watch.busiest()
+    outcome.others += [
+        f"{name} took {share:.2f} of a core"
+        for name, share in outcome.busiest.items()
+        if share > _BUSY and not (name == "cloud" and "slow dashboards" in schedule.kinds)
+    ]
+    for part in system.parts:
+        assert part.is_running, f"{part.name} has ended by itself:\n{part.tail()}"
+    system.stop_in_order(_QUIET_SECS)
+
+
+def _play_faults(planned: Sequence[Fault], ground: Ground, at_least_secs: float, watch: "_Busyness") -> None:
+    """Begin and end each fault at its time, counted from now."""
+    start_us = now_us()
+    ahead = sorted(planned, key=lambda fault: fault.at_secs)
+    under_way: list[Doing] = []
+    while True:
+        secs = (now_us() - start_us) / US
+        for doing in [doing for doing in under_way if secs >= doing.fault.end_secs]:
+            faults.finish(doing, ground)
+            under_way.remove(doing)
+        while ahead and secs >= ahead[0].at_secs:
+            doing = faults.begin(ahead.pop(0), ground)
+            if doing.fault.secs:
+                under_way.append(doing)
+            else:
+                faults.finish(doing, ground)
+        if not ahead and not under_way and secs >= at_least_secs:
+            return
+        watch.look()
+        time.sleep(0.02)
+
+
+def _wait_until_well(system: WholeSystem) -> None:
+    """Wait until gateway and cloud side have healed: all connected, nothing left to deliver but the newest."""
+
+    def is_well() -> bool:
+        health = system.health()
+        return (
+            health is not None
+            and all(item["status"]["state"] == "connected" for item in health["connections"])
+            and all(
+                item["status"]["items_live"] == item["status"]["items_wanted"]
+                for item in health["connections"]
+            )
+            and health["outbox"]["records"] < 50
+        )
+
+    system.wait_until(is_well, "all is well again", _QUIET_SECS)
+
+
+def _healed_us(span: Span) -> int:
+    """Return by when a fault should be over for everybody, a little more included."""
+    return span.to_us + round((KINDS[span.what].promise_secs or 0.0) + 2.0) * US
+
+
+class _Busyness:
+    """Watches how much of a core each process takes."""
+
+    def __init__(self, system: WholeSystem) -> None:
+        self._system = system
+        self._seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
+
+    def look(self) -> None:
+        """Take note, at most twice a second."""
+        now = time.monotonic()
+        for part in (self._system.gateway, self._system.cloud):
+            if not part.is_running:
+                continue
+            seen = self._seen.setdefault((part.name, part.pid), [])
+            if seen and now - seen[-1][0] < 0.5:
+                continue
+            with contextlib.suppress(psutil.Error):
+                spent = psutil.Process(part.pid).cpu_times()
+                seen.append((now, spent.user + spent.system))
+
+    def busiest(self) -> dict[str, float]:
+        """Return the largest share over two seconds of each process, after its first five seconds."""
+        found: dict[str, float] = {}
+        for (name, _), seen in self._seen.items():
+            settled = [item for item in seen if item[0] - seen[0][0] > 5.0]
+            for early, late in zip(settled, settled[4:], strict=False):
+                share = (late[1] - early[1]) / (late[0] - early[0])
+                found[name] = max(found.get(name, 0.0), round(share, 3))
+        return found
+
+
+def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -> None:
+    stored = judge.read_store(folder / "cloud" / "store.sqlite3")
+    truth = judge.read_moments(folder / "truth.jsonl")
+    spans = judgement.blind_spans(ground.spans, always=schedule.limits == "queue of one")
+    verdict = judge.judge(truth, stored, faults=spans, edge_us=judgement.EDGE_US)
+    outcome.moments, outcome.delivered = verdict.moments, verdict.delivered
+    outcome.coalesced, outcome.covered = verdict.coalesced, verdict.covered
+    outcome.gaps = sum(record.gap_until_us is not None for record in stored)
+    outcome.unexplained += verdict.unexplained
+    outcome.phantoms += verdict.phantoms
+    outcome.duplicates += verdict.duplicates
+    outcome.others += verdict.needless_gaps
+    outcome.dead_letters = judge.count_dead_letters(folder / "cloud" / "store.sqlite3")
+    if outcome.dead_letters > ground.malformed:
+        outcome.others.append(f"{outcome.dead_letters} dead letters of {ground.malformed} malformed messages")
+    outcome.others += judgement.figures(folder, stored, truth)
+    outcome.recoveries = judgement.recoveries(ground.spans, ground.listener.receipts, stored, truth)
+    outcome.others += [
+        f"{kind}: data flowed again after {secs:.1f} s; promised are {KINDS[kind].promise_secs} s"
+        for kind, secs in outcome.recoveries
+        if (promised := KINDS[kind].promise_secs) is not None and secs > 2 * promised
+    ]
