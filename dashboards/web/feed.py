@@ -18,6 +18,9 @@ from dashboards.port import CloudReader
 
 MAX_BROWSERS: Final = 1000
 BEAT_SECS: Final = 5.0
+PACE_SECS: Final = 1.9
+"""How often counts and percentages are sent; a change of state, reason or alert never waits."""
+_URGENT: Final = ("alerts", "shift", "banner")
 RIBBON_SECS: Final = 20.0
 _ENCODER = msgspec.json.Encoder()
 
@@ -85,6 +88,8 @@ class Feed:
         self._board: BoardView | None = None
         self._drawn: dict[MachineKey, tuple[float, object]] = {}
         self._last_sent = 0.0
+        self._held: Fragments = {}
+        self._told_epochtime = 0.0
         self._closing = asyncio.Event()
         self._rendering = asyncio.Lock()
         self.skipped = 0
@@ -125,8 +130,13 @@ class Feed:
             moved = before is not None and places(before) != places(board)
             changed = {key: html for key, html in fresh.items() if self._fragments.get(key) != html}
             self._fragments = fresh if rebuilt else self._fragments | changed
-        if changed or moved:
-            self._tell(board.generated_epochtime, changed, reload=moved)
+        self._held |= changed
+        urgent = rebuilt or moved or not changed.keys().isdisjoint(_URGENT) or _looks_differ(before, update)
+        due = board.generated_epochtime - self._told_epochtime >= PACE_SECS
+        if moved or (self._held and (urgent or due)):
+            self._tell(board.generated_epochtime, self._held, reload=moved)
+            self._held = {}
+            self._told_epochtime = board.generated_epochtime
 
     def _all(self, board: BoardView, update: Update | None = None) -> Fragments:
         del update
@@ -275,6 +285,17 @@ def merged(board: BoardView, update: Update) -> BoardView:
         alerts=board.alerts if update.alerts is None else update.alerts,
         shift=update.shift or board.shift,
         health=update.health or board.health,
+    )
+
+
+def _looks_differ(before: BoardView | None, update: Update) -> bool:
+    """Tell whether any machine of an update now does something else."""
+    if before is None:
+        return True
+    old = {key_of(machine): machine for machine in machines_of(before)}
+    return any(
+        key_of(machine) not in old or _look_of(old[key_of(machine)], before) != _look_of(machine, before)
+        for machine in update.machines
     )
 
 

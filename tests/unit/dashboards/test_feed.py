@@ -66,10 +66,10 @@ async def test_only_what_changed_is_sent():
     first = board.lines[0].machines[0]
     changed = msgspec.structs.replace(first, good_units=first.good_units + 7)
     still = board.lines[0].machines[1]
-    await live.publish(Update(generated_epochtime=NOON + 1, machines=[changed, still]))
+    await live.publish(Update(generated_epochtime=NOON + 2, machines=[changed, still]))
     message = json.loads(browser.take())
     assert message == {
-        "generated": NOON + 1,
+        "generated": NOON + 2,
         "fragments": {"m/filler-1": f"{first.state} {first.good_units + 7}"},
     }
 
@@ -130,3 +130,18 @@ def test_merging_keeps_machines_of_lines_that_are_sent_without_them():
     assert after.lines[1].figures == {"oee": 0.5}
     assert len(after.lines[1].machines) == 4
     assert after.alerts == board.alerts
+
+
+async def test_counts_are_sent_at_their_pace_and_a_change_of_state_at_once():
+    cloud, _, live = make_feed()
+    browser = joined(live)
+    board = cloud.board()
+    await live.publish(whole(board))
+    browser.take()
+    first, second = board.lines[0].machines[:2]
+    counted = msgspec.structs.replace(first, good_units=1)
+    await live.publish(Update(generated_epochtime=NOON + 1, machines=[counted]))
+    assert not browser.wake.is_set()
+    stopped = msgspec.structs.replace(second, state="faulted", state_since_epochtime=NOON + 1.5)
+    await live.publish(Update(generated_epochtime=NOON + 1.5, machines=[stopped]))
+    assert {"m/filler-1", "m/capper-1"} <= json.loads(browser.take())["fragments"].keys()
