@@ -23,6 +23,7 @@ from contract import topics
 from gateway.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxLockedError, StartError
 from gateway.outbox.port import KINDS, Draft, DropCause, GapDraft, Kind, OutboxStatistics, Stored
 from gateway.outbox.ranges import Range, Ranges, intersection
+from gateway.outbox.salvage import Salvaged, salvage
 
 DEFAULT_MAX_BYTES: Final = 8_000_000_000
 DEFAULT_MAX_AGE_US: Final = 40 * 86_400 * 1_000_000
@@ -327,7 +328,7 @@ class SqliteOutbox:
             self._ceiling = ceiling
 
     def _replace_corrupt(self, reason: str) -> None:
-        """Put the damaged file aside and begin a new one."""
+        """Put the damaged file aside and begin a new one with what could be read of it."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
         stamp = self._clock_us()
@@ -336,9 +337,33 @@ class SqliteOutbox:
             damaged = self.path.with_name(self.path.name + suffix)
             with contextlib.suppress(FileNotFoundError):
                 damaged.rename(aside.with_name(aside.name + suffix))
-        self._damage = f"the outbox was damaged ({reason}); it is kept as {aside.name} and a new one is begun"
-        self._log.error("outbox damaged", reason=reason, kept_as=aside.name)
+        delivered = self._places
         self._open()
+        self._places = {name: delivered.get(name, place) for name, place in self._places.items()}
+        saved = self._take_over(salvage(aside))
+        self._damage = (
+            f"the outbox was damaged ({reason}): {saved} records were saved; it is kept as {aside.name}"
+        )
+        self._log.error("outbox damaged", reason=reason, saved_records=saved, kept_as=aside.name)
+
+    def _take_over(self, found: Mapping[int, Salvaged]) -> int:
+        """Store salvaged records under the sequences that they have."""
+        if not found:
+            return 0
+        with self._transaction():
+            rows = [
+                (row.sequence, row.epoch_us, row.kind, self._topic_number(row.topic), row.payload)
+                for row in found.values()
+            ]
+            self._connection.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            self._next = max(self._next, max(found) + 1)
+            self._add("records", len(rows))
+            self._add("bytes", sum(len(row[4]) + ROW_BYTES for row in rows))
+            self._reserve()
+            self._save_ledger()
+        self._first = self._first_waiting()
+        self._eviction_at = [self._first] * len(_EVICTION_ORDER)
+        return len(rows)
 
     # Writing
 
@@ -361,14 +386,17 @@ class SqliteOutbox:
             payload = draft.encode(sequence)
             size += len(payload)
             topic = draft.topic
-            number = ids.get(topic) or self._add_topic(topic)
+            number = ids.get(topic) or self._topic_number(topic)
             rows.append((sequence, draft.epoch_us, _KIND_CODE[draft.kind], number, payload))
         self._connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
         self._next += len(rows)
         self._add("records", len(rows))
         self._add("bytes", size + ROW_BYTES * len(rows))
 
-    def _add_topic(self, topic: str) -> int:
+    def _topic_number(self, topic: str) -> int:
+        known = self._topic_ids.get(topic)
+        if known is not None:
+            return known
         number = len(self._topic_ids) + 1
         self._connection.execute("INSERT INTO topics VALUES (?, ?)", (number, topic))
         self._topic_ids[topic] = number

@@ -345,6 +345,35 @@ def test_damage_that_shows_while_running_is_survived(tmp_path):
         assert outbox.statistics().damaged_files == 1
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_what_can_be_read_of_a_damaged_file_is_saved(tmp_path, running):
+    with outbox_in(tmp_path) as outbox:
+        for start in range(0, 6000, 100):
+            last = outbox.append([Record(n) for n in range(start, start + 100)])
+        before = {record.sequence: record for record in everything(outbox)}
+        outbox._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = tmp_path / "outbox.sqlite"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 8192 * 4096
+    content[middle : middle + 8192] = b"\xa5" * 8192
+    path.write_bytes(content)
+    with outbox_in(tmp_path, clock=Clock(1_000_000)) as outbox:
+        if running:
+            outbox.acknowledge("broker", [(START_US, START_US + 99)])
+        everything(outbox)
+        fresh = outbox.append([Record(1)])
+        assert fresh > last
+        kept = {record.sequence: record for record in everything(outbox)}
+        assert len(kept) > 5800
+        assert all(before[sequence] == record for sequence, record in kept.items() if sequence != fresh)
+        assert outbox.statistics().damaged_files == 1
+        assert "records were saved" in outbox.statistics().alarm
+        assert outbox.statistics().records == len(kept)
+        if running:
+            outbox.flush()
+            assert outbox.statistics().records == len(kept) - 100
+
+
 def test_a_second_process_is_told_who_uses_the_folder(tmp_path):
     with outbox_in(tmp_path):
         done = subprocess.run(
