@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import hashlib
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from cloud.errors import CloudError, ConfigError, Fault
 
@@ -28,24 +29,37 @@ if TYPE_CHECKING:
     from cloud.store.port import DeadLetter
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
+Arguments = ParamSpec("Arguments")
 
 
+def _told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Let a command tell its errors in plain lines, and log warnings beside its output, not in it."""
+
+    @functools.wraps(work)
+    def told(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
+        _log_to_stderr("warning", "text")
+        try:
+            return work(*arguments, **options)
+        except ConfigError as error:
+            for fault in error.faults:
+                _say(str(fault))
+            return BAD_CONFIG
+        except CloudError as error:
+            _say(str(error))
+            return FAILED
+
+    return told
+
+
+@_told
 def run(config: Path, serve_pages: "ServePages | None" = None) -> int:
     """Run the service until SIGTERM or SIGINT."""
     from cloud.config import load
 
-    try:
-        settings = load(config)
-        _log_as(settings)
-        with _alone(settings):
-            return asyncio.run(_serve(settings, serve_pages))
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
-    except CloudError as error:
-        _say(str(error))
-        return FAILED
+    settings = load(config)
+    _log_to_stderr(settings.cloud.log_level, settings.cloud.log_format)
+    with _alone(settings):
+        return asyncio.run(_serve(settings, serve_pages))
 
 
 async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> int:
@@ -95,6 +109,7 @@ def _fault_of_ours(error: Exception) -> Exception | None:
     return None if isinstance(error, CloudError | OSError) else error
 
 
+@_told
 def import_telemetry(
     files: Sequence[Path], config: Path | None = None, *, data_dir: Path | None = None
 ) -> int:
@@ -104,17 +119,12 @@ def import_telemetry(
     from cloud.service import clock_us, open_store
     from cloud.store.port import Arrivals
 
-    try:
-        settings = CloudConfig() if config is None else load(config)
-        if data_dir is not None:
-            settings = settings.model_copy(
-                update={"cloud": settings.cloud.model_copy(update={"data_dir": data_dir})}
-            )
-        store = open_store(settings)
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
+    settings = CloudConfig() if config is None else load(config)
+    if data_dir is not None:
+        settings = settings.model_copy(
+            update={"cloud": settings.cloud.model_copy(update={"data_dir": data_dir})}
+        )
+    store = open_store(settings)
     stored = repeated = refused = 0
     failed = False
     latest_secs = clock_us() / 1e6 + settings.cloud.max_future_secs
@@ -142,6 +152,7 @@ def import_telemetry(
     return FAILED if failed else OK
 
 
+@_told
 def report(
     config: Path,
     *,
@@ -169,38 +180,31 @@ def report(
     from cloud.report import report as report_of
     from cloud.service import clock_us, open_store
 
-    try:
-        settings = load(config)
-        the_plant = plant.load(settings.cloud.plant)
-        first, last = last_days(the_plant, clock_us())
-        begin = first if since is None else parse_moment(since)
-        end = last if until is None else parse_moment(until)
-        with contextlib.closing(open_store(settings)) as store:
-            if history or diff:
-                shifts = history_of(the_plant, store, begin, end, level)
-                _print_revisions(differences(shifts) if diff else shifts, form)
-            else:
-                rows = report_of(
-                    the_plant,
-                    store,
-                    since=begin,
-                    until=end,
-                    now_us=clock_us(),
-                    per=per,
-                    level=level,
-                    revision=revision,
-                )
-                _print_figures(rows, form, next(iter(the_plant.sites.values())).timezone)
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
-    except CloudError as error:
-        _say(str(error))
-        return FAILED
+    settings = load(config)
+    the_plant = plant.load(settings.cloud.plant)
+    first, last = last_days(the_plant, clock_us())
+    begin = first if since is None else parse_moment(since)
+    end = last if until is None else parse_moment(until)
+    with contextlib.closing(open_store(settings)) as store:
+        if history or diff:
+            shifts = history_of(the_plant, store, begin, end, level)
+            _print_revisions(differences(shifts) if diff else shifts, form)
+        else:
+            rows = report_of(
+                the_plant,
+                store,
+                since=begin,
+                until=end,
+                now_us=clock_us(),
+                per=per,
+                level=level,
+                revision=revision,
+            )
+            _print_figures(rows, form, next(iter(the_plant.sites.values())).timezone)
     return OK
 
 
+@_told
 def jobs(config: Path) -> int:
     """Print the service's jobs: last and next runs, durations and failures."""
     from cloud import upkeep
@@ -209,17 +213,10 @@ def jobs(config: Path) -> int:
     from cloud.oee.figures import iso_utc
     from cloud.service import clock_us, open_store
 
-    try:
-        settings = load(config)
-        with contextlib.closing(open_store(settings)) as store:
-            known = Jobs(
-                upkeep.jobs(settings, store, clock_us), store, now_us=clock_us, monotonic_us=clock_us
-            )
-            views = known.views()
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
+    settings = load(config)
+    with contextlib.closing(open_store(settings)) as store:
+        known = Jobs(upkeep.jobs(settings, store, clock_us), store, now_us=clock_us, monotonic_us=clock_us)
+        views = known.views()
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -310,46 +307,32 @@ def _words(said: "Correction") -> str:
     return f"{amount} {said.product or ''}".strip()
 
 
+@_told
 def back_up(config: Path, target: Path) -> int:
     """Write a backup of store and history to a new file, also while the service runs."""
     from cloud import backup
     from cloud.config import load
     from cloud.service import open_store
 
-    try:
-        settings = load(config)
-        if target.exists():
-            _say(f"{target} exists already")
-            return FAILED
-        with contextlib.closing(open_store(settings)) as store:
-            size = backup.back_up(store, settings.history_folder, target)
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
-    except CloudError as error:
-        _say(str(error))
+    settings = load(config)
+    if target.exists():
+        _say(f"{target} exists already")
         return FAILED
+    with contextlib.closing(open_store(settings)) as store:
+        size = backup.back_up(store, settings.history_folder, target)
     print(f"{target}: {size / 1e6:.1f} MB")  # noqa: T201
     return OK
 
 
+@_told
 def restore(config: Path, source: Path) -> int:
     """Put a backup in place; the service must not run, and no store may be there."""
     from cloud import backup
     from cloud.config import load
 
-    try:
-        settings = load(config)
-        with _alone(settings):
-            backup.restore(source, settings.cloud.data_dir, settings.history_folder)
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
-    except CloudError as error:
-        _say(str(error))
-        return FAILED
+    settings = load(config)
+    with _alone(settings):
+        backup.restore(source, settings.cloud.data_dir, settings.history_folder)
     print(f"{source} is restored to {settings.cloud.data_dir}")  # noqa: T201
     return OK
 
@@ -485,12 +468,12 @@ def _try_port(host: str, port: int) -> None:
         ) from error
 
 
-def _log_as(settings: "CloudConfig") -> None:
+def _log_to_stderr(level: str, form: str) -> None:
     import structlog
 
     renderer: Any = (
         structlog.processors.JSONRenderer()
-        if settings.cloud.log_format == "json"
+        if form == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
@@ -498,14 +481,12 @@ def _log_as(settings: "CloudConfig") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info
-            if settings.cloud.log_format == "json"
+            if form == "json"
             else structlog.processors.StackInfoRenderer(),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            getattr(logging, settings.cloud.log_level.upper())
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
 
 

@@ -157,7 +157,10 @@ def figures_from(
     found = judged(source(frame, rules), frame, plant, names, rules=rules, corrections=valid)
 
     def wanted(window: Window) -> bool:
-        return _begins_before(window, until, to_us) and not _ends_before(window, since, from_us)
+        is_long = per in ("week", "month")  # those that the range cuts are wanted, too
+        return _begins_before(window, until, to_us) and not _ends_before(
+            window, None if is_long else since, from_us
+        )
 
     return rollup.figures(
         found, plant, names, per=per, level=level, wanted=(lambda _: True) if whole_range else wanted

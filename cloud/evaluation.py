@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cloud.oee import corrections
 from cloud.oee import records as oee_records
 from cloud.oee import timeline as oee_timeline
-from cloud.oee.calendar import shifts_between
+from cloud.oee.calendar import Widen, shifts_between
 from cloud.oee.frame import Frame
 from cloud.oee.records import ABSENT, NO_RATE, UNKNOWN, Names, Records
 from cloud.oee.totals import Timeline, timeline
@@ -119,12 +119,27 @@ class Evaluation:
         parts = [self.store.read_before(ids, begin_us), self.store.read(ids, begin_us, to_us + MARGIN_US)]
         return self.translation.records(np.concatenate(parts))
 
-    def frame(self, machines: Sequence[MachineKey], from_us: int, to_us: int) -> Frame:
-        """Return the frame of the shifts that touch [from_us, to_us), and of the shift before them.
+    def frame(
+        self, machines: Sequence[MachineKey], from_us: int, to_us: int, *, widen: Widen = "shift"
+    ) -> Frame:
+        """Return the frame of the windows that touch [from_us, to_us), and of the shift before them.
 
         A stop is counted where it began: so that a shift's count does not depend on what else is looked at,
-        the shift before it is always looked at, too.
+        the shift before it is always looked at, too; except with widen = "none", which is exactly the range.
         """
+        begin_us = from_us if widen == "none" else self._begin_of_shift_before(machines, from_us)
+        return Frame.over(
+            self.plant,
+            self.names,
+            begin_us,
+            to_us,
+            machines=machines,
+            widen=widen,
+            cuts=corrections.cuts(self.corrections),
+            planned_stops=corrections.planned_stops(self.corrections),
+        )
+
+    def _begin_of_shift_before(self, machines: Sequence[MachineKey], from_us: int) -> int:
         begin_us = from_us - MARGIN_US
         seen: set[int] = set()
         for key in machines:
@@ -137,25 +152,24 @@ class Evaluation:
                     before = [window for window in before if window.end_us <= shifts[-1].start_us]
                 if before:
                     begin_us = min(begin_us, before[-1].start_us)
-        return Frame.over(
-            self.plant,
-            self.names,
-            begin_us,
-            to_us,
-            machines=machines,
-            widen="shift",
-            cuts=corrections.cuts(self.corrections),
-            planned_stops=corrections.planned_stops(self.corrections),
-        )
+        return begin_us
 
     def timeline(
-        self, machines: Sequence[MachineKey], from_us: int, to_us: int, until_us: int
+        self,
+        machines: Sequence[MachineKey],
+        from_us: int,
+        to_us: int,
+        until_us: int,
+        *,
+        widen: Widen = "shift",
     ) -> tuple[Timeline, Frame]:
-        """Return the judged timeline of machines of the plant over the shifts that touch [from_us, to_us).
+        """Return the judged timeline of machines of the plant over the windows that touch [from_us, to_us).
 
         Its frame reaches further back: take what touches the range alone.
+
+        until_us: now; nothing later is in any figure
         """
-        frame = self.frame(machines, from_us, to_us)
+        frame = self.frame(machines, from_us, to_us, widen=widen)
         records = self.records(machines, frame.from_us, min(frame.to_us, until_us))
         records = records.take(records.time_us <= until_us)
         rules = oee_timeline.Rules.of(self.plant, self.names)

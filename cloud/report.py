@@ -6,17 +6,17 @@ from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from cloud.compute import Moment, figures_of
+from cloud.compute import Moment
 from cloud.errors import CloudError
 from cloud.evaluation import Evaluation
 from cloud.oee.calendar import instant
 from cloud.oee.figures import Figures
-from cloud.oee.rollup import Level, Per
+from cloud.oee.frame import Window
+from cloud.oee.rollup import Level, Per, figures
 from cloud.plant import Plant
 from cloud.store.port import Store
 from cloud.views import Revision
 
-_DAY_US = 86_400_000_000
 _NOT_COMPARED = frozenset({"revision"})
 
 
@@ -54,11 +54,12 @@ def report(
     *,
     since: Moment,
     until: Moment,
+    now_us: int,
     per: Per = "shift",
     level: Level = "machine",
     revision: int | None = None,
 ) -> list[Figures]:
-    """Return the figures of [since, until).
+    """Return the figures of [since, until), as far as that has come.
 
     Shifts of machines and lines are as their newest revision keeps them once they are closed; everything else
     is made from the records.
@@ -67,8 +68,24 @@ def report(
     """
     evaluation = Evaluation(plant, store)
     from_us, to_us = span_us(plant, since, until)
-    records = evaluation.records(list(plant.machines), from_us - _DAY_US, to_us + _DAY_US)
-    found = figures_of(records, plant, evaluation.names, since=since, until=until, per=per, level=level)
+    if from_us >= now_us:
+        raise CloudError(f"nothing is known from {since} on: it is still to come")
+    whole_range = per in ("range", "product", "order")
+    whole, _ = evaluation.timeline(
+        list(plant.machines), from_us, min(to_us, now_us), now_us, widen="none" if whole_range else "day"
+    )
+
+    def wanted(window: Window) -> bool:
+        """Tell whether a window is of the range; dates mean production dates."""
+        day = window.production_date
+        is_long = per in ("week", "month")  # those that the range cuts are of it, too
+        begins_after = (
+            window.end_us > from_us if isinstance(since, datetime) or day is None or is_long else day >= since
+        )
+        ends_before = window.start_us < to_us if isinstance(until, datetime) or day is None else day < until
+        return whole_range or (begins_after and ends_before)
+
+    found = figures(whole, plant, evaluation.names, per=per, level=level, wanted=wanted)
     if per != "shift" or level not in ("machine", "line"):
         if revision is not None:
             raise CloudError("only shifts of machines and lines have revisions: use --by shift")

@@ -1,0 +1,215 @@
+"""Reports from the store are the figures that files give, and closed shifts as they were kept."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from cloud import commands
+from cloud import plant as plants
+from cloud.closing import Closing
+from cloud.compute import compute
+from cloud.errors import CloudError
+from cloud.evaluation import Evaluation
+from cloud.plant import Plant
+from cloud.report import differences, history, last_days, report
+from cloud.store.port import Arrivals
+from cloud.store.sqlite import SqliteStore
+from contract.states import MachineState
+from contract.telemetry import Telemetry, encode
+
+PLANT = """
+[site]
+name = "berlin"
+timezone = "Europe/Berlin"
+
+[calendar.three-shift]
+shifts = [
+  { name = "1", start = "06:00", end = "14:00", breaks = [ { start = "10:00", minutes = 30 } ] },
+  { name = "2", start = "14:00", end = "22:00" },
+  { name = "3", start = "22:00", end = "06:00" },
+]
+
+[[machine]]
+area = "packaging"
+line = "line-1"
+name = "filler-1"
+calendar = "three-shift"
+ideal_run_rate = 60.0
+
+[[machine]]
+area = "packaging"
+line = "line-1"
+name = "capper-1"
+calendar = "three-shift"
+ideal_run_rate = 50.0
+"""
+T0 = int(datetime(2021, 6, 30, 4, tzinfo=UTC).timestamp())
+"""06:00 in Berlin: a shift begins."""
+HOUR, SEC = 3600, 1_000_000
+SCOPE = "berlin/packaging/line-1/filler-1"
+END = date(2021, 7, 2)
+
+
+def telemetry() -> list[Telemetry]:
+    records = []
+    for number, machine in enumerate(("filler-1", "capper-1")):
+        total = 0
+        for second in range(0, 48 * HOUR + 1, 10):
+            stands = (second // 900 + number) % 7 == 0
+            total += 0 if stands else 9
+            records.append(
+                Telemetry(
+                    epochtime=float(T0 + second),
+                    site="berlin",
+                    area="packaging",
+                    line="line-1",
+                    machine=machine,
+                    state=MachineState.STOPPED if stands else MachineState.RUNNING,
+                    gateway="gw",
+                    sequence=number * 10**6 + second,
+                    total_units=total,
+                    off_quality_units=second // 1000,
+                )
+            )
+    return records
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Telemetry]:
+    return telemetry()
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    (tmp_path / "plant.toml").write_text(PLANT)
+    return plants.load(tmp_path / "plant.toml")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    (tmp_path / "store").mkdir()
+    opened = SqliteStore(tmp_path / "store" / "store.sqlite3")
+    yield opened
+    opened.close()
+
+
+def close(plant: Plant, store: SqliteStore, now: int) -> None:
+    closing = Closing(Evaluation(plant, store), grace_us=0, settle_us=0)
+    while not closing.step(now * SEC).is_done:
+        pass
+
+
+NOW = T0 + 60 * HOUR
+
+
+@pytest.mark.parametrize("per", ["shift", "hour", "day", "week", "month", "range", "crew", "product"])
+@pytest.mark.parametrize("level", ["machine", "line", "site"])
+def test_the_store_gives_the_figures_of_the_files(
+    tmp_path: Path, plant: Plant, store: SqliteStore, records: list[Telemetry], per: str, level: str
+) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    path.write_bytes(b"\n".join(map(encode, records)))
+    store.append(Arrivals(records))
+    span = {"since": date(2021, 6, 30), "until": END, "per": per, "level": level}
+    from_store = report(plant, store, now_us=NOW * SEC, **span)  # type: ignore[arg-type]
+    from_files = compute(plant, [path], **span).figures  # type: ignore[arg-type]
+    assert from_store
+    assert [row.to_dict() for row in from_store] == [row.to_dict() for row in from_files]
+
+
+def test_nothing_that_is_still_to_come_is_reported(
+    plant: Plant, store: SqliteStore, records: list[Telemetry]
+) -> None:
+    store.append(Arrivals([item for item in records if item.epochtime <= T0 + 10 * HOUR]))
+    rows = report(
+        plant, store, since=date(2021, 6, 30), until=END, now_us=(T0 + 10 * HOUR) * SEC, level="line"
+    )
+    assert [(row.window.shift, row.to_dict()["calendar_secs"]) for row in rows] == [
+        ("1", 16 * HOUR),
+        ("2", 4 * HOUR),
+    ]
+    with pytest.raises(CloudError, match="still to come"):
+        report(plant, store, since=END, until=date(2021, 7, 3), now_us=T0 * SEC)
+
+
+def test_closed_shifts_are_reported_as_they_were_kept(
+    tmp_path: Path, plant: Plant, store: SqliteStore, records: list[Telemetry]
+) -> None:
+    store.append(Arrivals(records))
+    close(plant, store, NOW)
+    (tmp_path / "plant.toml").write_text(PLANT.replace("60.0", "120.0"))
+    changed = plants.load(tmp_path / "plant.toml")
+    span = {"since": date(2021, 6, 30), "until": END, "now_us": NOW * SEC}
+    before = [row.to_dict() for row in report(plant, store, **span)]  # type: ignore[arg-type]
+    after = [row.to_dict() for row in report(changed, store, **span)]  # type: ignore[arg-type]
+    assert after == before
+    days = [row.to_dict() for row in report(changed, store, per="day", **span)]  # type: ignore[arg-type]
+    assert days[0]["performance"] < 0.7
+
+
+def test_revisions_their_history_and_what_they_changed(
+    plant: Plant, store: SqliteStore, records: list[Telemetry]
+) -> None:
+    late = {
+        item.sequence
+        for item in records
+        if item.machine == "filler-1" and 2 * HOUR <= item.epochtime - T0 < 3 * HOUR
+    }
+    store.append(Arrivals([item for item in records if item.sequence not in late]))
+    close(plant, store, NOW)
+    store.append(Arrivals([item for item in records if item.sequence in late]))
+    close(plant, store, NOW + 60)
+    span = (date(2021, 6, 30), END)
+    shifts = {shift.scope: shift for shift in list(history(plant, store, *span, "machine"))[::-1]}
+    assert [each.revision for each in shifts[SCOPE].revisions] == [1, 2]
+    found = [item for item in differences(history(plant, store, *span, "machine")) if item.changes]
+    assert [item.scope for item in found] == [SCOPE]
+    changed = {key: (before, after) for key, before, after in found[0].changes}
+    assert changed["unknown_secs"][0] > 3000
+    assert changed["unknown_secs"][1] == 0
+    assert "losses.no_data" in changed
+    assert "revision" not in changed
+    first = report(plant, store, since=span[0], until=span[1], now_us=NOW * SEC, revision=1)
+    second = report(plant, store, since=span[0], until=span[1], now_us=NOW * SEC, revision=2)
+    assert len(first) == 12
+    assert [row.to_dict()["shift"] for row in second] == ["1"]
+    with pytest.raises(CloudError, match="revisions"):
+        report(plant, store, since=span[0], until=span[1], now_us=NOW * SEC, per="day", revision=1)
+
+
+def test_by_default_yesterday_and_today_are_reported(plant: Plant) -> None:
+    just_after_midnight = int(datetime(2021, 6, 30, 22, 30, tzinfo=UTC).timestamp()) * SEC
+    assert last_days(plant, just_after_midnight) == (date(2021, 6, 30), date(2021, 7, 2))
+
+
+def test_the_command_prints_every_form(
+    tmp_path: Path,
+    plant: Plant,
+    store: SqliteStore,
+    records: list[Telemetry],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "cloud.toml"
+    config.write_text('[cloud]\ndata_dir = "store"\n')
+    store.append(Arrivals(records))
+    close(plant, store, NOW)
+    capsys.readouterr()
+    span = {"since": "2021-06-30", "until": "2021-07-02"}
+    assert commands.report(config, **span, form="json") == 0  # type: ignore[arg-type]
+    assert len(json.loads(capsys.readouterr().out)) == 12
+    assert commands.report(config, **span, form="csv", level="line") == 0  # type: ignore[arg-type]
+    assert len(capsys.readouterr().out.splitlines()) == 7
+    assert commands.report(config, **span) == 0  # type: ignore[arg-type]
+    assert "filler-1" in capsys.readouterr().out
+    assert commands.report(config, **span, history=True, form="json") == 0  # type: ignore[arg-type]
+    assert {row["why"] for row in json.loads(capsys.readouterr().out)} == {"shift ended"}
+    assert commands.report(config, **span, diff=True) == 0  # type: ignore[arg-type]
+    capsys.readouterr()
+    assert commands.report(config, since="tomorrow") == 1
+    assert "neither a date" in capsys.readouterr().err
+    assert commands.report(tmp_path / "none.toml") == 2
+    assert commands.jobs(config) == 0
+    assert "history" in capsys.readouterr().out
