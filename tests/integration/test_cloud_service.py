@@ -129,7 +129,7 @@ def record_fields(record: Telemetry) -> dict[str, Any]:
 
 
 def test_gaps_are_stored_and_make_time_unknown(cloud: CloudProcess, edge: Edge, tmp_path: Path) -> None:
-    now = time.time()
+    now = float(int(time.time()))
     edge.send([edge.record("filler-1", at=now - 50), edge.record("filler-1", at=now - 30)])
     edge.settle()
     sequence = edge.record("filler-1").sequence
