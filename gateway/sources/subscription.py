@@ -26,7 +26,7 @@ from gateway.sources.errors import ServiceError, mapped
 from gateway.sources.port import BAD, Receiver, TagBatch
 from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
-from gateway.sources.values import add_value, moment
+from gateway.sources.values import add_value, moment, stamp_us
 from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)
@@ -330,11 +330,11 @@ class Subscription:
         self._judge_time(published.published_us)
         if not published.has_notifications:
             self._tally.keepalives += 1
-            await self._missing(published.sequence, published.published_us)
+            await self._missing(published.sequence, published)
             if self._merged is None:
                 self._receiver.on_alive(self.as_of_us)
         elif self._is_new(published.sequence):
-            await self._missing(published.sequence, published.published_us)
+            await self._missing(published.sequence, published)
             await self._take(published.sequence, published.columns, more=published.more)
             self._status_changed(published.status_changes)
         else:
@@ -491,8 +491,8 @@ class Subscription:
 
     # --- what is missing ---
 
-    async def _missing(self, sequence: int, published_us: int) -> None:
-        """Fetch the messages between the last one and this; record a gap where they are gone."""
+    async def _missing(self, sequence: int, following: Published) -> None:
+        """Fetch the messages between the last one and the following; record a gap where they are gone."""
         missed = (sequence - self.next_sequence) % _SEQUENCES
         if not missed or missed >= _SEQUENCES // 2:
             return
@@ -509,7 +509,7 @@ class Subscription:
         if lost:
             _log.warning("%s: %d notifications were missed", self._connection.name, missed)
             self.next_sequence = sequence
-            await self._from_history(from_us, published_us or self.as_of_us)
+            await self._from_history(from_us, following)
 
     async def _republish(self, sequence: int) -> Columns | None:
         """Return the values of an earlier message; None where the server does not have it any more."""
@@ -529,8 +529,14 @@ class Subscription:
         self._status_changed(changes)
         return found
 
-    async def _from_history(self, from_us: int, to_us: int) -> None:
-        """Fetch missed values from the server's history; record a gap for those that it does not keep."""
+    async def _from_history(self, from_us: int, following: Published) -> None:
+        """Fetch missed values from the server's history; record a gap for those that it does not keep.
+
+        following: the message after the missed ones; what it holds is in the history too, and left out here
+        """
+        to_us = following.published_us or self.as_of_us
+        known_again_us = min((stamp for stamp in following.columns.source_us if stamp > 0), default=to_us)
+        to_come = set(zip(following.columns.handles, following.columns.source_us, strict=True))
         live = [item for item in self.items.values() if item.item_id is not None and item.node is not None]
         found = Columns()
         without: list[int] = []
@@ -547,12 +553,14 @@ class Subscription:
             if values is None:
                 without.append(item.binding.handle)
                 continue
+            handle = item.binding.handle
             for value in values:
-                add_value(found, item.binding.handle, value)
+                if (handle, stamp_us(value)) not in to_come:
+                    add_value(found, handle, value)
         self._tally.history_values += len(found)
         missing_facts = [h for h in without if self.items[h].binding.role is not Role.ANALOGUE]
         if missing_facts:
-            self._gap(missing_facts, from_us, to_us, "notifications lost between server and gateway")
+            self._gap(missing_facts, from_us, known_again_us, "notifications lost between server and gateway")
         if len(found):
             await self._commit(found, None)
 
