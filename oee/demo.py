@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from oee import demo_folder
@@ -34,6 +34,8 @@ _STEADY_SECS: Final = 60.0
 _RESTART_AFTER_SECS: Final = 0.5
 _LOOK_SECS: Final = 0.5
 _REST_SECS: Final = 3.0
+_REST_UNKNOWN_SECS: Final = 30.0
+"""A shift of which little is known is most likely still arriving."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,7 @@ class _Demo:
         seen: dict[str, tuple[str, float]] = {}
         told: dict[str, str] = {}
         while True:
-            lines: dict[str, list[dict[str, object]]] = {}
+            lines: dict[str, list[dict[str, Any]]] = {}
             for machine in self._order:
                 lines.setdefault(machine.line, []).append(self._heard.closed.get(machine, {}))
             for line, closed in lines.items():
@@ -196,7 +198,7 @@ class _Demo:
                 said = f"{line} {closed_shift(closed)}"
                 if seen.get(line, ("", 0.0))[0] != said:
                     seen[line] = (said, time.monotonic())
-                elif told.get(line) != said and time.monotonic() - seen[line][1] > _REST_SECS:
+                elif told.get(line) != said and time.monotonic() - seen[line][1] > _rest_secs(closed):
                     told[line] = said
                     self._screen.say(said)
             await asyncio.sleep(_LOOK_SECS)
@@ -278,6 +280,15 @@ def _open_browser(url: str) -> None:
     if seen and sys.stdout.isatty():
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(url)
+
+
+def _rest_secs(closed: Sequence[Mapping[str, Any]]) -> float:
+    """Return how long a closed shift's figures stay unchanged before they are told."""
+    unknown_secs, planned_secs = (
+        sum(figures.get(key) or 0.0 for figures in closed)
+        for key in ("unknown_secs", "planned_production_secs")
+    )
+    return _REST_UNKNOWN_SECS if unknown_secs > planned_secs / 2 else _REST_SECS
 
 
 def _shift(figures: Mapping[str, object]) -> tuple[object, ...]:
