@@ -2,7 +2,7 @@
 
 import gzip
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
@@ -15,6 +15,7 @@ from cloud.errors import CloudError, TelemetryFileError
 from cloud.oee import records, rollup, timeline
 from cloud.oee.calendar import instant
 from cloud.oee.corrections import Correction, cuts, in_force, planned_stops
+from cloud.oee.counters import beyond_width
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame, Window
 from cloud.oee.records import Names, Records
@@ -114,6 +115,7 @@ def figures_of(
         per=per,
         level=level,
         corrections=corrections,
+        remarks=_remarks(read, plant, names),
     )
 
 
@@ -128,6 +130,7 @@ def figures_from(
     per: Per = "shift",
     level: Level = "machine",
     corrections: Sequence[Correction] = (),
+    remarks: Mapping[MachineKey, tuple[str, ...]] | None = None,
 ) -> list[Figures]:
     """Return the figures of a timeline, wherever it was built.
 
@@ -157,13 +160,16 @@ def figures_from(
     found = judged(source(frame, rules), frame, plant, names, rules=rules, corrections=valid)
 
     def wanted(window: Window) -> bool:
-        is_long = per in ("week", "month")  # those that the range cuts are wanted, too
-        return _begins_before(window, until, to_us) and not _ends_before(
-            window, None if is_long else since, from_us
-        )
+        return _begins_before(window, until, to_us) and not _ends_before(window, since, from_us)
 
     return rollup.figures(
-        found, plant, names, per=per, level=level, wanted=(lambda _: True) if whole_range else wanted
+        found,
+        plant,
+        names,
+        per=per,
+        level=level,
+        wanted=(lambda _: True) if whole_range else wanted,
+        remarks=remarks or {},
     )
 
 
@@ -192,6 +198,21 @@ def parse_moment(text: str) -> Moment:
         raise CloudError(
             f"{text!r} is neither a date such as 2021-06-30 nor a moment such as 2021-06-30T06:00"
         ) from None
+
+
+def _remarks(read: Records, plant: Plant, names: Names) -> dict[MachineKey, tuple[str, ...]]:
+    modulus = timeline.Rules.of(plant, names).modulus
+    found: set[int] = set()
+    for value in (read.total, read.off, read.good):
+        found.update(beyond_width(read.machine, value, modulus).tolist())
+    return {
+        names.machines[index]: (f"a counter reads more than counter_bits = {_bits(modulus[index])} can hold",)
+        for index in sorted(found)
+    }
+
+
+def _bits(modulus: int) -> int:
+    return int(modulus).bit_length() - 1
 
 
 def _instant(plant: Plant, moment: Moment) -> int:

@@ -78,10 +78,7 @@ def report(
     def wanted(window: Window) -> bool:
         """Tell whether a window is of the range; dates mean production dates."""
         day = window.production_date
-        is_long = per in ("week", "month")  # those that the range cuts are of it, too
-        begins_after = (
-            window.end_us > from_us if isinstance(since, datetime) or day is None or is_long else day >= since
-        )
+        begins_after = window.end_us > from_us if isinstance(since, datetime) or day is None else day >= since
         ends_before = window.start_us < to_us if isinstance(until, datetime) or day is None else day < until
         return whole_range or (begins_after and ends_before)
 

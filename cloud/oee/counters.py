@@ -52,6 +52,12 @@ def rolled_over(before: Ints, after: Ints, modulus: Ints) -> Flags:
     return result
 
 
+def beyond_width(machine: Indexes, value: Ints, modulus: Ints) -> Indexes:
+    """Return the machines of which a reading is too large for its counter's width."""
+    width = modulus[machine]
+    return np.unique(machine[(width > 0) & (value >= width)])
+
+
 def forgets(value: Ints, jitter: int) -> int | None:
     """Return from which reading of one machine on it no longer matters what was read before the first.
 

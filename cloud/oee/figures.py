@@ -46,12 +46,11 @@ class IdealTime(NamedTuple):
     @classmethod
     def of(cls, units: Mapping[Fraction, Units]) -> "IdealTime":
         """Return the sums over all ideal cycle times."""
-        return cls(
-            *(
-                sum((made[column] * cycle for cycle, made in units.items()), start=_ZERO)
-                for column in range(len(Units._fields))
-            )
+        one, *more = (
+            [Fraction(count * cycle.numerator, cycle.denominator) for count in made]
+            for cycle, made in (units or {_ZERO: Units()}).items()
         )
+        return cls(*(sum(column, start=_ZERO) for column in zip(one, *more, strict=True)))
 
 
 class Ratios(NamedTuple):

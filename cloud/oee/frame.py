@@ -14,7 +14,7 @@ from cloud.oee.timeline import Cuts
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
-By = Literal["shift", "hour", "day", "week", "month", "range"]
+By = Literal["shift", "hour", "day", "range"]
 NO_WINDOW: Final = -1
 
 
@@ -170,21 +170,3 @@ def _windows(grid: Grid, by: By) -> tuple[list[Window], Indexes]:
         case "range":
             whole = Window(grid.start_us, grid.end_us, None)
             return [whole], np.zeros(len(grid.category), dtype=np.int32)
-        case "week" | "month":
-            return _spans(grid, by)
-
-
-def _spans(grid: Grid, by: Literal["week", "month"]) -> tuple[list[Window], Indexes]:
-    """Return the ISO weeks or months of whole production days; their date is that of their first day."""
-    spans: list[Window] = []
-    of_day: list[int] = []
-    keys: list[tuple[int, int]] = []
-    for day in grid.days:
-        key = tuple(day.date.isocalendar()[:2]) if by == "week" else (day.date.year, day.date.month)
-        if not keys or keys[-1] != key:
-            keys.append((key[0], key[1]))
-            spans.append(Window(day.start_us, day.end_us, day.date))
-        else:
-            spans[-1] = spans[-1]._replace(end_us=day.end_us)
-        of_day.append(len(spans) - 1)
-    return spans, np.array(of_day, dtype=np.int32)[grid.day]

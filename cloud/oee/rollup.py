@@ -1,7 +1,7 @@
 """Figures of lines, areas, sites, days, crews and products: sums of times and units, never of ratios."""
 
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -15,6 +15,7 @@ from contract.machine_key import MachineKey
 
 Level = Literal["machine", "line", "area", "site"]
 Per = Literal["shift", "hour", "day", "week", "month", "range", "crew", "product", "order"]
+_NO_REMARKS: Mapping[MachineKey, tuple[str, ...]] = MappingProxyType({})
 _DEPTH: dict[Level, int] = {"site": 1, "area": 2, "line": 3, "machine": 4}
 
 
@@ -39,20 +40,29 @@ def figures(
     level: Level = "machine",
     wanted: Callable[[Window], bool] = lambda _: True,
     revision: int = 1,
+    remarks: Mapping[MachineKey, tuple[str, ...]] = _NO_REMARKS,
 ) -> list[Figures]:
     """Return the figures of a timeline, sorted by place, time and split.
 
-    per: crew, product and order give one row each over all wanted shifts or the whole range
+    per: weeks and months are of wanted production days; crew gives one row each over all wanted shifts,
+        product and order over the whole range
     wanted: which windows to take; all by default
+    remarks: further warnings of machines
     """
     by, split = _windows_of(per)
     found = totals(whole, plant, names, by=by, split=split)
     taken = {group: sums for group, sums in found.items() if wanted(group.window)}
-    return rolled_up(taken, plant, level=level, per=per, revision=revision)
+    return rolled_up(taken, plant, level=level, per=per, revision=revision, remarks=remarks)
 
 
 def rolled_up(
-    found: Mapping[Group, Totals], plant: Plant, *, level: Level, per: Per = "shift", revision: int = 1
+    found: Mapping[Group, Totals],
+    plant: Plant,
+    *,
+    level: Level,
+    per: Per = "shift",
+    revision: int = 1,
+    remarks: Mapping[MachineKey, tuple[str, ...]] = _NO_REMARKS,
 ) -> list[Figures]:
     """Return the figures of totals of single machines, summed to a level."""
     rows: dict[_Row, tuple[Window, Totals]] = {}
@@ -78,6 +88,12 @@ def rolled_up(
             order=row.order,
             revision=revision,
             reasons=_reasons(plant, row.place),
+            remarks=tuple(
+                remark
+                for key, said in remarks.items()
+                if place_of(key, level) == row.place
+                for remark in said
+            ),
         )
         for row, (window, sums) in sorted(rows.items(), key=lambda item: _order(places, *item))
     ]
@@ -94,6 +110,8 @@ def _windows_of(per: Per) -> tuple[By, Split]:
             return "shift", "none"
         case "product" | "order":
             return "range", per
+        case "week" | "month":
+            return "day", "none"
         case _:
             return per, "none"
 
@@ -106,7 +124,7 @@ def speaks_for(machine: Machine, plant: Plant, level: Level) -> bool:
 
 
 def _row(group: Group, level: Level, per: Per) -> _Row:
-    window = group.window
+    window = _window(group.window, per)
     if per == "crew":
         return _Row(place_of(group.machine, level), None, None, None, window.crew or "", None, None)
     return _Row(
@@ -121,7 +139,15 @@ def _row(group: Group, level: Level, per: Per) -> _Row:
 
 
 def _window(window: Window, per: Per) -> Window:
-    return window._replace(production_date=None, shift=None) if per == "crew" else window
+    """Return a window as its row names it: a week or month by its first day, a crew by none."""
+    day = window.production_date
+    if per == "crew":
+        return window._replace(production_date=None, shift=None)
+    if per == "week" and day is not None:
+        return window._replace(production_date=day - timedelta(days=day.weekday()))
+    if per == "month" and day is not None:
+        return window._replace(production_date=day.replace(day=1))
+    return window
 
 
 def _both(one: Window, other: Window) -> Window:

@@ -1,8 +1,11 @@
 """What holds for all figures, whatever the machines did and however the figures are defined."""
 
 from collections import defaultdict
+from datetime import date
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise
+from operator import add
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +31,7 @@ MORE = settings(max_examples=60, deadline=None)
 
 @st.composite
 def days(draw: st.DrawFn) -> list:
-    """Draw three days of three machines, in coarse steps, over shifts, breaks and the change of the clocks."""
+    """Draw three days of three machines in coarse steps, over shifts, breaks and a change of the clocks."""
     items = []
     sequence = 0
     for key in MACHINES:
@@ -110,36 +113,52 @@ def test_losses_sum_to_calendar_time_and_factors_to_oee(items, how, per, level):
         for name, bounds in (told["bounds"] or {}).items():
             if told[name] is not None and None not in bounds and not row.cap_performance:
                 least, most = bounds
-                assert least <= told[name] * (1 + 1e-12) and told[name] <= most * (1 + 1e-12), name
+                assert least <= told[name] * (1 + 1e-12), name
+                assert told[name] <= most * (1 + 1e-12), name
 
 
 @MORE
 @given(days(), definitions())
-def test_shifts_and_hours_sum_to_days_and_days_to_the_week(items, how):
+def test_shifts_and_hours_sum_to_days(items, how):
     plant, names = plant_of(plant_text(how)), Names(list(MACHINES))
     read = records.from_telemetry(items, names)
     frame = Frame.over(plant, names, START * SEC, (START + 2 * 86400) * SEC)
     rules = Rules.of(plant, names)
     whole = judged(build(read, rules, frame.cuts), frame, plant, names)
-    days_ = totals(whole, plant, names, by="day")
-    for by in ("shift", "hour", "week"):
-        sums: dict = defaultdict(lambda: defaultdict(int))
-        expected: dict = defaultdict(lambda: defaultdict(int))
-        for found, target in ((totals(whole, plant, names, by=by), sums), (days_, expected)):
-            for group, total in found.items():
-                mine = target[group.machine]
-                mine["planned"] += total.planned_us
-                mine["run"] += total.run_us
-                mine["units"] += total.made.total
-                mine["off"] += total.made.off
-                mine["stops"] += sum(stops.times for stops in total.stops.values())
-                mine["failures"] += total.failures
-                if by != "shift":  # what lies outside all shifts is in no shift
-                    mine["calendar"] += total.calendar_us
-                    mine["unplanned"] += total.unplanned_total
-        if by == "shift" and how["unplanned_production"] == "included":
-            continue
-        assert sums == expected
+    daily = summed(totals(whole, plant, names, by="day"))
+    assert summed(totals(whole, plant, names, by="hour")) == daily
+    if how["unplanned_production"] == "apart":  # else what lies outside all shifts is planned, too
+        shifts = summed(totals(whole, plant, names, by="shift"))
+        for machine, sums in shifts.items():
+            for key in ("planned", "run", "units", "off", "stops", "failures"):
+                assert sums[key] == daily[machine][key]
+
+
+def summed(found):
+    sums = defaultdict(lambda: defaultdict(int))
+    for group, total in found.items():
+        mine = sums[group.machine]
+        mine["planned"] += total.planned_us
+        mine["run"] += total.run_us
+        mine["units"] += total.made.total
+        mine["off"] += total.made.off
+        mine["stops"] += sum(stops.times for stops in total.stops.values())
+        mine["failures"] += total.failures
+        mine["calendar"] += total.calendar_us
+        mine["unplanned"] += total.unplanned_total
+    return sums
+
+
+@MORE
+@given(days(), definitions())
+def test_days_merge_to_the_week_and_to_the_month(items, how):
+    text, ends = plant_text(how), {"since": date(2021, 10, 25), "until": date(2021, 11, 1)}
+    days_ = computed(text, items, per="day", **ends)
+    for per in ("week", "month"):
+        for row in computed(text, items, per=per, **ends):
+            mine = [day.totals for day in days_ if day.place == row.place]
+            assert len(mine) == 7
+            assert reduce(add, mine) == row.totals
 
 
 @MORE
