@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cloud.views import BoardView, LineView, MachineView, Update
@@ -20,8 +21,10 @@ MAX_BROWSERS: Final = 1000
 BEAT_SECS: Final = 5.0
 PACE_SECS: Final = 1.9
 """How often counts and percentages are sent; a change of state, reason or alert never waits."""
+RETRY_SECS: Final = 1.0
 _URGENT: Final = ("alerts", "shift", "banner")
 RIBBON_SECS: Final = 20.0
+_log = structlog.get_logger("dashboards.feed")
 _ENCODER = msgspec.json.Encoder()
 
 Fragments = dict[str, str]
@@ -101,14 +104,28 @@ class Feed:
         return len(self._browsers)
 
     async def run(self) -> None:
-        """Publish each update; between updates, a sign of life."""
+        """Publish each update; between updates, a sign of life.
+
+        A board that cannot be drawn is logged and tried again: it must not end the program it runs in.
+        """
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(self._beat(), name="pages.beat")
             try:
-                async for update in self._cloud.subscribe():
-                    await self.publish(update)
+                while await self._followed():
+                    await asyncio.sleep(RETRY_SECS)
             finally:
                 beat.cancel()
+
+    async def _followed(self) -> bool:
+        """Publish until the cloud side ends its updates; tell whether to try again after a failure."""
+        try:
+            async for update in self._cloud.subscribe():
+                await self.publish(update)
+        except Exception:
+            _log.exception("the board could not be drawn; it is tried again")
+            self._board = None
+            return True
+        return False
 
     def close(self) -> None:
         """Ask every open page to go away; they come back by themselves."""

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from cloud.views import BoardView
+from contract.machine_key import MachineKey
 from dashboards import selection
 from dashboards.port import Cloud
 from dashboards.selection import AddressError, Selection
@@ -62,7 +63,11 @@ class Screen:
         """Render a page; it is never stored, because its figures move."""
         chosen: Selection | None = context.get("selection")
         filters = (
-            {"place_choices": selection.places(board, chosen.place), "time_choices": selection.times(chosen)}
+            {
+                "place_choices": selection.places(board, chosen.place),
+                "time_choices": selection.times(chosen),
+                "products": self._products(board, chosen),
+            }
             if chosen
             else {}
         )
@@ -79,6 +84,24 @@ class Screen:
             **context,
         )
         return HTMLResponse(html, status_code=status, headers={"cache-control": "no-store"})
+
+    def _products(self, board: BoardView, chosen: Selection) -> list[str]:
+        """Return the products that a place is known to make: by plant.toml, or by what it makes now."""
+        plant = self.cloud.plant
+        known = {
+            name
+            for key in chosen.machines
+            if key in plant.machines
+            for name in plant.machines[key].product_cycles_us
+        }
+        known |= {
+            machine.product
+            for line in board.lines
+            for machine in line.machines
+            if machine.product
+            and MachineKey(machine.site, machine.area, machine.line, machine.machine) in chosen.place
+        }
+        return sorted(known | ({chosen.product} if chosen.product else set()))
 
     def asking(self, question: Question) -> Handler:
         """Answer a question to the cloud side in a thread, a few at a time; ingest and feed go on."""

@@ -1,5 +1,7 @@
 """The live feed without a network: what is rendered, merged and offered."""
 
+import asyncio
+import contextlib
 import json
 
 import msgspec
@@ -145,3 +147,29 @@ async def test_counts_are_sent_at_their_pace_and_a_change_of_state_at_once():
     stopped = msgspec.structs.replace(second, state="faulted", state_since_epochtime=NOON + 1.5)
     await live.publish(Update(generated_epochtime=NOON + 1.5, machines=[stopped]))
     assert {"m/filler-1", "m/capper-1"} <= json.loads(browser.take())["fragments"].keys()
+
+
+async def test_a_board_that_cannot_be_drawn_is_tried_again_and_ends_nothing():
+    cloud, counting, _ = make_feed()
+    cloud.tick_secs = 0.01
+    tries = []
+
+    def broken(board):
+        tries.append(board)
+        if len(tries) == 1:
+            raise KeyError("oee")
+        return {"shift": "drawn"}
+
+    drawing = counting.renderer()
+    live = Feed(
+        cloud,
+        Renderer(tile=drawing.tile, line=drawing.line, ribbon=drawing.ribbon, frame=broken),
+        lambda: NOON,
+    )
+    browser = joined(live)
+    task = asyncio.create_task(live.run())
+    await asyncio.wait_for(browser.wake.wait(), 5)
+    assert json.loads(browser.take())["fragments"]["shift"] == "drawn"
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
