@@ -515,6 +515,9 @@ class SqliteOutbox:
             more = self._remove_settled()
             self._save_ledger()
             self._shrink()
+        # Only now: what could not be deleted has to stay acknowledged.
+        for place in self._places.values():
+            place.discard(0, self._first - 1)
         if marked:
             self._last_mark_us = now_us
         self._dirty = more
@@ -553,15 +556,13 @@ class SqliteOutbox:
         )
 
     def _remove_settled(self) -> bool:
-        """Delete, a step at a time, what every uplink has; forget acknowledgements below what waits."""
+        """Delete, a step at a time, what every uplink has."""
         left = _DELETE_STEP
         for first, last in intersection(list(self._places.values())).present(self._first, self._next):
             left -= self._delete(first, last, left)
             if left <= 0:
                 return True
         self._first = max(self._first, self._first_waiting())
-        for place in self._places.values():
-            place.discard(0, self._first - 1)
         return False
 
     def _delete(self, first: int, last: int, limit: int | None = None) -> int:

@@ -439,6 +439,33 @@ def test_a_full_disk_stops_appends_and_nothing_else(tmp_path):
     assert later is None
 
 
+def test_what_was_delivered_while_nothing_could_be_written_is_let_go_later(tmp_path):
+    program = textwrap.dedent("""
+        import json, resource, sys
+        from pathlib import Path
+        from tests.support.gateway_parts import Record, open_outbox
+        outbox = open_outbox(Path(sys.argv[1]))
+        last = outbox.append([Record(n) for n in range(100)])
+        outbox.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        outbox.acknowledge("broker", [(0, last)])
+        for _ in range(3):
+            outbox.flush()
+        held = outbox.statistics().records
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        for _ in range(3):
+            outbox.flush()
+        print(json.dumps([held, outbox.statistics().records, outbox.pending("broker")]))
+        outbox.close()
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    held, records, pending = json.loads(done.stdout.splitlines()[-1])
+    assert (held, records, pending) == (100, 0, 0)
+
+
 def test_gap_drafts_follow_the_contract(tmp_path):
     gap = GapDraft(MACHINE, "edge", START_US, START_US + 5_000_000, "PLC lost")
     with outbox_in(tmp_path) as outbox:
