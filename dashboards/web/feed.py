@@ -6,6 +6,7 @@ one that reads slowly gets the latest and skips what lay between; nothing piles 
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -111,7 +112,7 @@ class Feed:
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(self._beat(), name="pages.beat")
             try:
-                while await self._followed():
+                while await self._followed():  # noqa: ASYNC110  # a pause after a failure
                     await asyncio.sleep(RETRY_SECS)
             finally:
                 beat.cancel()
@@ -121,8 +122,9 @@ class Feed:
         try:
             async for update in self._cloud.subscribe():
                 await self.publish(update)
-        except Exception:
-            _log.exception("the board could not be drawn; it is tried again")
+        except Exception as error:  # noqa: BLE001  # a supervisor: what goes on is worth more than the board
+            where = traceback.format_exc(limit=-4)
+            _log.error("the board could not be drawn; it is tried again", reason=repr(error), where=where)
             self._board = None
             return True
         return False
