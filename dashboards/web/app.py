@@ -45,8 +45,8 @@ class Pages:
         app = FastAPI(title="oee-gateway", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_route("/static/{name}", assets.serve, methods=["GET", "HEAD"])
         app.add_route("/favicon.ico", assets.icon, methods=["GET", "HEAD"])
-        app.add_route("/", board.show, methods=["GET"])
         analysis = AnalysisPages(cloud, jinja)
+        app.add_route("/", analysis.asking(board.show), methods=["GET"])
         for path, handler in (
             ("/place", analysis.place),
             ("/timeline", analysis.timeline),
@@ -56,7 +56,7 @@ class Pages:
             ("/trends", analysis.trends),
         ):
             app.add_route(path, analysis.asking(handler), methods=["GET"])
-        app.add_route("/tv", board.wall, methods=["GET"])
+        app.add_route("/tv", analysis.asking(board.wall), methods=["GET"])
         reporting = ReportPages(cloud, jinja)
         app.add_route("/reports", reporting.asking(reporting.archive), methods=["GET"])
         app.add_route("/report", reporting.asking(reporting.sheets), methods=["GET"])

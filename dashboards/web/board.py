@@ -12,7 +12,7 @@ from cloud.views import BoardView, LineView, MachineView, ShiftRow
 from contract.machine_key import MachineKey
 from dashboards.charts import ribbon
 from dashboards.port import CloudReader
-from dashboards.web.feed import Fragments, Renderer, key_of
+from dashboards.web.feed import RIBBON_SECS, Fragments, Renderer, key_of, look_of
 
 _US: Final = 1_000_000
 _BACK_SECS: Final = 8 * 3600.0
@@ -38,8 +38,9 @@ class BoardPages:
         self._wall = jinja.get_template("tv.html")
         self._parts: Any = jinja.get_template("parts/board.html").module
         self._zones: dict[str, tzinfo] = {}
+        self._drawn: dict[MachineKey, tuple[float, object, str]] = {}
 
-    async def show(self, request: Request) -> Response:
+    def show(self, request: Request) -> Response:
         """Answer `/`."""
         board = self._cloud.board()
         zone = self.zone(board)
@@ -65,7 +66,7 @@ class BoardPages:
             headers={"cache-control": "no-store"},
         )
 
-    async def wall(self, request: Request) -> Response:
+    def wall(self, request: Request) -> Response:
         """Answer `/tv`: one line at a time, for a screen that nobody touches.
 
         `line` shows only that one; `every` is for how long each is shown [s].
@@ -113,6 +114,8 @@ class BoardPages:
         return {f"l/{line.area}/{line.line}": str(self._parts.line_head(line))}
 
     def _ribbon_fragment(self, machine: MachineView, board: BoardView) -> Fragments:
+        if not machine.in_plant:
+            return {}  # a machine without a calendar has no shift to draw
         return {f"r/{key_of(machine)}": str(self._parts.ribbon_cell(machine, self._ribbon(machine, board)))}
 
     def _frame(self, board: BoardView) -> Fragments:
@@ -124,9 +127,14 @@ class BoardPages:
         }
 
     def _ribbon(self, machine: MachineView, board: BoardView) -> str:
+        """Draw a machine's states; a drawing serves pages and feed until the machine does something else."""
+        key, look = key_of(machine), look_of(machine, board)
+        known = self._drawn.get(key)
+        if known and known[1] == look and 0 <= board.generated_epochtime - known[0] < RIBBON_SECS - 1:
+            return known[2]
         window = shown(board)
-        timeline = self._cloud.timeline(key_of(machine), round(window.start * _US), round(window.end * _US))
-        return ribbon.ribbon(
+        timeline = self._cloud.timeline(key, round(window.start * _US), round(window.end * _US))
+        drawing = ribbon.ribbon(
             machine.machine,
             timeline.segments,
             window.start,
@@ -134,6 +142,8 @@ class BoardPages:
             self.zone(board),
             now=board.generated_epochtime,
         )
+        self._drawn[key] = (board.generated_epochtime, look, drawing)
+        return drawing
 
     def _closed(self, board: BoardView) -> list["ClosedLine"]:
         """Return the last closed shift of each line with its machines."""

@@ -186,12 +186,12 @@ class Feed:
         drawn = self._drawn.get(key)
         return (
             drawn is None
-            or drawn[1] != _look_of(machine, board)
+            or drawn[1] != look_of(machine, board)
             or board.generated_epochtime - drawn[0] >= RIBBON_SECS
         )
 
     def _ribbon(self, machine: MachineView, board: BoardView) -> Fragments:
-        self._drawn[key_of(machine)] = (board.generated_epochtime, _look_of(machine, board))
+        self._drawn[key_of(machine)] = (board.generated_epochtime, look_of(machine, board))
         return self._render.ribbon(machine, board)
 
     def _tell(self, generated: float, changed: Fragments, *, reload: bool = False) -> None:
@@ -313,12 +313,13 @@ def _looks_differ(before: BoardView | None, update: Update) -> bool:
         return True
     old = {key_of(machine): machine for machine in machines_of(before)}
     return any(
-        key_of(machine) not in old or _look_of(old[key_of(machine)], before) != _look_of(machine, before)
+        key_of(machine) not in old or look_of(old[key_of(machine)], before) != look_of(machine, before)
         for machine in update.machines
     )
 
 
-def _look_of(machine: MachineView, board: BoardView) -> object:
+def look_of(machine: MachineView, board: BoardView) -> object:
+    """Return what decides how a machine's ribbon ends, and in which window it is drawn."""
     shift = board.shift
     return (
         machine.state,

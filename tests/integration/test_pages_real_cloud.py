@@ -145,6 +145,19 @@ async def test_every_page_opens(client, path):
     assert answer.status_code == 200, answer.text[:300]
 
 
+async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud, client):
+    stranger = life(FILLER._replace(machine="robot-9"), 500_000)[-40:]
+    cloud._on_stored(cloud._store.append(Arrivals(stranger)))
+    turn(cloud)
+    page = (await client.get("/")).text
+    assert 'aria-label="robot-9"' in page
+    assert "Not in plant.toml" in page
+    pages = Pages(cloud, clock=lambda: cloud.now[0])
+    fragments = pages.feed._all(cloud.board())
+    assert f"m/{LINE}/robot-9" in fragments
+    assert f"r/{LINE}/robot-9" not in fragments
+
+
 async def oee_of(client, place):
     """The OEE of the shift of a place, asked in every way."""
     query = f"at={place}&shift=2021-06-30/1"
