@@ -43,6 +43,10 @@ def _answers(path: str, version: str) -> bool:
     return answer.returncode == 0 and answer.stdout.strip() == version
 
 
+ALONE = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+"""Environment variables that bring in no code from elsewhere."""
+
+
 class Environment:
     """An empty virtual environment, and what was installed into it."""
 
@@ -52,25 +56,40 @@ class Environment:
 
     def pip(self, *arguments: str) -> None:
         pip = [str(self.bin / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False, env=ALONE)
         assert done.returncode == 0, done.stderr
 
     def oee(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(self.bin / "oee"), *arguments], capture_output=True, text=True, cwd=cwd, check=False
+            [str(self.bin / "oee"), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            check=False,
+            env=ALONE,
         )
 
     def importable(self, names: list[str], cwd: Path) -> list[str]:
         asked = f"import importlib.util as u, json; print(json.dumps([n for n in {names} if u.find_spec(n)]))"
         answer = subprocess.run(
-            [str(self.bin / "python"), "-c", asked], capture_output=True, text=True, cwd=cwd, check=True
+            [str(self.bin / "python"), "-c", asked],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            check=True,
+            env=ALONE,
         )
         return list(json.loads(answer.stdout))
 
     def loaded_by(self, module: str, cwd: Path) -> set[str]:
         asked = f"import sys, {module}; print('\\n'.join(sys.modules))"
         answer = subprocess.run(
-            [str(self.bin / "python"), "-c", asked], capture_output=True, text=True, cwd=cwd, check=True
+            [str(self.bin / "python"), "-c", asked],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            check=True,
+            env=ALONE,
         )
         return set(answer.stdout.split())
 
