@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,9 @@ import structlog
 from cloud import plant as plants
 from cloud import questions
 from cloud.alerts import notify, rules
+from cloud.alerts.channels import Courier
+from cloud.alerts.config import AlertsConfig
+from cloud.alerts.config import load as load_alerts
 from cloud.backup import STORE_FILE
 from cloud.closing import Closing
 from cloud.config import CloudConfig
@@ -114,6 +117,7 @@ class Cloud:
         self._started_us = now_us()
         self._correcting = threading.Lock()
         self._masterdata = () if config.cloud.masterdata is None else load_sources(config.cloud.masterdata)
+        self._alerting = AlertsConfig() if config.cloud.alerts is None else load_alerts(config.cloud.alerts)
         self._plant_faults: list[str] = []
         self._feeds: set[_Feed] = set()
         self._open_alerts = {alert.id: alert for alert in store.alerts(open_only=True, limit=_MAX_ALERTS)}
@@ -155,12 +159,20 @@ class Cloud:
                 on_stored=self._on_stored,
             )
             self._publish_receipts()
+            names = [channel.name for channel in self._alerting.channel]
+            if forgotten := self._store.forget_deliveries(names):
+                _log.warning("channels are gone, and what waited for them", messages=forgotten)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._broker.run(), name="cloud.mqtt")
                 group.create_task(self._intake.run(), name="cloud.ingest")
                 group.create_task(self._keep_live(loop, looking), name="cloud.live")
                 group.create_task(self._make_jobs().run(), name="cloud.jobs")
                 group.create_task(self._watch_plant(loop, looking), name="cloud.plant")
+                for channel in self._alerting.channel:
+                    courier = Courier(
+                        channel, self._store, now_us=self._now_us, timezone_of=self._timezone_of
+                    )
+                    group.create_task(courier.run(), name=f"cloud.channel.{channel.name}")
                 if serve_pages is not None:
                     group.create_task(serve_pages(self), name="cloud.pages")
 
@@ -501,12 +513,19 @@ class Cloud:
     def _keep_alert(self, alert: AlertView, event: Any, now_us: int) -> None:
         message = notify.message(alert, event, now_us)
         key = MachineKey(alert.site, alert.area, alert.line, alert.machine)
-        self._store.save_alert(alert, topics.machine_topic(key, "alert"), msgspec.json.encode(message))
+        channels = [channel.name for channel in self._alerting.channel if channel.wants(message)]
+        self._store.save_alert(
+            alert, topics.machine_topic(key, "alert"), msgspec.json.encode(message), channels
+        )
         if alert.state == "cleared":
             self._open_alerts.pop(alert.id, None)
         else:
             self._open_alerts[alert.id] = alert
         _log.warning(f"alert {event}", machine=str(key), rule=alert.rule, what=message.message)
+
+    def _timezone_of(self, site: str) -> tzinfo:
+        found = self._plant.sites.get(site)
+        return UTC if found is None else found.timezone
 
     def _set_marks(self, now_us: int) -> None:
         """Say which records the live figures see, so that only others leave dirty marks."""

@@ -60,10 +60,12 @@ gateway = _group("The edge daemon: reads PLCs over OPC UA and keeps every record
 trust = _group("Certificates of PLCs: which are trusted, and which were rejected and wait for a decision.")
 cloud = _group("The analysis side: stores telemetry, keeps figures live, closes shifts, raises alerts.")
 masterdata = _group("Ideal rates, orders, planned stops and late rejects from MES and quality systems.")
+alerts = _group("Alerts: who is told of them, and how.")
 config = _group("Example configuration files: every option explained, its default commented out.")
 app.add_typer(gateway, name="gateway", short_help="The edge daemon: PLCs over OPC UA to MQTT.")
 app.add_typer(cloud, name="cloud", short_help="The analysis side: records to figures, alerts, board.")
 app.add_typer(masterdata, name="masterdata", short_help="Rates, orders and rejects from other systems.")
+app.add_typer(alerts, name="alerts", short_help="Channels that tell people of alerts.")
 app.add_typer(config, name="config", short_help="Example configuration files.")
 gateway.add_typer(trust, name="trust", short_help="Trusted and rejected certificates of PLCs.")
 
@@ -560,6 +562,25 @@ def jobs(*, config: CloudFile = Path("cloud.toml")) -> None:
     from cloud import commands
 
     _leave(commands.jobs(config))
+
+
+@_command(
+    alerts,
+    "test",
+    "Send a test message over every channel, and show what became of it.",
+    "oee alerts test --config cloud.toml",
+    "oee alerts test --config cloud.toml --channel technicians",
+)
+def alerts_test(
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    channel: Annotated[str | None, typer.Option("--channel", metavar="NAME", help="Only this one.")] = None,
+) -> None:
+    """Send a test message over every channel of alerts.toml, and show what became of it."""
+    require("cloud", "apprise")
+    from cloud import commands
+
+    _leave(commands.alerts_test(config, channel))
 
 
 @_command(

@@ -85,6 +85,14 @@ class Event(NamedTuple):
     payload: bytes
 
 
+class Delivery(NamedTuple):
+    """A message that a channel has not taken yet."""
+
+    id: int
+    channel: str
+    payload: bytes
+
+
 class JobRun(NamedTuple):
     """The last run of a job."""
 
@@ -163,8 +171,11 @@ class Store(Protocol):
     def closed_span(self, scope: str) -> tuple[int, int] | None:
         """Return the beginning of the first and the end of the last closed shift."""
 
-    def save_alert(self, alert: AlertView, topic: str, event: bytes) -> None:
-        """Keep an alert as it is now, and the event that told of the change, in one transaction."""
+    def save_alert(self, alert: AlertView, topic: str, event: bytes, channels: Iterable[str] = ()) -> None:
+        """Keep an alert as it is now, and the event that told of the change, in one transaction.
+
+        channels: names of those that are to be told of the event, each with a queue of its own
+        """
 
     def alerts(self, *, open_only: bool, limit: int) -> list[AlertView]:
         """Return alerts, newest first."""
@@ -174,6 +185,15 @@ class Store(Protocol):
 
     def event_sent(self, event: int) -> None:
         """Note that an event has reached the broker."""
+
+    def deliveries(self, channel: str, limit: int) -> list[Delivery]:
+        """Return what a channel has not taken yet, oldest first."""
+
+    def delivery_done(self, delivery: int) -> None:
+        """Note that a channel has taken a message, or never will."""
+
+    def forget_deliveries(self, channels: Iterable[str]) -> int:
+        """Drop what waits for any channel but these, which are all there are; return how many were."""
 
     def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
         """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""

@@ -27,6 +27,7 @@ from cloud.store.port import (
     Arrivals,
     ClosedShift,
     DeadLetter,
+    Delivery,
     Dirty,
     Event,
     JobRun,
@@ -118,6 +119,15 @@ CREATE TABLE correction (
     body BLOB NOT NULL
 );
 """
+_LATER_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS delivery (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS delivery_by_channel ON delivery (channel, id);
+"""
+"""Made in files that lack them; programs that do not know them leave them alone."""
 
 
 class SqliteStore:
@@ -365,7 +375,7 @@ class SqliteStore:
             ).fetchone()
         return None if first is None else (int(first[0]), int(last[0]))
 
-    def save_alert(self, alert: AlertView, topic: str, event: bytes) -> None:
+    def save_alert(self, alert: AlertView, topic: str, event: bytes, channels: Iterable[str] = ()) -> None:
         """Keep an alert as it is now, and the event that told of the change, in one transaction."""
         with self._transaction() as connection:
             connection.execute(
@@ -378,6 +388,9 @@ class SqliteStore:
                 ),
             )
             connection.execute("INSERT INTO event (topic, payload) VALUES (?, ?)", (topic, event))
+            connection.executemany(
+                "INSERT INTO delivery (channel, payload) VALUES (?, ?)", ((name, event) for name in channels)
+            )
 
     def alerts(self, *, open_only: bool, limit: int) -> list[AlertView]:
         """Return alerts, newest first."""
@@ -404,6 +417,30 @@ class SqliteStore:
         """Note that an event has reached the broker."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM event WHERE id = ?", (event,))
+
+    def deliveries(self, channel: str, limit: int) -> list[Delivery]:
+        """Return what a channel has not taken yet, oldest first."""
+        with self._reading() as connection:
+            return [
+                Delivery(*found)
+                for found in connection.execute(
+                    "SELECT id, channel, payload FROM delivery WHERE channel = ? ORDER BY id LIMIT ?",
+                    (channel, limit),
+                )
+            ]
+
+    def delivery_done(self, delivery: int) -> None:
+        """Note that a channel has taken a message, or never will."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM delivery WHERE id = ?", (delivery,))
+
+    def forget_deliveries(self, channels: Iterable[str]) -> int:
+        """Drop what waits for any channel but these, which are all there are; return how many were."""
+        with self._transaction() as connection:
+            return connection.execute(
+                "DELETE FROM delivery WHERE channel NOT IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(channels)),),
+            ).rowcount
 
     def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
         """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
@@ -572,6 +609,8 @@ class SqliteStore:
             for statement in _SCHEMA.split(";\n"):
                 self._writer.execute(statement)
             self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        for statement in _LATER_TABLES.split(";\n"):
+            self._writer.execute(statement)
 
     def _look_for_others(self) -> bool:
         """Read names and ledgers again when another process, such as an import, has written since."""

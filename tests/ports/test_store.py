@@ -411,3 +411,29 @@ def test_hours_are_those_of_the_rows(store: Store) -> None:
         T0 * 10**6 // US_PER_HOUR + 1,
     ]
     assert all(isinstance(dirty, Dirty) for dirty in store.dirty())
+
+
+def test_each_channel_has_its_own_queue_that_survives(reopen: Open) -> None:
+    store = reopen()
+    store.save_alert(alert(1), "topic/1", b"raised", ["mail", "sms"])
+    store.save_alert(alert(1, "cleared"), "topic/1", b"cleared", ["mail"])
+    store = reopen()
+    first, second = store.deliveries("mail", 10)
+    assert (first.channel, first.payload, second.payload) == ("mail", b"raised", b"cleared")
+    store.delivery_done(first.id)
+    assert [left.payload for left in reopen().deliveries("mail", 10)] == [b"cleared"]
+    assert [left.payload for left in reopen().deliveries("sms", 1)] == [b"raised"]
+
+
+def test_no_delivery_is_kept_of_an_alert_that_could_not_be_kept(store: Store) -> None:
+    store.close()
+    with pytest.raises(StoreError):
+        store.save_alert(alert(1), "topic/1", b"raised", ["mail"])
+
+
+def test_what_waits_for_a_channel_that_is_gone_is_forgotten(store: Store) -> None:
+    store.save_alert(alert(1), "topic/1", b"raised", ["mail", "sms"])
+    assert store.forget_deliveries(["mail"]) == 1
+    assert store.forget_deliveries(["mail"]) == 0
+    assert store.deliveries("sms", 10) == []
+    assert len(store.deliveries("mail", 10)) == 1

@@ -43,6 +43,7 @@ def test_every_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     """Secrets and certificates that a file names are made up where they must be readable."""
     from cloud import config as cloud_config
     from cloud import plant
+    from cloud.alerts import config as alerts
     from cloud.masterdata import config as masterdata
     from gateway import config as gateway_config
 
@@ -51,3 +52,4 @@ def test_every_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     cloud_config.load(tmp_path / "cloud.toml")
     plant.load(tmp_path / "plant.toml")
     masterdata.load(tmp_path / "masterdata.toml")
+    alerts.load(tmp_path / "alerts.toml")

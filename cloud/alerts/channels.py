@@ -1,0 +1,220 @@
+"""Carries alerts to people: one courier for each channel, with an outbox of its own in the store.
+
+What is queued stays queued until the channel has taken it, over restarts, in order. A channel that cannot be
+reached is asked again at growing intervals and holds up no other one. After a crash between sending and
+noting it, the last message is sent once more; a FIFO topic drops the second.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, tzinfo
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from cloud.alerts.config import ChannelTable
+from cloud.errors import CloudError, NotificationError
+from cloud.store.port import Store
+from contract.delivery import Alert
+
+_AT_ONCE: Final = 50
+_IDLE_SECS: Final = 0.5
+_FIRST_RETRY_SECS: Final = 1.0
+_TIMEOUT_SECS: Final = 5
+_SUBJECT_CHARACTERS: Final = 100
+
+_log = structlog.get_logger("cloud.alerts.channels")
+
+
+class Door(Protocol):
+    """Where a channel's messages go out."""
+
+    def send(self, alert: Alert, title: str, body: str) -> None:
+        """Send one message; raise NotificationError when it was not taken. Blocks for seconds at most."""
+
+
+class Statistics(NamedTuple):
+    """What a courier has done since the start."""
+
+    sent: int
+    failures: int
+    dropped: int
+    """Messages that grew older than the channel allows."""
+
+
+class AppriseDoor:
+    """Mail, chat, SMS, webhook: whatever the URL names."""
+
+    def __init__(self, channel: ChannelTable) -> None:
+        import apprise
+
+        # Its log may tell parts of the URL, which is a secret.
+        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+        self._name = channel.name
+        self._types = apprise.NotifyType
+        self._apprise = apprise.Apprise()
+        if not self._apprise.add(channel.secret_url()):
+            raise NotificationError(f"{channel.name}: its URL is of no known service, or lacks a part")
+
+    def send(self, alert: Alert, title: str, body: str) -> None:
+        """Send one message; raise NotificationError when it was not taken."""
+        kind = self._types.SUCCESS if alert.event == "cleared" else self._types.WARNING
+        try:
+            taken = self._apprise.notify(body=body, title=title, notify_type=kind)
+        except Exception as error:  # noqa: BLE001  each service has errors of its own; their texts may hold the URL
+            raise NotificationError(f"{self._name}: {type(error).__name__}") from None
+        if not taken:
+            raise NotificationError(f"{self._name}: the service cannot be reached or refuses the message")
+
+
+class SnsDoor:
+    """An AWS SNS topic; credentials are found as all AWS tools find them."""
+
+    def __init__(self, channel: ChannelTable) -> None:
+        import boto3
+        import botocore.config
+        import botocore.exceptions
+
+        assert channel.topic_arn is not None
+        self._name = channel.name
+        self._topic = channel.topic_arn
+        self._errors = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
+        try:
+            self._client: Any = boto3.client(
+                "sns",
+                region_name=channel.region or channel.topic_arn.split(":")[3],
+                endpoint_url=channel.endpoint_url,
+                config=botocore.config.Config(
+                    connect_timeout=_TIMEOUT_SECS,
+                    read_timeout=_TIMEOUT_SECS,
+                    retries={"total_max_attempts": 1},
+                ),
+            )
+        except (*self._errors, ValueError) as error:
+            raise NotificationError(f"{channel.name}: {error}") from error
+
+    def send(self, alert: Alert, title: str, body: str) -> None:
+        """Publish one message; raise NotificationError when it was not taken."""
+        attributes = {
+            key: {"DataType": "String", "StringValue": getattr(alert, key)}
+            for key in ("site", "area", "line", "machine", "rule", "event")
+        }
+        attributes["level"] = {"DataType": "Number", "StringValue": str(alert.level)}
+        once: dict[str, str] = {}
+        if self._topic.endswith(".fifo"):
+            once = {
+                "MessageGroupId": hashlib.sha256(alert.id.encode()).hexdigest(),
+                "MessageDeduplicationId": hashlib.sha256(msgspec.json.encode(alert)).hexdigest(),
+            }
+        try:
+            self._client.publish(
+                TopicArn=self._topic,
+                Subject=_subject(title),
+                Message=body,
+                MessageAttributes=attributes,
+                **once,
+            )
+        except self._errors as error:
+            raise NotificationError(f"{self._name}: {error}") from error
+
+
+def open_door(channel: ChannelTable) -> Door:
+    """Return where a channel's messages go out; raise NotificationError when there is no such place."""
+    return SnsDoor(channel) if channel.kind == "sns" else AppriseDoor(channel)
+
+
+class Courier:
+    """Empties the outbox of one channel."""
+
+    def __init__(
+        self,
+        channel: ChannelTable,
+        store: Store,
+        *,
+        now_us: Callable[[], int],
+        timezone_of: Callable[[str], tzinfo] = lambda _: UTC,
+        opener: Callable[[ChannelTable], Door] = open_door,
+    ) -> None:
+        """Make the courier.
+
+        timezone_of: the time zone of a site
+        """
+        self.channel = channel
+        self._store = store
+        self._now_us = now_us
+        self._timezone_of = timezone_of
+        self._opener = opener
+        self._door: Door | None = None
+        self._fault: str | None = None
+        self._in_a_row = 0
+        self._sent = self._failures = self._dropped = 0
+
+    @property
+    def statistics(self) -> Statistics:
+        """Return what was done since the start."""
+        return Statistics(self._sent, self._failures, self._dropped)
+
+    async def run(self) -> None:
+        """Send until cancelled, in a thread of its own: no channel waits for another."""
+        loop = asyncio.get_running_loop()
+        thread = ThreadPoolExecutor(1, thread_name_prefix=f"cloud.channel.{self.channel.name}")
+        try:
+            while True:  # noqa: ASYNC110  the store may be written by other threads
+                await asyncio.sleep(await loop.run_in_executor(thread, self.turn))
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def turn(self) -> float:
+        """Send what may be sent now, oldest first; return how long to wait [s]."""
+        try:
+            while waiting := self._store.deliveries(self.channel.name, _AT_ONCE):
+                for delivery in waiting:
+                    if not self._deliver(delivery.payload):
+                        return _IDLE_SECS
+                    self._store.delivery_done(delivery.id)
+        except Exception as error:  # noqa: BLE001  whatever a channel does, it is asked again and named here
+            return self._later(error)
+        return _IDLE_SECS
+
+    def _deliver(self, payload: bytes) -> bool:
+        """Send or drop one message; return False when it has to wait."""
+        alert = msgspec.json.decode(payload, type=Alert)
+        now_us = self._now_us()
+        if now_us / 1e6 - alert.epochtime > self.channel.max_age_secs:
+            self._dropped += 1
+            _log.warning(
+                "too old to be told", channel=self.channel.name, alert=alert.id, dropped=self._dropped
+            )
+            return True
+        site = self._timezone_of(alert.site)
+        if self.channel.is_quiet(now_us, site):
+            return False
+        if self._door is None:
+            self._door = self._opener(self.channel)
+        self._door.send(alert, *self.channel.words(alert, site))
+        self._sent += 1
+        self._in_a_row = 0
+        if self._fault is not None:
+            _log.info("the channel takes alerts again", channel=self.channel.name)
+        self._fault = None
+        return True
+
+    def _later(self, error: Exception) -> float:
+        fault = str(error) if isinstance(error, CloudError) else type(error).__name__
+        if fault != self._fault:
+            _log.warning("the channel takes no alerts", channel=self.channel.name, fault=fault)
+        self._fault = fault
+        self._failures += 1
+        wait_secs = min(self.channel.retry_max_secs, _FIRST_RETRY_SECS * 2.0 ** min(self._in_a_row, 30))
+        self._in_a_row += 1
+        return float(wait_secs)
+
+
+def _subject(title: str) -> str:
+    """Return a title as SNS allows it: ASCII, one line."""
+    text = " ".join(title.encode("ascii", "replace").decode().split())
+    return text[:_SUBJECT_CHARACTERS] or "alert"

@@ -1,0 +1,204 @@
+"""alerts.toml: who is told of which alert, over which channel, in which words."""
+
+import os
+import re
+import string
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from cloud.alerts.notify import Event
+from cloud.config import File, PositiveSecs
+from cloud.errors import ConfigError, Fault, NotificationError
+from cloud.toml_file import Array, TomlModel, read_table, validate
+from contract.delivery import Alert
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+FIELDS: Final = (
+    "event",
+    "rule",
+    "level",
+    "site",
+    "area",
+    "line",
+    "machine",
+    "message",
+    "since",
+    "at",
+    "by",
+    "note",
+    "id",
+)
+"""What a template may name."""
+_ARN: Final = re.compile(r"arn:aws[a-z-]*:sns:([a-z0-9-]+):\d{12}:[A-Za-z0-9_-]+(\.fifo)?")
+_ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class QuietTable(TomlModel):
+    """Hours of the day in which a channel waits."""
+
+    from_: _ClockTime = Field(alias="from")
+    to: _ClockTime
+    days: Annotated[tuple[Day, ...], Array, Field(min_length=1)] = DAYS
+
+    def holds(self, local: datetime) -> bool:
+        """Tell whether a local moment is within; hours that go over midnight belong to the day they begin."""
+        begin, end, now = _minutes(self.from_), _minutes(self.to), local.hour * 60 + local.minute
+        today = DAYS[local.weekday()] in self.days
+        if begin < end:
+            return today and begin <= now < end
+        yesterday = DAYS[(local - timedelta(days=1)).weekday()] in self.days
+        return (today and now >= begin) or (yesterday and now < end)
+
+
+class ChannelTable(TomlModel):
+    """One `[[channel]]`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    kind: Literal["apprise", "sns"]
+    url: str | None = None
+    url_env: str | None = None
+    url_file: File | None = None
+    topic_arn: str | None = None
+    region: str | None = None
+    endpoint_url: str | None = None
+    rules: Annotated[tuple[str, ...], Array] = ()
+    events: Annotated[tuple[Event, ...], Array] = ("raised", "escalated", "acknowledged", "cleared")
+    min_level: Annotated[int, Field(ge=1, le=9)] = 1
+    places: Annotated[tuple[str, ...], Array] = ()
+    quiet: Annotated[tuple[QuietTable, ...], Array] = ()
+    timezone: str | None = None
+    title: str = "{line}/{machine}: {rule} {event}"
+    body: str = "{message}\n{site}/{area}/{line}/{machine}, since {since}"
+    retry_max_secs: PositiveSecs = 60.0
+    max_age_secs: PositiveSecs = 86_400.0
+
+    def wants(self, alert: Alert) -> bool:
+        """Tell whether this channel is told of a change of an alert."""
+        place = f"{alert.site}/{alert.area}/{alert.line}/{alert.machine}/"
+        return (
+            alert.event in self.events
+            and alert.level >= self.min_level
+            and (not self.rules or alert.rule in self.rules)
+            and (not self.places or any(place.startswith(f"{wanted.strip('/')}/") for wanted in self.places))
+        )
+
+    def zone(self, site: tzinfo) -> tzinfo:
+        """Return the time zone of what it writes and of its quiet hours; the site's when it names none."""
+        return site if self.timezone is None else ZoneInfo(self.timezone)
+
+    def is_quiet(self, now_us: int, site: tzinfo = UTC) -> bool:
+        """Tell whether it waits now."""
+        local = datetime.fromtimestamp(now_us / 1e6, self.zone(site))
+        return any(hours.holds(local) for hours in self.quiet)
+
+    def words(self, alert: Alert, site: tzinfo = UTC) -> tuple[str, str]:
+        """Return title and body of a message."""
+        zone = self.zone(site)
+        said = {
+            **{key: getattr(alert, key) for key in FIELDS if hasattr(alert, key)},
+            "by": alert.by or "",
+            "note": alert.note or "",
+            "since": _moment(alert.since_epochtime, zone),
+            "at": _moment(alert.epochtime, zone),
+        }
+        return self.title.format(**said), self.body.format(**said)
+
+    def secret_url(self) -> str:
+        """Return the URL from where it is kept; raise NotificationError when it is not there."""
+        if self.url_env is not None:
+            if self.url_env not in os.environ:
+                raise NotificationError(f"{self.name}: the environment has no {self.url_env}")
+            return os.environ[self.url_env]
+        if self.url_file is not None:
+            try:
+                return self.url_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise NotificationError(f"{self.name}: {self.url_file} cannot be read") from error
+        return self.url or ""
+
+
+class AlertsConfig(TomlModel):
+    """All of alerts.toml."""
+
+    channel: Annotated[tuple[ChannelTable, ...], Array] = ()
+
+
+def load(path: Path) -> AlertsConfig:
+    """Read alerts.toml; raise ConfigError with every fault. Relative paths in it are beside the file."""
+    config, faults = validate(read_table(path), AlertsConfig, file=str(path))
+    if config is None:
+        raise ConfigError(faults)
+    faults += list(_faults(config.channel, str(path)))
+    if faults:
+        raise ConfigError(faults)
+    folder = path.absolute().parent
+    channels = tuple(
+        table if table.url_file is None else table.model_copy(update={"url_file": folder / table.url_file})
+        for table in config.channel
+    )
+    return config.model_copy(update={"channel": channels})
+
+
+def _faults(tables: Iterable[ChannelTable], file: str) -> Iterator[Fault]:
+    names: set[str] = set()
+    for table in tables:
+        place = f"channel[{table.name}]"
+        for key, problem, allowed in _oddities(table):
+            yield Fault(file, f"{place}.{key}".rstrip("."), problem, allowed)
+        if table.name in names:
+            yield Fault(file, f"{place}.name", "stands twice", "each channel has its own name")
+        names.add(table.name)
+
+
+def _oddities(table: ChannelTable) -> Iterator[tuple[str, str, str]]:
+    """Yield what does not go together: key, problem and what is allowed; never the URL, which is a secret."""
+    urls = [key for key in ("url", "url_env", "url_file") if getattr(table, key) is not None]
+    if table.kind == "apprise":
+        if len(urls) != 1:
+            yield "", f"names {' and '.join(urls) or 'no URL'}", "name one of url, url_env, url_file"
+        if table.url is not None and "://" not in table.url:
+            yield "url", "is no URL", "such as mailto:// or ntfy://"
+        for key in ("topic_arn", "region", "endpoint_url"):
+            if getattr(table, key) is not None:
+                yield key, "is not for this kind", 'kind = "sns" has it'
+    else:
+        for key in urls:
+            yield key, "is not for this kind", 'kind = "apprise" has it'
+        if table.topic_arn is None or not _ARN.fullmatch(table.topic_arn):
+            yield (
+                "topic_arn",
+                "is missing" if table.topic_arn is None else f"is {table.topic_arn!r}",
+                "arn:aws:sns:REGION:ACCOUNT:NAME",
+            )
+    if table.timezone is not None:
+        try:
+            ZoneInfo(table.timezone)
+        except (KeyError, OSError, ValueError):
+            yield "timezone", f"is {table.timezone!r}", "a name such as Europe/Berlin"
+    for key in ("title", "body"):
+        if (problem := _template_problem(getattr(table, key))) is not None:
+            yield key, problem, f"fields: {', '.join(FIELDS)}"
+
+
+def _template_problem(template: str) -> str | None:
+    try:
+        for _, field, form, conversion in string.Formatter().parse(template):
+            if field is not None and (field not in FIELDS or form or conversion):
+                return f"names {{{field}}}"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _minutes(clock_time: str) -> int:
+    return int(clock_time[:2]) * 60 + int(clock_time[3:])
+
+
+def _moment(epochtime: float, zone: tzinfo) -> str:
+    return datetime.fromtimestamp(epochtime, zone).strftime("%Y-%m-%d %H:%M:%S %Z")
