@@ -32,6 +32,8 @@ IDLE_MACHINE = "labeller-2"
 """The machine that the demo's scenario lets stand idle soon after the start."""
 
 pytestmark = pytest.mark.slow
+ALONE = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+"""Environment variables that bring in no code from elsewhere."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,7 @@ def oee(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         cwd=folder,
         check=True,
+        env=ALONE,
     )
     assert found.stdout.startswith(str(folder)), "the demo must not run from the clone"
     return folder / "venv" / "bin" / "oee"
@@ -80,7 +83,7 @@ class Demo:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=folder.parent,
-            env={**os.environ, "PYTHONPATH": "", "HOME": str(folder.parent)},
+            env={**ALONE, "HOME": str(folder.parent)},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -317,6 +320,7 @@ def _closed_shifts(oee: Path, folder: Path) -> dict[tuple[str, ...], dict[str, A
         text=True,
         check=True,
         cwd=folder.parent,
+        env=ALONE,
     )
     origin_secs = json.loads((folder / "simulator" / "factory.json").read_text())["origin_us"] / 1e6
     first_start = origin_secs + scenarios.build("demo").history_secs
