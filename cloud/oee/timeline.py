@@ -240,12 +240,12 @@ def merged_segments(parts: Sequence[Segments]) -> Segments:
 
 
 def merged_counts(parts: Sequence[Counts]) -> Counts:
-    """Return the sums of rows of equal circumstances, sorted."""
+    """Return the sums of rows of equal circumstances, sorted by machine."""
     whole = _stacked(parts)
     if not len(whole):
         return whole
     keys = [column for name, column in whole.columns() if name not in ("total", "off")]
-    order = np.lexsort(keys[::-1])
+    order = np.lexsort((_fingerprint(keys), whole.machine))
     new = np.zeros(len(whole), dtype=np.bool_)
     new[0] = True
     for key in keys:
@@ -257,6 +257,17 @@ def merged_counts(parts: Sequence[Counts]) -> Counts:
         total=np.add.reduceat(whole.total[order], begin),
         off=np.add.reduceat(whole.off[order], begin),
     )
+
+
+def _fingerprint(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint64]:
+    """Return a number per row that is equal for equal rows; should others share it, they are kept apart."""
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        bits = column.view(np.uint64) if column.dtype == np.float64 else column.astype(np.uint64)
+        mixed ^= bits
+        mixed *= _ODD
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 # Rows after what is known of those before
@@ -930,6 +941,8 @@ def _no_rows(table: type[Table]) -> Table:
 
 
 _SHARED: Final = ("machine", "time_us", "state", "total", "off", "good", "reason", "product", "order", "rate")
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads bits: 2^64 divided by the golden ratio."""
 _IN_FORCE: Final = ("state", "reason", "product", "order", "stop_since_us", "started_us")
 NOTHING: Final = Piece(_no_rows(Anchors), _no_rows(Segments), _no_rows(Counts), _no_rows(Anchors))
 """The piece of no records."""
