@@ -24,6 +24,7 @@ export function zooms(refresh) {
   let box = null;
   let cell = null;
   let from = 0;
+  let shown = location.pathname + location.search;
 
   const share = (event) => {
     const { left, width } = cell.getBoundingClientRect();
@@ -56,9 +57,16 @@ export function zooms(refresh) {
     address.searchParams.set("since", (start + ends[0] * length).toFixed(0));
     address.searchParams.set("until", (start + ends[1] * length).toFixed(0));
     const text = address.href.replaceAll("%2F", "/");
-    if (await refresh(text)) history.pushState({}, "", text);
-    else location.assign(text);
+    if (await refresh(text)) {
+      history.pushState({}, "", text);
+      shown = location.pathname + location.search;
+    } else {
+      location.assign(text);
+    }
   });
   addEventListener("pointercancel", () => { box?.remove(); cell = null; });
-  addEventListener("popstate", () => location.reload());
+  // A jump within the page is a step in the history, too, and changes nothing that is shown.
+  addEventListener("popstate", () => {
+    if (location.pathname + location.search !== shown) location.reload();
+  });
 }
