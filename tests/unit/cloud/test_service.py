@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cloud import plant as plants
@@ -12,6 +13,7 @@ from cloud.errors import CloudError, ConfigError, CorrectionError, UnknownMachin
 from cloud.oee.corrections import Correction
 from cloud.service import Cloud, open_store
 from cloud.store.port import Arrivals
+from contract.delivery import Alert
 from contract.machine_key import MachineKey
 from contract.states import MachineState
 from contract.telemetry import Telemetry
@@ -298,3 +300,33 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     config = CloudConfig.model_validate({"cloud": {"data_dir": str(tmp_path / "store")}})
     with pytest.raises(ConfigError, match="cannot be written"):
         open_store(config)
+
+
+def test_each_change_of_an_alert_is_queued_once_for_the_channels_that_want_it(tmp_path: Path) -> None:
+    """Also over a restart, which tells nobody anything again."""
+    (tmp_path / "alerts.toml").write_text("""
+[[channel]]
+name = "all"
+kind = "apprise"
+url = "json://127.0.0.1"
+[[channel]]
+name = "other-line"
+kind = "apprise"
+url = "json://127.0.0.1"
+places = ["berlin/packaging/line-2"]
+""")
+    rig = Rig(tmp_path)
+    settings = rig.config.cloud.model_copy(update={"alerts": tmp_path / "alerts.toml"})
+    rig.config = rig.config.model_copy(update={"cloud": settings})
+    rig.restart()
+    rig.run(SHIFT, SHIFT + 100)
+    rig.run(SHIFT + 100, SHIFT + 500, MachineState.IDLE)
+    rig.turn(SHIFT + 450)
+    rig.restart()
+    rig.turn(SHIFT + 460)
+    rig.run(SHIFT + 500, SHIFT + 600)
+    rig.turn(SHIFT + 600)
+    told = [msgspec.json.decode(each.payload, type=Alert) for each in rig.store.deliveries("all", 10)]
+    assert [each.event for each in told] == ["raised", "cleared"]
+    assert rig.store.deliveries("other-line", 10) == []
+    rig.store.close()
