@@ -118,6 +118,10 @@ class SourceClock:
         """Take note that values of this source come from now on."""
         self._connected_us = min(self._connected_us, wall_us)
 
+    def lost(self) -> None:
+        """Take note that no values come any more."""
+        self._connected_us = _NEVER
+
     def heard(self, source_us: int, wall_us: int) -> None:
         """Take note of the newest of some fresh values and of when it came."""
         lag = wall_us - source_us
@@ -230,7 +234,6 @@ class ConnectionSampler:
         self._alive_us = 0
         self._observed_us = _NEVER
         self._next_us = _NEVER
-        self._newest_us = 0
         self._drafts: list[Draft] = []
         self._touched: list[_Machine] = []
         self._unsaved: set[int] = set()
@@ -254,7 +257,8 @@ class ConnectionSampler:
     def subscribed(self, handles: Sequence[int], wall_us: int, *, resumed: bool) -> list[Draft]:
         """Take note that tags are read from now on; see Receiver.on_subscribed."""
         self.clock.connected(wall_us)
-        self._alive_us = wall_us
+        if not resumed:
+            self._alive_us = wall_us
         for handle in handles:
             machine, slot, _ = self._places[handle - 1]
             if machine.ready:
@@ -290,6 +294,7 @@ class ConnectionSampler:
         present = self.clock.at(lost_us)
         for machine in self._machines:
             self._forget(machine, present or 0, cause)
+        self.clock.lost()
         return self._taken()
 
     def gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> list[Draft]:
@@ -345,9 +350,9 @@ class ConnectionSampler:
             if at_us < machine.last_us or machine.noted or not machine.ready:
                 self._apply_one(machine, handle, (value, status, None), at_us, wall_us)
                 continue
-            if not heard:
+            if not heard and statuses[slot] >> 30 < BAD:
                 heard = True
-                self._listen(newest_us, wall_us)
+                self._listen(newest_us, wall_us, at_us)
             if at_us > now_us:
                 now_us = at_us
                 if self._touched:
@@ -386,16 +391,22 @@ class ConnectionSampler:
             if slot in machine.awaiting or not machine.newest_us:
                 self._hear(machine, slot, reading, wall_us if note else at_us)
                 return
-            self._begin(machine, wall_us)
+            self._begin_ready(wall_us)  # all that have their first values, before time goes on
+            if not machine.ready:
+                self._begin(machine, wall_us)
+        anew = machine.statuses[slot] >> 30 >= BAD
         if note is not None:
             at_us = max(self._present(wall_us), machine.last_us)
         elif at_us < machine.last_us:
             if machine.last_us - at_us > LATE_TOLERANCE_US:
-                at_us = self._present(wall_us)
-                reading = value, status, NOTE_CLOCK_BACK
+                if anew:  # it has been so for long, and can only now be read
+                    at_us = self.clock.at(wall_us) or 0
+                else:
+                    at_us = self._present(wall_us)
+                    reading = value, status, NOTE_CLOCK_BACK
             at_us = max(at_us, machine.last_us)
-        elif self._observed_us == _NEVER:
-            self._listen(at_us, wall_us)
+        elif self._observed_us == _NEVER and not anew:
+            self._listen(at_us, wall_us, at_us)
         if self._touched and at_us > self._touched[0].newest_us:
             self._settle()
         if at_us >= self._next_us:
@@ -405,7 +416,8 @@ class ConnectionSampler:
     def _apply_doubtful(self, batch: TagBatch, latest_us: int) -> None:
         """Take in values of which some have no time, or one that is not to be believed."""
         times = batch.source_us
-        believed = [stamp for stamp in times if stamp <= latest_us]
+        stamped = (stamp for i, stamp in enumerate(times) if i not in batch.unstamped and stamp <= latest_us)
+        newest_us = max(stamped, default=0)
         order = sorted(range(len(times)), key=times.__getitem__)
         heard = False
         for i in order:
@@ -413,9 +425,9 @@ class ConnectionSampler:
             note = NOTE_OUR_CLOCK if i in batch.unstamped else None
             if times[i] > latest_us:
                 note = NOTE_CLOCK_AHEAD
-            if note is None and not heard and machine.ready and times[i] >= machine.last_us:
+            if note is None and not heard and self._is_fresh(batch.handles[i], times[i]):
                 heard = True
-                self._listen(believed[-1], batch.received_us)
+                self._listen(newest_us, batch.received_us, times[i])
             reading = batch.values[i], batch.statuses[i], note
             self._apply_one(machine, batch.handles[i], reading, times[i], batch.received_us)
 
@@ -425,7 +437,7 @@ class ConnectionSampler:
         present = self.clock.at(wall_us)
         if present is not None:
             if self._observed_us == _NEVER:
-                self._observe_from(wall_us)
+                self._observe_from(present)
             if present >= self._next_us:
                 proven = (self.clock.at(self._alive_us) or 0) - self._margin_us
                 self._advance(present, min(proven, present))
@@ -488,25 +500,39 @@ class ConnectionSampler:
         present = self.clock.at(wall_us)
         return wall_us if present is None else present
 
-    def _listen(self, newest_us: int, wall_us: int) -> None:
-        """Let the clock judge a batch by its newest source time."""
+    def _is_fresh(self, handle: int, at_us: int) -> bool:
+        """Tell whether a value that comes now says when it is at the source.
+
+        The first value of a tag does not: it is stamped with its last change, which may be hours ago. Neither
+        does the first after bad ones.
+        """
+        machine, slot, _ = self._places[handle - 1]
+        return machine.ready and at_us >= machine.last_us and machine.statuses[slot] >> 30 < BAD
+
+    def _listen(self, newest_us: int, wall_us: int, oldest_us: int) -> None:
+        """Let the clock judge a batch by its newest source time.
+
+        oldest_us: [us] the oldest fresh value in it: the source was observed at that time of its own
+        """
         self.clock.heard(newest_us, wall_us)
         if self._observed_us == _NEVER:
-            self._observe_from(wall_us)
+            is_live = wall_us - newest_us <= LIVE_LAG_US
+            self._observe_from(newest_us if is_live else oldest_us)
 
-    def _observe_from(self, wall_us: int) -> None:
+    def _observe_from(self, source_us: int) -> None:
         """Settle from which source time on silence means that nothing changed.
 
-        A source that tells of now is observed since we are connected to it; one that plays back its past,
-        since the newest of its first values.
+        A source that tells of now is observed since it was heard; one that plays back its past, since the
+        first value that followed its first ones. What was before is told by the first values alone.
         """
-        lag = self.clock.lag_us or 0
-        live = lag <= LIVE_LAG_US or not self._newest_us
-        self._observed_us = wall_us - lag if live else self._newest_us
+        self._observed_us = source_us
         for machine in self._machines:
             if machine.ready:
-                machine.beat_us = max(machine.beat_us, self._observed_us)
-                self._next_us = min(self._next_us, machine.beat_us + self._margin_us)
+                machine.beat_us = max(machine.beat_us, source_us)
+                if machine.still_us != _NEVER:
+                    machine.still_us = max(machine.still_us, source_us)
+                due_us = min(machine.beat_us, machine.still_us) + self._margin_us
+                self._next_us = min(self._next_us, due_us)
 
     def _hear(self, machine: _Machine, slot: int, reading: tuple[Any, int, str | None], at_us: int) -> None:
         """Take in a first value, before the machine's first record."""
@@ -517,7 +543,6 @@ class ConnectionSampler:
         machine.awaiting.discard(slot)
         if note is None or not machine.newest_us:
             machine.newest_us = max(machine.newest_us, at_us)
-            self._newest_us = max(self._newest_us, at_us)
 
     def _resume(self, machine: _Machine) -> None:
         """Go on with a machine of which nothing was missed."""
@@ -556,6 +581,8 @@ class ConnectionSampler:
         self._emit(machine, at_us, "state")
         if self._observed_us != _NEVER:
             machine.beat_us = max(machine.beat_us, self._present(wall_us))
+            if machine.still_us != _NEVER:
+                machine.still_us = max(machine.still_us, self._present(wall_us))
 
     def _forget(self, machine: _Machine, present_us: int, cause: str) -> None:
         """Stop speaking for a machine that is not read any more."""
@@ -639,6 +666,8 @@ class ConnectionSampler:
         to_us: [us] up to where coalesced values are due
         beat_to_us: [us] up to where the server is known to have told all, so that silence means no change
         """
+        if self._observed_us == _NEVER:
+            beat_to_us = 0  # nobody has watched yet
         next_us = _NEVER
         for machine in self._machines:
             if machine.ready:

@@ -129,7 +129,7 @@ def test_counters_of_one_interval_become_one_record_stamped_by_the_last() -> Non
 
 
 def test_no_interval_reaches_over_a_whole_second() -> None:
-    """A shift ends on a whole second, and what is counted then is its own: later counts are another record."""
+    """A shift ends on a whole second; what is counted then is its own: later counts are another record."""
     bench = Bench()
     bench.start()
     bench.put(
@@ -218,6 +218,89 @@ def test_a_machine_whose_values_are_old_is_told_at_their_time_then_now() -> None
     bench.tick(NOON + 25 * US)
     assert [at for at, _, _ in bench.told[1:]] == [10 * US, 20 * US]
     assert all(at > -11 * US for at, _, _ in bench.told[1:])
+
+
+def test_values_without_a_time_after_old_first_ones_fill_no_past() -> None:
+    """First values are stamped with their last change; the next ones, of now, have no time."""
+    bench = Bench(20)
+    bench.subscribe()
+    old = -13 * 60 * US
+    for machine in range(20):
+        bench.put(*[(n, v, old + machine, 0, machine) for n, v, _ in FIRST])
+    bench.put(*[("total_units", 900, 0, 0, m) for m in range(20)], at_us=NOON + US, unstamped=True)
+    bench.tick(NOON + 30 * US)
+    assert not [at for at, _, _ in bench.told if old + 20 <= at < 0]
+    assert [total for at, _, total in bench.told if at < 0] == [100] * 20
+    assert bench.sampler.clock.lag_us == 0
+
+
+def test_a_first_value_that_comes_late_says_nothing_of_the_clock() -> None:
+    """A tag whose first value comes after the machine's first record is as old as its last change."""
+    bench = Bench()
+    bench.subscribe()
+    bench.put(("state", 1, -800 * US))
+    bench.tick(NOON + 3 * US)
+    assert bench.told == [(-800 * US, "running", None)]
+    bench.put(("total_units", 100, -780 * US), ("product", "cola", -7000 * US), at_us=NOON + 3 * US)
+    assert bench.sampler.clock.lag_us is None
+    bench.put(("total_units", 101, 0), at_us=NOON + 4 * US, unstamped=True)
+    bench.tick(NOON + 40 * US)
+    times = [at for at, _, _ in bench.told]
+    assert times == sorted(times)
+    assert not [at for at in times if -780 * US < at < 3 * US]
+    assert times[-1] > 25 * US
+    assert "SourceClockWentBack" not in {one.fields.status for one in bench.drafts}
+
+
+def test_old_first_values_of_a_clock_that_is_slow_fill_no_past() -> None:
+    """The PLC's clock is twelve seconds slow, and its values have not changed for hours."""
+    bench = Bench(2)
+    bench.subscribe()
+    hours = -7200 * US
+    bench.put(*[(n, v, hours, 0, m) for m in (0, 1) for n, v, _ in FIRST])
+    bench.put(("total_units", 101, -10 * US), at_us=NOON + 2 * US)
+    bench.tick(NOON + 40 * US)
+    times = [one.epoch_us - NOON for one in bench.drafts]
+    assert times.count(hours) == 2
+    assert not [at for at in times if hours < at < -12 * US]
+    assert max(times) > 15 * US
+
+
+def test_the_first_good_value_after_bad_ones_may_be_old() -> None:
+    """Servers wait for a device with a bad value, then tell its value with the time of its last change."""
+    bench = Bench()
+    bench.subscribe()
+    bench.put(*[(n, None, 0, BAD) for n, _, _ in FIRST])
+    bench.put(*[(n, v, US) for n, v, _ in FIRST[:1]], at_us=NOON + US)
+    bench.put(*[(n, v, -7200 * US) for n, v, _ in FIRST[1:]], at_us=NOON + US)
+    bench.tick(NOON + 30 * US)
+    times = [at for at, _, _ in bench.told]
+    assert times == sorted(times)
+    assert min(times) == 0
+    assert not [one for one in bench.drafts if one.fields.status == "SourceClockWentBack"]
+    assert bench.drafts[-1].fields.data_quality == "good"
+
+
+def test_a_counter_that_stood_for_hours_stands_since_we_look() -> None:
+    bench = Bench(moving=True)
+    bench.subscribe()
+    bench.put(("total_units", 100, -7200 * US))
+    bench.tick(NOON + 15 * US)
+    assert bench.told[0] == (-7200 * US, "unknown", 100)
+    assert [at for at, _, _ in bench.told if -7200 * US < at < 0] == []
+    assert bench.told[-1][1] == "stopped"
+
+
+def test_a_past_that_comes_with_the_first_values_is_played_back() -> None:
+    """A server whose queues hold a played-back past tells first values and what followed at once."""
+    bench = Bench(2)
+    bench.subscribe()
+    start = -7200 * US
+    rows = [(n, v, start, 0, m) for m in (0, 1) for n, v, _ in FIRST]
+    rows += [("total_units", 100 + n, start + n * US, 0, 0) for n in range(1, 301)]
+    bench.put(*rows)
+    quiet = [one.epoch_us - NOON for one in bench.drafts if one.machine.machine == "m1"]
+    assert quiet == [start + n * 10 * US for n in range(30)]
 
 
 def test_a_past_that_is_played_back_has_its_heartbeats_and_no_other_time() -> None:
