@@ -70,6 +70,7 @@ class OpcUaSource:
         self._chance = chance
         self._tally = Tally()
         self._saved, self._next_sequence = _parse(saved)
+        self._as_of_us = 0
         self._subscription: Subscription | None = None
         self._status = ConnectionStatus(
             name=connection.name,
@@ -174,6 +175,8 @@ class OpcUaSource:
         if not resumed:
             await subscription.create()
         else:
+            # What came in between is still on its way: nothing newer has been heard than before.
+            subscription.as_of_us = self._as_of_us
             self._announce(subscription)
         self._subscription = subscription
         subscription.on_change = lambda: self._tell_items(subscription)
@@ -210,6 +213,7 @@ class OpcUaSource:
         subscription, self._subscription = self._subscription, None
         self._tally.reconnects += 1
         if subscription is not None:
+            self._as_of_us = subscription.as_of_us
             try:
                 self._receiver.on_lost(subscription.as_of_us, str(cause))
             except OutboxError:
