@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from math import lcm
 from typing import Any, Final, NamedTuple
 
 from cloud.oee.frame import Window
@@ -16,7 +17,6 @@ UNKNOWN_CODE: Final = "unknown code"
 _US: Final = 1_000_000
 _US_PER_MINUTE: Final = 60 * _US
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_ZERO: Final = Fraction(0)
 
 
 class Place(NamedTuple):
@@ -29,28 +29,34 @@ class Place(NamedTuple):
 
 
 class IdealTime(NamedTuple):
-    """[us] what the units of a window would have taken at their ideal rates, exactly."""
+    """What the units of a window would have taken at their ideal rates, exactly: [us / per]."""
 
-    total: Fraction
-    off: Fraction
+    total: int
+    off: int
     """Of off quality, start-ups included."""
-    startup_off: Fraction
-    sure_total: Fraction
-    sure_off: Fraction
+    startup_off: int
+    sure_total: int
+    sure_off: int
+    per: int = 1
 
     @property
-    def good(self) -> Fraction:
+    def good(self) -> int:
         """Return that of good units."""
         return self.total - self.off
 
     @classmethod
     def of(cls, units: Mapping[Fraction, Units]) -> "IdealTime":
         """Return the sums over all ideal cycle times."""
-        one, *more = (
-            [Fraction(count * cycle.numerator, cycle.denominator) for count in made]
-            for cycle, made in (units or {_ZERO: Units()}).items()
+        per = lcm(*(cycle.denominator for cycle in units))
+        weights = [(cycle.numerator * (per // cycle.denominator), made) for cycle, made in units.items()]
+        return cls(
+            sum(weight * made.total for weight, made in weights),
+            sum(weight * made.off for weight, made in weights),
+            sum(weight * made.startup_off for weight, made in weights),
+            sum(weight * made.sure_total for weight, made in weights),
+            sum(weight * made.sure_off for weight, made in weights),
+            per,
         )
-        return cls(*(sum(column, start=_ZERO) for column in zip(one, *more, strict=True)))
 
 
 class Ratios(NamedTuple):
@@ -113,9 +119,9 @@ class Figures:
             "startup_off_quality_units": made.startup_off,
             "unplanned_units": sums.unplanned_total,
             "unplanned_off_quality_units": sums.unplanned_off,
-            "ideal_secs": float(ideal.total / _US),
+            "ideal_secs": ideal.total / (ideal.per * _US),
             **ratios._asdict(),
-            "teep": None if ratios.oee is None else _ratio(_effective_us(ratios, ideal, sums), calendar_us),
+            "teep": None if ratios.oee is None else _teep(ratios, ideal, sums),
             "utilisation": _ratio(planned_us, calendar_us),
             "nee": nee,
             "bounds": self._bounds(ideal, ratios),
@@ -157,9 +163,9 @@ class Figures:
 
     def _warnings(self, ideal: IdealTime, ratios: Ratios) -> list[str]:
         sums, made, found = self.totals, self.totals.made, []
-        if sums.run_us and ideal.total > sums.run_us:
+        if sums.run_us and ideal.total > sums.run_us * ideal.per:
             unknown = " or it made units in the unknown time" if sums.unknown_us else ""
-            percent = float(ideal.total / sums.run_us) * 100
+            percent = ideal.total / (sums.run_us * ideal.per) * 100
             found.append(f"performance is {percent:.1f} %: the ideal rate is too low{unknown}")
         elif not sums.run_us and made.total and not sums.unknown_us:
             found.append(f"{made.total} units were made without any run time")
@@ -177,24 +183,26 @@ class Figures:
         While nothing is known it may have stood, or run at no more than its ideal rate.
         """
         sums = self.totals
-        unknown_us, planned_us, run_us = sums.unknown_us, sums.planned_us, sums.run_us
-        if not unknown_us:
+        if not sums.unknown_us:
             return None
+        unknown, planned, run = (
+            time_us * ideal.per for time_us in (sums.unknown_us, sums.planned_us, sums.run_us)
+        )
         sure_good = ideal.sure_total - ideal.sure_off
         unsure_off = ideal.off - ideal.sure_off
-        more = unknown_us + sums.believed_us
-        elsewhere = sums.last_unknown_us + sums.believed_us
-        most_good = min(ideal.good + more, max(Fraction(planned_us), ideal.good))
-        running = _ratio(ideal.total + more, run_us + unknown_us)
+        more = unknown + sums.believed_us * ideal.per
+        elsewhere = (sums.last_unknown_us + sums.believed_us) * ideal.per
+        most_good = min(ideal.good + more, max(planned, ideal.good))
+        running = _ratio(ideal.total + more, run + unknown)
         fastest = max(min(1.0, running or 0.0), ratios.performance or 0.0)
         return {
-            "availability": [_ratio(run_us, planned_us), _ratio(run_us + unknown_us, planned_us)],
-            "performance": [_ratio(ideal.sure_total, run_us + unknown_us), fastest],
+            "availability": [_ratio(run, planned), _ratio(run + unknown, planned)],
+            "performance": [_ratio(ideal.sure_total, run + unknown), fastest],
             "quality": [
                 _ratio(sure_good, ideal.sure_total + unsure_off + elsewhere),
                 _ratio(ideal.good + elsewhere, ideal.total - unsure_off + elsewhere),
             ],
-            "oee": [_ratio(sure_good, planned_us), _ratio(most_good, planned_us)],
+            "oee": [_ratio(sure_good, planned), _ratio(most_good, planned)],
         }
 
 
@@ -255,20 +263,23 @@ def _secs(time_us: int) -> float:
     return time_us / _US
 
 
-def _ratio(part: int | Fraction, whole: int | Fraction) -> float | None:
-    if not whole:
-        return None
-    return (part.numerator * whole.denominator) / (part.denominator * whole.numerator)
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _rounded(part: int, whole: int) -> int:
+    """Return part / whole as a whole number, halves upwards."""
+    return (2 * part + whole) // (2 * whole)
 
 
 def _ratios(sums: Totals, ideal: IdealTime, *, cap: bool) -> Ratios:
     """Return the ratios; a line's, or a mixture of products', is weighted by ideal time throughout."""
-    planned_us, run_us = sums.planned_us, sums.run_us
-    if not planned_us:
-        return Ratios(None, None, _ratio(ideal.good, ideal.total), None)
-    performance = _ratio(ideal.total, run_us)
+    planned_us, run_us, per = sums.planned_us, sums.run_us, ideal.per
     quality = _ratio(ideal.good, ideal.total)
-    oee = _ratio(ideal.good, planned_us)
+    if not planned_us:
+        return Ratios(None, None, quality, None)
+    performance = _ratio(ideal.total, run_us * per)
+    oee = _ratio(ideal.good, planned_us * per)
     if cap and performance is not None and performance > 1:
         performance, oee = 1.0, _ratio(run_us * ideal.good, planned_us * ideal.total)
     if not run_us and not sums.unknown_us:
@@ -276,30 +287,35 @@ def _ratios(sums: Totals, ideal: IdealTime, *, cap: bool) -> Ratios:
     return Ratios(_ratio(run_us, planned_us), performance, quality, oee)
 
 
-def _effective_us(ratios: Ratios, ideal: IdealTime, sums: Totals) -> Fraction:
-    """Return the ideal time of good units, as far as the ratios let it count."""
-    if ratios.performance == 1.0 and ideal.total > sums.run_us:
-        return sums.run_us * ideal.good / ideal.total
-    return ideal.good if sums.run_us or sums.unknown_us else _ZERO
+def _is_capped(ratios: Ratios, ideal: IdealTime, sums: Totals) -> bool:
+    return ratios.performance == 1.0 and ideal.total > sums.run_us * ideal.per
+
+
+def _teep(ratios: Ratios, ideal: IdealTime, sums: Totals) -> float | None:
+    if ratios.oee == 0.0:
+        return _ratio(0, sums.calendar_us)
+    if _is_capped(ratios, ideal, sums):
+        return _ratio(sums.run_us * ideal.good, sums.calendar_us * ideal.total)
+    return _ratio(ideal.good, sums.calendar_us * ideal.per)
 
 
 def _nee(ratios: Ratios, ideal: IdealTime, sums: Totals, busy_us: int) -> float | None:
     """Return the net equipment effectiveness of ISO 22400-2, in which set-up counts as busy."""
     if ratios.performance is None or ratios.quality is None:
         return ratios.oee
-    fastest = max(ideal.total, Fraction(sums.run_us)) if ratios.performance == 1.0 else Fraction(sums.run_us)
-    return _ratio(busy_us * ideal.good, sums.planned_us * fastest)
+    run = ideal.total if _is_capped(ratios, ideal, sums) else sums.run_us * ideal.per
+    return _ratio(busy_us * ideal.good, sums.planned_us * run)
 
 
 def _losses_us(sums: Totals, ideal: IdealTime, *, cap: bool) -> dict[str, int]:
     """Return the whole time-loss tree [us]; it sums to the calendar time exactly."""
     running_us = sums.running_us
-    shrink = Fraction(1)
-    if cap and ideal.total > running_us and ideal.total:
-        shrink = running_us / ideal.total
-    rejects = round((ideal.off - ideal.startup_off) * shrink)
-    startup = round(ideal.startup_off * shrink)
-    value = round(ideal.good * shrink)
+    part, whole = 1, ideal.per
+    if cap and ideal.total > running_us * ideal.per:
+        part, whole = running_us, ideal.total  # ideal time is shrunk to the running time
+    rejects = _rounded((ideal.off - ideal.startup_off) * part, whole)
+    startup = _rounded(ideal.startup_off * part, whole)
+    value = _rounded(ideal.good * part, whole)
     found = dict(zip(BUCKETS[:PRODUCING], sums.buckets_us, strict=False))
     found["reduced_speed"] = running_us - rejects - startup - value
     found |= {"rejects": rejects, "startup_rejects": startup, "value_adding": value}
@@ -343,7 +359,7 @@ def _iso22400(
         "produced_quantity": made.total,
         "good_quantity": made.total - made.off,
         "scrap_quantity": made.off,
-        "planned_run_time_per_item_secs": _ratio(ideal.total, made.total * _US),
+        "planned_run_time_per_item_secs": _ratio(ideal.total, made.total * ideal.per * _US),
         "availability": ratios.availability,
         "effectiveness": ratios.performance,
         "quality_ratio": ratios.quality,

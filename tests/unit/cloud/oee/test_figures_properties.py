@@ -109,7 +109,7 @@ def test_losses_sum_to_calendar_time_and_factors_to_oee(items, how, per, level):
             product = told["availability"] * told["performance"] * told["quality"]
             assert told["oee"] == pytest.approx(product, rel=1e-12, abs=1e-15)
             if not row.cap_performance:
-                assert told["oee"] == float(Fraction(ideal.good, sums.planned_us))
+                assert told["oee"] == float(Fraction(ideal.good, sums.planned_us * ideal.per))
         for name, bounds in (told["bounds"] or {}).items():
             if told[name] is not None and None not in bounds and not row.cap_performance:
                 least, most = bounds
