@@ -25,7 +25,6 @@ EXTRA_OF_PACKAGE: Final[dict[str, str]] = {
     "jinja2": "cloud",
     "numpy": "cloud",
     "openpyxl": "cloud",
-    "openpyxl": "cloud",
     "pandas": "cloud",
     "pyarrow": "cloud",
     "python_multipart": "cloud",
