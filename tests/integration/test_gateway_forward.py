@@ -30,6 +30,7 @@ from tests.support.gateway_parts import (
     open_outbox,
 )
 from tests.support.mosquitto import Mosquitto
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ async def test_a_broker_that_comes_back_is_used_within_5_secs(mosquitto, outbox)
             began = time.monotonic()
             sequence = outbox.append([Record(1)])
             await eventually(lambda: sequence in store.records, 5)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE * 5
 
 
 async def test_a_silent_broker_is_noticed_within_10_secs(mosquitto, outbox):
@@ -236,7 +237,7 @@ async def test_a_silent_broker_is_noticed_within_10_secs(mosquitto, outbox):
         while forwarder.uplink.connected:
             outbox.append([Record(0)])
             await asyncio.sleep(0.1)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < PATIENCE * 10
         mosquitto.thaw()
         await eventually(lambda: forwarder.uplink.connected)
 
@@ -379,4 +380,4 @@ async def test_an_idle_forwarder_does_nothing(mosquitto, outbox):
         began = time.process_time()
         await asyncio.sleep(2)
         assert rounds <= 3
-        assert time.process_time() - began < 0.1
+        assert time.process_time() - began < PATIENCE * 0.1

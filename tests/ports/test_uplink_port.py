@@ -16,6 +16,7 @@ from gateway.uplinks.port import Limits, Will, backoff_secs
 from tests.support.authority import Authority
 from tests.support.gateway_parts import SITE, Store, eventually
 from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.patience import PATIENCE
 
 TOPIC = f"oee/v1/{SITE}/area/line/filler/telemetry"
 ECHO = f"oee/v1/{SITE}/gateways/edge/receipt"
@@ -179,7 +180,7 @@ async def test_a_killed_broker_fails_what_was_in_flight_and_is_found_again(setti
         setting.mosquitto.start()
         began = time.monotonic()
         await eventually(lambda: uplink.connected, 5)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENCE * 5
         assert uplink.reconnects == 1
         with Store(setting.observer_port) as store:
             store.publish(ECHO, b"again")
@@ -192,7 +193,7 @@ async def test_a_silent_broker_is_noticed_within_10_secs(setting):
         setting.mosquitto.freeze()
         began = time.monotonic()
         await eventually(lambda: listener.lost, 10)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < PATIENCE * 10
         assert listener.lost[0][1] is True
         setting.mosquitto.thaw()
         await eventually(lambda: uplink.connected)

@@ -22,6 +22,7 @@ from gateway.outbox.port import Kind
 from gateway.outbox.ranges import Ranges
 from gateway.outbox.sqlite import SqliteOutbox
 from gateway.sources.port import Receiver, SourceCounters, TagBatch
+from tests.support.patience import PATIENCE
 
 SITE = "plant"
 GATEWAY = "edge"
@@ -267,8 +268,8 @@ class CountingSource:
 
 
 async def eventually(condition: Callable[[], object], secs: float = 10.0) -> None:
-    """Wait until a condition holds; fail when it does not within secs."""
-    deadline = time.monotonic() + secs
+    """Wait until a condition holds; fail when it does not within secs, with patience."""
+    deadline = time.monotonic() + PATIENCE * secs
     while not condition():
         assert time.monotonic() < deadline, f"not within {secs} s"
         await asyncio.sleep(0.01)

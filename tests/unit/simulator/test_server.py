@@ -178,11 +178,12 @@ async def test_a_start_broken_off_in_the_past_goes_on_there(tmp_path: Path) -> N
 
 
 async def test_a_lost_plc_comes_back_with_what_it_did_meanwhile(tmp_path: Path) -> None:
-    scenario = small("plc-lost", outages=(Outage(after_secs=0.3, secs=1.0),))
+    scenario = small("plc-lost", outages=(Outage(after_secs=1.0, secs=1.0),))
     chosen = settings(tmp_path, history_secs=0.0, wait_for_subscriber=False)
     async with simulate(scenario, chosen) as simulation:
         server = simulation.lines[0].server
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
+            await until(lambda: server.is_up)
             await until(lambda: not server.is_up)
             await until(lambda: server.is_up)
             async with watching(server) as watcher:

@@ -53,7 +53,7 @@ def test_every_second_and_every_unit_is_in_one_place(name: str) -> None:
 
 
 def figures_of(*moments: tuple[float, MachineState, int, int]) -> Figures:
-    """Return the figures of one machine from (seconds, state, made, spoiled), for the hour from the origin."""
+    """Return the figures of one machine from (seconds, state, made, spoiled), for the first hour."""
     factory = scenarios.build("good-day", lines=1).factory
     name = factory.lines[0].machines[0].name
     tagged = []
