@@ -24,6 +24,7 @@ EXTRA_OF_PACKAGE: Final[dict[str, str]] = {
     "fastapi": "cloud",
     "jinja2": "cloud",
     "numpy": "cloud",
+    "openpyxl": "cloud",
     "pandas": "cloud",
     "pyarrow": "cloud",
     "python_multipart": "cloud",
