@@ -1,4 +1,4 @@
-"""The simulated factory as a process that takes orders: lively machines, and PLCs that misbehave when told to.
+"""The simulated factory as a process that takes orders: lively machines, PLCs that misbehave when told to.
 
 Orders come as lines of JSON on stdin, `{"do": NAME, ...}`; each is answered with `done NAME` on stdout.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
@@ -25,7 +25,9 @@ from simulator.scenarios import Scenario
 from simulator.server import TAG_TYPES, LineServer
 from simulator.service import Settings, Simulation, simulate
 from simulator.timetable import Shift
-from simulator.truth import Row
+
+if TYPE_CHECKING:
+    from simulator.truth import Row
 
 SHIFT_MINUTES = 5
 IDLE_ALERT_SECS = 8.0

@@ -17,7 +17,7 @@ _DELAY_SECS = 2.0
 
 
 class Proxy:
-    """One way between a client and a port of loopback. All methods but the constructor run in the proxies' loop.
+    """One way between a client and a port of loopback; all but the constructor runs in the proxies' loop.
 
     pass: as if it were not there
     refuse: nobody listens, and what was open is reset

@@ -60,7 +60,7 @@ class Outcome:
 
 
 def play(schedule: Schedule, folder: Path, *, oee: Sequence[str] = OEE, keep: bool = False) -> Outcome:
-    """Play a schedule; the folder holds all logs afterwards when something was wrong, or when asked to keep them."""
+    """Play a schedule; the folder keeps all logs when something was wrong, or when asked to keep them."""
     begun = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -169,7 +169,7 @@ def _play_faults(planned: Sequence[Fault], ground: Ground, at_least_secs: float,
 
 
 def _wait_until_well(system: WholeSystem) -> None:
-    """Wait until gateway and cloud side have healed: all connected, nothing left to deliver but the newest."""
+    """Wait until gateway and cloud side have healed: all connected, only the newest left to deliver."""
 
     def is_well() -> bool:
         health = system.health()
@@ -226,7 +226,8 @@ def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -
     stored = judge.read_store(folder / "cloud" / "store.sqlite3")
     truth = judge.read_moments(folder / "truth.jsonl")
     spans = judgement.blind_spans(ground.spans, always=schedule.limits == "queue of one")
-    verdict = judge.judge(truth, stored, faults=spans, edge_us=judgement.EDGE_US)
+    half_blind = [span for span in spans if span.machine]
+    verdict = judge.judge(truth, stored, faults=spans, half_blind=half_blind, edge_us=judgement.EDGE_US)
     outcome.moments, outcome.delivered = verdict.moments, verdict.delivered
     outcome.coalesced, outcome.covered = verdict.coalesced, verdict.covered
     outcome.gaps = sum(record.gap_until_us is not None for record in stored)
