@@ -10,7 +10,7 @@ from cloud.errors import CloudError, TelemetryFileError
 from cloud.oee.records import Names
 from cloud.render import as_csv, as_json, print_table
 from contract.telemetry import encode
-from tests.support.plants import plant_of, plant_text
+from tests.support.line_plant import plant_of, plant_text
 from tests.support.telemetry import telemetry
 
 SHIFT = 1625025600  # 30 June 2021, 06:00 in Berlin

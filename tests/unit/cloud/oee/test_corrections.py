@@ -10,7 +10,7 @@ from cloud.errors import CorrectionError
 from cloud.oee.corrections import Correction, check, decode, encode, in_force, touched
 from cloud.oee.records import Names, from_telemetry
 from contract.machine_key import MachineKey
-from tests.support.plants import plant_of, plant_text
+from tests.support.line_plant import plant_of, plant_text
 from tests.support.telemetry import MACHINES, SEC, telemetry
 
 SHIFT = 1625025600  # 30 June 2021, 06:00 in Berlin

@@ -21,7 +21,7 @@ from cloud.oee.timeline import Rules, build, join
 from cloud.oee.totals import timeline as judged
 from cloud.oee.totals import totals
 from contract.states import MachineState
-from tests.support.plants import THREE_SHIFTS, definitions, plant_of, plant_text
+from tests.support.line_plant import THREE_SHIFTS, definitions, plant_of, plant_text
 from tests.support.telemetry import MACHINES, SEC, telemetry
 
 # 30 October 2021, 12:00 UTC: the clocks of Berlin change in the night after it.
