@@ -244,7 +244,8 @@ def moments(
                 complete = max(counted, (at_us - tick_us - stretch.start_us) // stretch.cycle_us)
                 counters.count(complete - counted)
                 counters.reset()
-                reset_us = _after(at_us, dice, machine.reset_every_secs)
+                # Never twice in a row: what was made in between would never be shown.
+                reset_us = _after(at_us + 2 * tick_us, dice, machine.reset_every_secs)
             elif complete > counted:
                 counters.count(complete - counted)
             elif at_us != watched_us:

@@ -80,6 +80,8 @@ class LineServer:
         self._line = line
         self._endpoint = endpoint
         self._server: Server | None = None
+        self._listens = False
+        self._prepared: Server | None = None
         self._nodes: dict[tuple[str, str], ua.NodeId] = {}
         self.writes = 0
 
@@ -96,12 +98,12 @@ class LineServer:
     @property
     def is_up(self) -> bool:
         """Tell whether the server listens."""
-        return self._server is not None
+        return self._listens
 
-    async def start(self, rows: Iterable[Row]) -> None:
-        """Lay out the tags with these values, then listen; raises ServerError where the port is taken."""
-        if self._server is not None:
-            raise ServerError(f"{self.url} is up already")
+    async def prepare(self) -> None:
+        """Do the slow part of the next start: a server with all its tags, which does not listen yet."""
+        if self._prepared is not None:
+            return
         server = Server()
         server.name = f"Simulated {self._line.name}"
         server.product_uri = NAMESPACE_URI
@@ -111,7 +113,16 @@ class LineServer:
         server.set_endpoint(self.url)
         await self._secure(server)
         await self._lay_out(server)
-        self._server = server
+        _mend_transfers(server)
+        self._prepared = server
+
+    async def start(self, rows: Iterable[Row]) -> None:
+        """Show these values, then listen; raises ServerError where the port is taken."""
+        if self._server is not None:
+            raise ServerError(f"{self.url} is up already")
+        await self.prepare()
+        assert self._prepared is not None
+        server, self._server, self._prepared = self._prepared, self._prepared, None
         await self.write(list(rows))
         try:
             await server.start()
@@ -119,10 +130,11 @@ class LineServer:
             self._server = None
             raise ServerError(f"{self.url}: {error.strerror or error}") from error
         await self._settle_port(server)
+        self._listens = True
 
     async def stop(self) -> None:
         """Close the port and every connection; does nothing when it is closed."""
-        server, self._server = self._server, None
+        server, self._server, self._listens = self._server, None, False
         if server is not None:
             await server.stop()
 
@@ -236,6 +248,21 @@ class Subscriber:
     def queue_size(self) -> int:
         """Return how many changes of one value are kept for it at least."""
         return min((int(item.queue_size) for item in self._watched.values()), default=1) or 1
+
+
+def _mend_transfers(server: Server) -> None:
+    """Let a transferred subscription answer its new session; asyncua leaves it with the old requests."""
+    service: Any = server.iserver.subscription_service
+    transfer = service.transfer_subscriptions
+
+    async def mended(params: Any, session_id: Any, callback: Any) -> Any:
+        results = await transfer(params, session_id, callback)
+        for number in params.SubscriptionIds:
+            if (subscription := service.subscriptions.get(int(number))) is not None:
+                subscription.pub_request_callback = callback.__self__.get_publish_request
+        return results
+
+    service.transfer_subscriptions = mended
 
 
 def quiet_library() -> None:

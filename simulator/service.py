@@ -98,6 +98,8 @@ class Simulation:
     async def start(self) -> None:
         """Open all ports, each with the values of the moment from which it goes on, then play."""
         for show in self.lines:
+            await show.server.prepare()
+        for show in self.lines:
             await show.open()
         self._playing = asyncio.create_task(self._play(), name="simulator.play")
 
@@ -197,7 +199,8 @@ class LineShow:
         self._memory = memory
         self._outages = outages
         self._until_us = until_us
-        self._waits = settings.wait_for_subscriber
+        self._waits = settings.wait_for_subscriber and settings.history_secs != 0
+        self._paced = settings.history_secs != 0
         self._writer = TagWriter()
         self._moments: Iterator[Tagged] = iter(())
         self._next: Tagged | None = None
@@ -235,7 +238,7 @@ class LineShow:
         tick_us = self._run.factory.tick_us
         now_us = -(-self._settings.now_us() // tick_us) * tick_us
         self._log_missed(now_us)
-        self._waits = False
+        self._waits = self._paced = False
         return max(now_us, origin_us)
 
     def _log_missed(self, until_us: int) -> None:
@@ -281,7 +284,7 @@ class LineShow:
             if not waited:
                 await self.server.wait_for_subscriber()
                 waited = True
-            room = await self.server.wait_until_read()
+            room = await self.server.wait_until_read() if self._paced else _MOST_MOMENTS
             if room == 0 and self._waits:
                 waited = False
                 continue
@@ -309,8 +312,9 @@ class LineShow:
 
     async def _be_away(self, secs: float) -> None:
         """Close the port for a while; what happens meanwhile is logged as unseen."""
-        await self.server.stop()
         back = time.monotonic() + secs
+        await self.server.stop()
+        await self.server.prepare()
         while (left := back - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.2))
             while self._peek_us() <= self._settings.now_us():

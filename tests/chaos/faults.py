@@ -100,7 +100,8 @@ def begin(fault: Fault, ground: Ground) -> Doing:
 def finish(doing: Doing, ground: Ground) -> Span:
     """Undo a fault; returns when it was."""
     doing.end()
-    span = Span(doing.begun_us, now_us(), doing.fault.kind)
+    about = _machine_of(doing.fault, ground) if doing.fault.kind == "delete tag" else ""
+    span = Span(doing.begun_us, now_us(), doing.fault.kind, about)
     ground.spans.append(span)
     return span
 
@@ -172,8 +173,13 @@ def _drop_subscriptions(_fault: Fault, ground: Ground) -> Callable[[], None]:
     return _nothing
 
 
+def _machine_of(fault: Fault, ground: Ground) -> str:
+    """Return the machine that a fault is about."""
+    return ground.machines[int(fault.detail * len(ground.machines))]
+
+
 def _delete_tag(fault: Fault, ground: Ground) -> Callable[[], None]:
-    machine = ground.machines[int(fault.detail * len(ground.machines))]
+    machine = _machine_of(fault, ground)
     tag = ("State", "TotalUnits", "OffQualityUnits", "Product")[int(fault.detail * 97) % 4]
     ground.order(do="delete_tag", machine=machine, tag=tag)
     return lambda: ground.order(do="restore_tag", machine=machine, tag=tag)
@@ -181,7 +187,7 @@ def _delete_tag(fault: Fault, ground: Ground) -> Callable[[], None]:
 
 def _distort(status: int) -> Callable[[Fault, Ground], Callable[[], None]]:
     def begin_it(fault: Fault, ground: Ground) -> Callable[[], None]:
-        machine = ground.machines[int(fault.detail * len(ground.machines))]
+        machine = _machine_of(fault, ground)
         ground.order(do="distort", machine=machine, status=status)
         return lambda: ground.order(do="set_right", machine=machine)
 

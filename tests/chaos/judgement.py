@@ -27,7 +27,7 @@ def blind_spans(spans: Sequence[Span], *, always: bool) -> list[Span]:
     always: the server loses values by itself
     """
     found = [
-        Span(span.from_us - EDGE_US, span.to_us + _HEALING_US, span.what)
+        Span(span.from_us - EDGE_US, span.to_us + _HEALING_US, span.what, span.machine)
         for span in spans
         if KINDS[span.what].blinds
     ]
@@ -79,8 +79,10 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
         rows = [row for row in computed if f"{row['line']}/{row['machine']}" == machine]
         total = sum(row["total_units"] + row["unplanned_units"] for row in rows)
         off = sum(row["off_quality_units"] + row["unplanned_off_quality_units"] for row in rows)
-        made = sum(count.total for count in history.counts)
-        spoiled = sum(count.off_quality for count in history.counts)
+        first_us = moments[machine][0].at_us if moments[machine] else 0
+        counts = [count for count in history.counts if count.at_us > first_us]
+        made = sum(count.total for count in counts)
+        spoiled = sum(count.off_quality for count in counts)
         if (total, off) == (made, spoiled):
             continue
         if not _was_reset_in_the_dark(moments[machine], stored, machine) or total > made or off > spoiled:

@@ -131,6 +131,8 @@ def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
         _play_faults(schedule.in_the_past, ground, 0.0, watch)
     system.wait_until(system.is_live, "the past is played", 90)
     outcome.secs = time.monotonic() - begun
+    if schedule.history_secs == 0:
+        _wait_until_well(system)
     _play_faults(schedule.faults, ground, schedule.live_secs, watch)
     _wait_until_well(system)
     healed_us = max((_healed_us(span) for span in ground.spans), default=0)
@@ -177,7 +179,7 @@ def _wait_until_well(system: WholeSystem) -> None:
             health is not None
             and all(item["status"]["state"] == "connected" for item in health["connections"])
             and all(
-                item["status"]["items_live"] == item["status"]["items_wanted"]
+                item["status"].get("items_live", 0) == item["status"]["items_wanted"]
                 for item in health["connections"]
             )
             and health["outbox"]["records"] < 50
@@ -225,6 +227,8 @@ class _Busyness:
 def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -> None:
     stored = judge.read_store(folder / "cloud" / "store.sqlite3")
     truth = judge.read_moments(folder / "truth.jsonl")
+    if schedule.history_secs == 0:
+        truth = judge.since_first_read(truth, stored)
     spans = judgement.blind_spans(ground.spans, always=schedule.limits == "queue of one")
     half_blind = [span for span in spans if span.machine]
     verdict = judge.judge(truth, stored, faults=spans, half_blind=half_blind, edge_us=judgement.EDGE_US)

@@ -311,7 +311,8 @@ async def test_a_health_port_in_use_is_said_and_the_daemon_runs_on(tmp_path, mos
         path.write_text(text.replace("port = 0", f"port = {taken.getsockname()[1]}"))
         async with running(path):
             await eventually(lambda: len(store.records) > 5)
-    assert capsys.readouterr().out.count("health cannot be served there") == 1
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("health cannot be served there") == 1
 
 
 async def test_the_health_port_shrugs_off_nonsense(tmp_path):

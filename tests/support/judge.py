@@ -56,11 +56,12 @@ class Moment(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A time [us] in which something was wrong on purpose, and what."""
+    """A time [us] in which something was wrong on purpose, and what; machine: only with this one."""
 
     from_us: int
     to_us: int
     what: str
+    machine: str = ""
 
 
 @dataclass
@@ -157,7 +158,7 @@ def _moments(rows: Sequence[Mapping[str, Any]]) -> list[Moment]:
     known: dict[str, Any] = {}
     found: dict[int, Moment] = {}
     for row in sorted(rows, key=lambda row: int(row["at_us"])):
-        value = row["value"] if row["status"] == 0 else None
+        value = None if row["status"] >> 31 else row["value"]
         before = known.get(row["tag"], "nothing")
         known[row["tag"]] = value
         at_us = int(row["at_us"])
@@ -175,6 +176,19 @@ def _moments(rows: Sequence[Mapping[str, Any]]) -> list[Moment]:
     return list(found.values())
 
 
+def since_first_read(
+    truth: Mapping[str, Sequence[Moment]], stored: Iterable[Stored]
+) -> dict[str, list[Moment]]:
+    """Return the moments since each machine was first read: some factories wait for nobody."""
+    first: dict[str, int] = {}
+    for record in stored:
+        first[record.machine] = min(first.get(record.machine, _FOR_EVER_US), record.at_us)
+    return {
+        machine: [moment for moment in moments if moment.at_us >= first.get(machine, 0)]
+        for machine, moments in truth.items()
+    }
+
+
 def judge(
     truth: Mapping[str, Sequence[Moment]],
     stored: Iterable[Stored],
@@ -182,12 +196,15 @@ def judge(
     publish_interval_us: int = US,
     edge_us: int = 0,
     faults: Sequence[Span] = (),
+    half_blind: Sequence[Span] = (),
 ) -> Verdict:
     """Hold the store against the truth.
 
     publish_interval_us: [us] changes of a counter that are closer to each other may be one record
     edge_us: [us] how far a gap may be off at its edges, and a record behind what was just written
     faults: gaps are accepted only where one of these overlaps
+    half_blind: times in which one of a machine's tags could not be read while the others could: its records
+        then tell what was true before
     """
     verdict = Verdict()
     by_machine: dict[str, list[Stored]] = defaultdict(list)
@@ -200,10 +217,19 @@ def judge(
         verdict.phantoms.append(f"{machine} does not exist")
     for machine, moments in truth.items():
         records = sorted(by_machine[machine], key=lambda record: (record.at_us, record.sequence))
-        _judge_records(machine, moments, records, verdict, edge_us)
+        spans = [(span.from_us, span.to_us) for span in half_blind if span.machine == machine]
+        _judge_records(machine, moments, _outside(spans, records), verdict, edge_us)
         _judge_gaps(machine, records, verdict, edge_us, faults)
-        _judge_moments(machine, moments, records, verdict, publish_interval_us, edge_us)
+        seen = [moment for moment in moments if not any(a <= moment.at_us <= b for a, b in spans)]
+        verdict.covered += len(moments) - len(seen)
+        verdict.moments += len(moments) - len(seen)
+        _judge_moments(machine, seen, records, verdict, publish_interval_us, edge_us)
     return verdict
+
+
+def _outside(spans: Sequence[tuple[int, int]], records: Sequence[Stored]) -> list[Stored]:
+    """Return the records of no such time."""
+    return [record for record in records if not any(a <= record.at_us <= b for a, b in spans)]
 
 
 def _judge_records(

@@ -1,5 +1,6 @@
 """The whole product as processes on loopback: factory, broker, gateway, cloud side; each may be killed."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -7,17 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from simulator import configuration, scenarios
-from simulator.service import quicken
+from simulator.scenarios import Scenario
 from tests.support.mosquitto import Mosquitto, free_port
 
 _STOP_SECS = 15.0
@@ -26,7 +27,10 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Part:
-    """One process: what it is called, how it is started, where it writes."""
+    """One process: what it is called, how it is started, where its output goes.
+
+    The output passes through a pipe, so that a process that may write no file can still speak.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Part:
         self._environment = dict(environment or {})
         self._before_start = before_start
         self._process: subprocess.Popen[bytes] | None = None
+        self._listener: threading.Thread | None = None
 
     @property
     def pid(self) -> int:
@@ -59,17 +64,40 @@ class Part:
     def start(self) -> None:
         """Start the process; its output goes on at the end of its log."""
         assert not self.is_running, f"{self.name} runs already"
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.log.parent,
-                env={**os.environ, "PYTHONPATH": str(_REPOSITORY), **self._environment},
-                preexec_fn=self._prepare,  # noqa: PLW1509 - it calls the kernel only
-            )
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.log.parent,
+            env={**os.environ, "PYTHONPATH": str(_REPOSITORY), **self._environment},
+            preexec_fn=self._prepare,  # noqa: PLW1509 - it calls the kernel only
+        )
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
         self.starts += 1
+
+    def tell(self, line: str) -> None:
+        """Write a line to the process's standard input."""
+        assert self._process is not None, f"{self.name} was never started"
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Keep what the process says until it ends."""
+        assert process.stdout is not None
+        with self.log.open("ab", buffering=0) as log, process.stdout as output:
+            while said := output.read1(65_536):
+                log.write(said)
+
+    def _ended(self) -> None:
+        """Give the pipes back once the process has ended."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        if self._listener is not None:
+            self._listener.join(_STOP_SECS)
 
     def _prepare(self) -> None:
         """In the new process: end with the test, whatever ends it."""
@@ -87,6 +115,7 @@ class Part:
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait(_STOP_SECS)
+            self._ended()
 
     def stop(self) -> int:
         """Ask the process to end; kill it and fail where it does not. Returns its exit code."""
@@ -95,10 +124,12 @@ class Part:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            return self._process.wait(_STOP_SECS)
+            code = self._process.wait(_STOP_SECS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.name} did not end in {_STOP_SECS} s:\n{self.tail()}") from None
+        self._ended()
+        return code
 
     def said(self, text: str) -> bool:
         """Tell whether the log holds a text."""
@@ -114,18 +145,21 @@ class Part:
 class WholeSystem:
     """Four processes that fit each other. Nothing runs before `start`; everything is ended by `close`.
 
+    scenario: the simulated factory, or the name of one
+    simulate: a command that simulates it, in place of `oee simulate`; `{port}` and `{folder}` are filled in
+    oee: the command for gateway and cloud side, in place of `oee`
     endpoint, gateway_broker, cloud_broker: from a real URL the one to look at instead, for proxies between
     """
 
     def __init__(
         self,
         folder: Path,
-        scenario_name: str,
+        scenario: Scenario | str,
         *,
         seed: int = 1,
         history_hours: float = 0.0,
-        speed: float = 1.0,
-        simulate_options: Sequence[str] = (),
+        simulate: Sequence[str] = (),
+        oee: Sequence[str] = (sys.executable, "-m", "oee"),
         gateway: Mapping[str, object] | None = None,
         connection: Mapping[str, object] | None = None,
         uplink: Mapping[str, object] | None = None,
@@ -133,12 +167,10 @@ class WholeSystem:
         endpoint: Callable[[str], str] = lambda url: url,
         gateway_broker: Callable[[str], str] = lambda url: url,
         cloud_broker: Callable[[str], str] = lambda url: url,
-        lines: int = 2,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.scenario = scenarios.build(scenario_name, seed=seed, lines=lines)
-        self.scenario = replace(self.scenario, factory=quicken(self.scenario.factory, speed))
+        self.scenario = scenarios.build(scenario, seed=seed) if isinstance(scenario, str) else scenario
         self.truth_log = folder / "truth.jsonl"
         self.broker = Mosquitto(folder / "broker")
         self.opcua_port = _free_pair(len(self.scenario.factory.lines))
@@ -163,18 +195,14 @@ class WholeSystem:
         )
         (folder / "plant.toml").write_text(configuration.plant_toml(self.scenario))
         (folder / "cloud.toml").write_text(self._cloud_toml(cloud_broker(broker_url), cloud or {}))
-        oee = [sys.executable, "-m", "oee"]
-        self.simulator = Part(
-            "simulator",
-            [
-                *oee,
-                *("simulate", "--scenario", scenario_name, "--seed", str(seed), "--speed", str(speed)),
-                *("--port", str(self.opcua_port), "--history-hours", str(history_hours)),
-                *("--data-dir", str(folder / "factory"), "--truth-log", str(self.truth_log)),
-                *simulate_options,
-            ],
-            folder / "simulator.log",
-        )
+        simulate = simulate or [
+            *(sys.executable, "-m", "oee", "simulate"),
+            *("--scenario", self.scenario.name, "--seed", str(seed)),
+            *("--history-hours", str(history_hours), "--port", "{port}"),
+            *("--data-dir", "{folder}/factory", "--truth-log", "{folder}/truth.jsonl"),
+        ]
+        filled = [word.format(port=self.opcua_port, folder=folder) for word in simulate]
+        self.simulator = Part("simulator", filled, folder / "simulator.log")
         self.gateway = Part(
             "gateway",
             [*oee, "gateway", "run", "--config", str(folder / "gateway.toml")],
