@@ -64,7 +64,9 @@ def test_no_file_names_a_package_registry() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.fail(f"the list of files cannot be had: {tracked.stderr}")
-    found = re.compile(rb"index[-]url|extra[-]index|(?:files|pypi|registry)\.[a-z-]+\.(?:org|io)/|\"resolve[d]\":")
+    found = re.compile(
+        rb"index[-]url|extra[-]index|(?:files|pypi|registry)\.[a-z-]+\.(?:org|io)/|\"resolve[d]\":"
+    )
     for name in tracked.stdout.splitlines():
         path = ROOT / name
         if path.is_file() and path != Path(__file__) and path.suffix not in {".png", ".pdf", ".gz"}:
