@@ -1,33 +1,25 @@
 """Carries alerts to people: one courier for each channel, with an outbox of its own in the store.
 
-What is queued stays queued until the channel has taken it, over restarts, in order. A channel that cannot be
-reached is asked again at growing intervals and holds up no other one. After a crash between sending and
-noting it, the last message is sent once more; a FIFO topic drops the second.
+What was sent twice, after a crash at the wrong moment, a FIFO topic of SNS drops.
 """
 
-import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 
 from cloud.alerts.config import ChannelTable
-from cloud.errors import CloudError, NotificationError
-from cloud.store.port import Store
+from cloud.carrier import Carrier
+from cloud.errors import NotificationError
+from cloud.store.port import Delivery, Store
 from contract.delivery import Alert
 
 _AT_ONCE: Final = 50
-_IDLE_SECS: Final = 0.5
-_FIRST_RETRY_SECS: Final = 1.0
 _TIMEOUT_SECS: Final = 5
 _SUBJECT_CHARACTERS: Final = 100
-
-_log = structlog.get_logger("cloud.alerts.channels")
 
 
 class Door(Protocol):
@@ -35,15 +27,6 @@ class Door(Protocol):
 
     def send(self, alert: Alert, title: str, body: str) -> None:
         """Send one message; raise NotificationError when it was not taken. Blocks for seconds at most."""
-
-
-class Statistics(NamedTuple):
-    """What a courier has done since the start."""
-
-    sent: int
-    failures: int
-    dropped: int
-    """Messages that grew older than the channel allows."""
 
 
 class AppriseDoor:
@@ -127,7 +110,7 @@ def open_door(channel: ChannelTable) -> Door:
     return SnsDoor(channel) if channel.kind == "sns" else AppriseDoor(channel)
 
 
-class Courier:
+class Courier(Carrier[Delivery]):
     """Empties the outbox of one channel."""
 
     def __init__(
@@ -143,52 +126,28 @@ class Courier:
 
         timezone_of: the time zone of a site
         """
+        super().__init__(channel.name, retry_max_secs=channel.retry_max_secs)
         self.channel = channel
         self._store = store
         self._now_us = now_us
         self._timezone_of = timezone_of
         self._opener = opener
         self._door: Door | None = None
-        self._fault: str | None = None
-        self._in_a_row = 0
-        self._sent = self._failures = self._dropped = 0
 
-    @property
-    def statistics(self) -> Statistics:
-        """Return what was done since the start."""
-        return Statistics(self._sent, self._failures, self._dropped)
+    def waiting(self) -> Sequence[Delivery]:
+        """Return what the channel has not taken yet."""
+        return self._store.deliveries(self.channel.name, _AT_ONCE)
 
-    async def run(self) -> None:
-        """Send until cancelled, in a thread of its own: no channel waits for another."""
-        loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, thread_name_prefix=f"cloud.channel.{self.channel.name}")
-        try:
-            while True:  # noqa: ASYNC110  the store may be written by other threads
-                await asyncio.sleep(await loop.run_in_executor(thread, self.turn))
-        finally:
-            thread.shutdown(wait=False, cancel_futures=True)
+    def done(self, item: Delivery) -> None:
+        """Note that the channel has taken a message, or never will."""
+        self._store.delivery_done(item.id)
 
-    def turn(self) -> float:
-        """Send what may be sent now, oldest first; return how long to wait [s]."""
-        try:
-            while waiting := self._store.deliveries(self.channel.name, _AT_ONCE):
-                for delivery in waiting:
-                    if not self._deliver(delivery.payload):
-                        return _IDLE_SECS
-                    self._store.delivery_done(delivery.id)
-        except Exception as error:  # noqa: BLE001  whatever a channel does, it is asked again and named here
-            return self._later(error)
-        return _IDLE_SECS
-
-    def _deliver(self, payload: bytes) -> bool:
+    def carry(self, item: Delivery) -> bool:
         """Send or drop one message; return False when it has to wait."""
-        alert = msgspec.json.decode(payload, type=Alert)
+        alert = msgspec.json.decode(item.payload, type=Alert)
         now_us = self._now_us()
         if now_us / 1e6 - alert.epochtime > self.channel.max_age_secs:
-            self._dropped += 1
-            _log.warning(
-                "too old to be told", channel=self.channel.name, alert=alert.id, dropped=self._dropped
-            )
+            self._note_dropped("too old to be told", alert.id)
             return True
         site = self._timezone_of(alert.site)
         if self.channel.is_quiet(now_us, site):
@@ -196,22 +155,8 @@ class Courier:
         if self._door is None:
             self._door = self._opener(self.channel)
         self._door.send(alert, *self.channel.words(alert, site))
-        self._sent += 1
-        self._in_a_row = 0
-        if self._fault is not None:
-            _log.info("the channel takes alerts again", channel=self.channel.name)
-        self._fault = None
+        self._note_sent()
         return True
-
-    def _later(self, error: Exception) -> float:
-        fault = str(error) if isinstance(error, CloudError) else type(error).__name__
-        if fault != self._fault:
-            _log.warning("the channel takes no alerts", channel=self.channel.name, fault=fault)
-        self._fault = fault
-        self._failures += 1
-        wait_secs = min(self.channel.retry_max_secs, _FIRST_RETRY_SECS * 2.0 ** min(self._in_a_row, 30))
-        self._in_a_row += 1
-        return float(wait_secs)
 
 
 def _subject(title: str) -> str:
