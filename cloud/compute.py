@@ -18,6 +18,7 @@ from cloud.oee.corrections import Correction, cuts, in_force, planned_stops
 from cloud.oee.counters import beyond_width
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame, Window
+from cloud.oee.pieces import Piece, Rules
 from cloud.oee.records import Names, Records
 from cloud.oee.rollup import Level, Per
 from cloud.oee.totals import timeline as judged
@@ -29,7 +30,7 @@ from contract.telemetry import Refusal, Telemetry, decode_many, decode_one
 Moment = date | datetime
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
-PieceSource = Callable[[Frame, timeline.Rules], timeline.Piece]
+PieceSource = Callable[[Frame, Rules], Piece]
 """Builds the timeline that the figures of a frame depend on."""
 
 _BATCH: Final = 2000
@@ -156,7 +157,7 @@ def figures_from(
         cuts=cuts(valid),
         planned_stops=planned_stops(valid),
     )
-    rules = timeline.Rules.of(plant, names)
+    rules = Rules.of(plant, names)
     found = judged(source(frame, rules), frame, plant, names, rules=rules, corrections=valid)
 
     def wanted(window: Window) -> bool:
@@ -201,7 +202,7 @@ def parse_moment(text: str) -> Moment:
 
 
 def _remarks(read: Records, plant: Plant, names: Names) -> dict[MachineKey, tuple[str, ...]]:
-    modulus = timeline.Rules.of(plant, names).modulus
+    modulus = Rules.of(plant, names).modulus
     found: set[int] = set()
     for value in (read.total, read.off, read.good):
         found.update(beyond_width(read.machine, value, modulus).tolist())

@@ -11,6 +11,7 @@ from cloud.oee import records as oee_records
 from cloud.oee import timeline as oee_timeline
 from cloud.oee.calendar import Widen, shifts_between
 from cloud.oee.frame import Frame
+from cloud.oee.pieces import Rules
 from cloud.oee.records import ABSENT, NO_RATE, UNKNOWN, Names, Records
 from cloud.oee.totals import Timeline, timeline
 from cloud.plant import Plant
@@ -172,7 +173,7 @@ class Evaluation:
         frame = self.frame(machines, from_us, to_us, widen=widen)
         records = self.records(machines, frame.from_us, min(frame.to_us, until_us))
         records = records.take(records.time_us <= until_us)
-        rules = oee_timeline.Rules.of(self.plant, self.names)
+        rules = Rules.of(self.plant, self.names)
         piece = oee_timeline.build(records, rules, frame.cuts)
         until_us = min(until_us, frame.to_us + MARGIN_US)
         whole = timeline(

@@ -15,9 +15,9 @@ from cloud.errors import HistoryError
 from cloud.oee import timeline
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame
+from cloud.oee.pieces import Cuts, Piece, Rules
 from cloud.oee.records import Names, Records, empty
 from cloud.oee.rollup import Level, Per
-from cloud.oee.timeline import Cuts, Piece, Rules
 from cloud.plant import Plant
 from cloud.store.parquet import History
 from contract.machine_key import MachineKey

@@ -20,6 +20,7 @@ from cloud.oee.calendar import NOT_SCHEDULED, PLANNED_STOP, PRODUCTION, ShiftWin
 from cloud.oee.columns import firsts, lasts
 from cloud.oee.frame import Frame
 from cloud.oee.losses import BUCKETS, Cells
+from cloud.oee.pieces import Piece, Rules
 from cloud.oee.records import ABSENT, UNKNOWN, Records
 from cloud.oee.rollup import place_of, rolled_up
 from cloud.oee.totals import Group, Timeline, Totals, timeline, totals
@@ -83,7 +84,7 @@ class Live:
         """By machine: its first record that was read before its time."""
         self._reread_us: dict[MachineKey, int] = {}
         self._strangers: dict[MachineKey, MachineView] = {}
-        self._rules = oee_timeline.Rules.of(self._plant, self._names)
+        self._rules = Rules.of(self._plant, self._names)
         self._stretch(now_us)
         self._meet_strangers()
 
@@ -203,7 +204,7 @@ class Live:
         self._late.clear()
         self._piece = self._read(keys, now_us)
 
-    def _read(self, machines: list[MachineKey], now_us: int) -> oee_timeline.Piece:
+    def _read(self, machines: list[MachineKey], now_us: int) -> Piece:
         records = self._evaluation.records(machines, self._frame.from_us, self._frame.to_us)
         ahead = records.time_us > now_us
         for index in np.unique(records.machine[ahead]).tolist():
@@ -441,9 +442,9 @@ def shift_view(window: ShiftWindow) -> ShiftView:
     )
 
 
-def _only(piece: oee_timeline.Piece, wanted: NDArray[np.bool_]) -> oee_timeline.Piece:
+def _only(piece: Piece, wanted: NDArray[np.bool_]) -> Piece:
     """Return the piece of some machines, given by index."""
-    return oee_timeline.Piece(
+    return Piece(
         head=piece.head.take(wanted[piece.head.machine]),
         segments=piece.segments.take(wanted[piece.segments.machine]),
         counts=piece.counts.take(wanted[piece.counts.machine]),

@@ -27,9 +27,9 @@ from cloud.oee import timeline
 from cloud.oee.columns import Columns, Indexes
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame
+from cloud.oee.pieces import Cuts, Piece, Rules
 from cloud.oee.records import ABSENT, Names, empty
 from cloud.oee.rollup import Level, Per
-from cloud.oee.timeline import Cuts, Piece, Rules
 from cloud.plant import Plant
 from cloud.store.parquet import US_PER_DAY, day_of
 from cloud.store.parquet_columns import FOR_FIGURES, IDENTITY, records_of

@@ -62,3 +62,9 @@ def lasts(machine: Indexes) -> Flags:
 def held(marks: Flags) -> Ints:
     """Return for each row the last marked row at or before it; the first row must be marked."""
     return np.maximum.accumulate(np.where(marks, np.arange(len(marks)), 0))
+
+
+def ranges(starts: Ints, stops: Ints) -> Ints:
+    """Return all positions of ranges, one range after the other."""
+    length = stops - starts
+    return np.repeat(stops - np.cumsum(length), length) + np.arange(int(length.sum()))

@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 from cloud.errors import CorrectionError
 from cloud.oee.calendar import ShiftWindow, StopWindow, shifts_between
 from cloud.oee.columns import Flags, Ints
+from cloud.oee.pieces import NEVER, Counts, Segments, merged_counts, merged_segments
 from cloud.oee.records import ABSENT, NO_RATE, RUNNING, STOPPED, UNKNOWN, Names
-from cloud.oee.timeline import NEVER, Counts, Segments, merged_counts, merged_segments
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 

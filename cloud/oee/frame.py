@@ -9,8 +9,8 @@ import numpy as np
 
 from cloud.oee.calendar import Grid, StopWindow, Widen, build_grid
 from cloud.oee.columns import Codes, Indexes, Ints
+from cloud.oee.pieces import Cuts
 from cloud.oee.records import ABSENT, Names
-from cloud.oee.timeline import Cuts
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cloud.oee import calendar
 from cloud.oee.columns import Codes, Columns, Flags, Indexes, Ints, firsts
 from cloud.oee.frame import Frame
+from cloud.oee.pieces import Counts, Segments
 from cloud.oee.records import (
     ABSENT,
     CHANGEOVER,
@@ -26,7 +27,6 @@ from cloud.oee.records import (
     UNKNOWN,
     Names,
 )
-from cloud.oee.timeline import Counts, Segments
 from cloud.plant import Definitions, Machine, Plant, Reason
 from contract.states import STATES_BY_CODE
 

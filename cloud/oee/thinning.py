@@ -5,16 +5,14 @@ else that decides where time and units belong, the first and the last record say
 no figure, and what is left is a small part, so that a long history costs little more than one look at it.
 """
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cloud.oee.columns import Flags, Ints, firsts
+from cloud.oee.pieces import Cuts, Rules
 from cloud.oee.records import UNKNOWN, Records
-
-if TYPE_CHECKING:
-    from cloud.oee.timeline import Cuts, Rules
 
 _LEAST_PER_MACHINE: Final = 32
 _LARGEST_SHARE: Final = 0.7
@@ -29,7 +27,7 @@ class Thinned(NamedTuple):
     """Whether records were left out after each, so that the time until the next is no silence."""
 
 
-def thinned(records: Records, rules: "Rules", cuts: "Cuts", *, least: int = _LEAST_PER_MACHINE) -> Thinned:
+def thinned(records: Records, rules: Rules, cuts: Cuts, *, least: int = _LEAST_PER_MACHINE) -> Thinned:
     """Return which of sorted records matter.
 
     least: how many records a machine must have on average to be worth the look
@@ -66,7 +64,7 @@ def _all(records: Records) -> Thinned:
     return Thinned(records, np.broadcast_to(np.False_, len(records)))
 
 
-def _changes(records: Records, rules: "Rules", starts: Ints) -> Flags:
+def _changes(records: Records, rules: Rules, starts: Ints) -> Flags:
     """Return before which records anything happens but that time passes and counters grow."""
     change = np.zeros(len(records), dtype=np.bool_)
     after = change[1:]

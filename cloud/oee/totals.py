@@ -23,8 +23,9 @@ from cloud.oee.corrections import (
 )
 from cloud.oee.frame import NO_WINDOW, By, Frame, Window
 from cloud.oee.losses import AVAILABILITY, BUCKETS, EXCLUDED, NO_DATA, PRODUCING, RUN, Cells, Policies
+from cloud.oee.pieces import NEVER, Counts, Piece, Rules
 from cloud.oee.records import NO_RATE, Names
-from cloud.oee.timeline import NEVER, Counts, Piece, Rules, close
+from cloud.oee.timeline import close
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 

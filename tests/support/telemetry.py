@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from cloud.oee import records
 from cloud.oee.columns import Columns
+from cloud.oee.pieces import Cuts, Piece, Rules
 from cloud.oee.records import Names, Records
-from cloud.oee.timeline import Cuts, Piece, Rules, build, close, join
+from cloud.oee.timeline import build, close, join
 from contract.delivery import Gap
 from contract.machine_key import MachineKey
 from contract.states import MachineState

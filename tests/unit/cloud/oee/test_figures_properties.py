@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.compute import figures_of
-from cloud.oee import records, timeline
+from cloud.oee import records
 from cloud.oee.figures import IdealTime
 from cloud.oee.frame import Frame
+from cloud.oee.pieces import NOTHING, Rules
 from cloud.oee.records import Names
 from cloud.oee.rollup import figures
-from cloud.oee.timeline import Rules, build, join
+from cloud.oee.timeline import build, join
 from cloud.oee.totals import timeline as judged
 from cloud.oee.totals import totals
 from contract.states import MachineState
@@ -80,7 +81,7 @@ def test_any_split_gives_the_same_figures(items, how, splits):
     frame = Frame.over(plant, names, START * SEC, (START + 3 * 86400) * SEC)
     rules = Rules.of(plant, names)
     bounds = [0, *sorted((START + split * 3600) * SEC for split in splits), 2**62]
-    piece = timeline.NOTHING
+    piece = NOTHING
     for low, high in pairwise(bounds):
         part = read.take((read.time_us >= low) & (read.time_us < high))
         piece = join(piece, build(part, rules, frame.cuts), rules, frame.cuts)

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.oee import records
+from cloud.oee.pieces import NOTHING
 from cloud.oee.records import Names
-from cloud.oee.timeline import NOTHING, build, extend
+from cloud.oee.timeline import build, extend
 from tests.support.telemetry import SEC, any_rules, as_records, cuts, histories, joined, rows, rules, whole
 
 EDGES = cuts(*range(0, 1000, 20))
