@@ -451,7 +451,7 @@ def _dead_letter(bad: "BadLine", now_us: int) -> "DeadLetter":
     """Return a refused line as it is kept: once, however often its file is imported."""
     from cloud.store.port import DeadLetter
 
-    place = f"{bad.file}:{bad.line}"
+    place = f"{Path(bad.file).name}:{bad.line}"
     return DeadLetter(now_us, place, bad.reason, bad.text, f"{place}:{hashlib.sha256(bad.text).hexdigest()}")
 
 

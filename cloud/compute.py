@@ -1,17 +1,16 @@
 """From files alone to figures: the way to check any number, with the same functions that the service uses."""
 
-import gzip
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, cast
 
-import msgspec
 import numpy as np
 
-from cloud.errors import CloudError, TelemetryFileError
+from cloud.errors import CloudError
+from cloud.ingest import files as telemetry_files
+from cloud.ingest.files import BadLine
 from cloud.oee import records, rollup, timeline
 from cloud.oee.calendar import instant
 from cloud.oee.corrections import Correction, cuts, in_force, planned_stops
@@ -23,31 +22,13 @@ from cloud.oee.records import Names, Records
 from cloud.oee.rollup import Level, Per
 from cloud.oee.totals import timeline as judged
 from cloud.plant import Plant
-from contract.delivery import Gap
 from contract.machine_key import MachineKey
-from contract.telemetry import Refusal, Telemetry, decode_many, decode_one
 
 Moment = date | datetime
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
 PieceSource = Callable[[Frame, Rules], Piece]
 """Builds the timeline that the figures of a frame depend on."""
-
-_BATCH: Final = 2000
-_GZIP: Final = b"\x1f\x8b"
-_GAP: Final = b'"from_epochtime"'
-
-
-class RefusedLine(NamedTuple):
-    """A line that is no telemetry."""
-
-    file: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        """Return `file:line: reason`."""
-        return f"{self.file}:{self.line}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +38,7 @@ class Computation:
     figures: list[Figures]
     records: int
     """Without repeated ones."""
-    refused: list[RefusedLine]
+    refused: list[BadLine]
     not_in_plant: dict[MachineKey, int]
     """Records of machines that the plant does not name."""
 
@@ -176,18 +157,21 @@ def figures_from(
 
 def read_telemetry(
     files: Iterable[Path], names: Names, progress: Progress | None = None
-) -> tuple[Records, list[RefusedLine]]:
+) -> tuple[Records, list[BadLine]]:
     """Return the records of JSONL files, also gzipped, and what no line of them could be read as.
 
     A line is one object of the telemetry contract, a gap, or an array of such objects.
     """
     tables: list[Records] = []
-    refused: list[RefusedLine] = []
+    refused: list[BadLine] = []
     for file in files:
-        for batch in _batches(file, progress):
-            items, faults = _decoded(batch, str(file))
-            refused += faults
-            tables.append(records.unordered(items, names))
+        done = 0
+        for batch in telemetry_files.read(file):
+            tables.append(records.unordered([*batch.records, *batch.gaps], names))
+            refused += batch.bad_lines
+            if progress:
+                progress(batch.read_bytes - done)
+                done = batch.read_bytes
     return records.merged(tables, names), refused
 
 
@@ -235,59 +219,3 @@ def _ends_before(window: Window, since: Moment | None, from_us: int) -> bool:
     if since is None or isinstance(since, datetime) or window.production_date is None:
         return window.end_us <= from_us
     return window.production_date < since
-
-
-def _batches(file: Path, progress: Progress | None) -> Iterator[list[tuple[int, bytes]]]:
-    """Return (line number, line) of a file's lines that are not empty, many at a time."""
-    try:
-        with file.open("rb") as raw:
-            packed = raw.read(len(_GZIP)) == _GZIP
-            raw.seek(0)
-            lines = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
-            batch: list[tuple[int, bytes]] = []
-            before = 0
-            for number, line in enumerate(lines, start=1):
-                if text := line.strip():
-                    batch.append((number, text))
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-                    if progress:
-                        progress(raw.tell() - before)
-                        before = raw.tell()
-            yield batch
-            if progress:
-                progress(raw.tell() - before)
-    except (OSError, EOFError) as error:
-        raise TelemetryFileError(f"{file}: {error}") from error
-
-
-def _decoded(
-    batch: Sequence[tuple[int, bytes]], file: str
-) -> tuple[list[Telemetry | Gap], list[RefusedLine]]:
-    """Read all lines at once, and one by one only when something is odd."""
-    if not any(_GAP in line or line.startswith(b"[") for _, line in batch):
-        found = decode_many(b"[" + b",".join(line for _, line in batch) + b"]")
-        plain = [item for item in found if isinstance(item, Telemetry)]
-        if len(plain) == len(found) == len(batch):
-            return list(plain), []
-    items: list[Telemetry | Gap] = []
-    refused: list[RefusedLine] = []
-    for number, line in batch:
-        for item in _members(line):
-            if isinstance(item, Refusal):
-                refused.append(RefusedLine(file, number, item.reason))
-            else:
-                items.append(item)
-    return items, refused
-
-
-def _members(line: bytes) -> Sequence[Telemetry | Gap | Refusal]:
-    if line.startswith(b"["):
-        return decode_many(line)
-    if _GAP in line:
-        try:
-            return [msgspec.json.decode(line, type=Gap)]
-        except ValueError as error:
-            return [Refusal(str(error), line)]
-    return [decode_one(line)]

@@ -21,6 +21,7 @@ class BadLine(NamedTuple):
     """A line that may not be used."""
 
     file: str
+    """As it was named to us."""
     line: int
     """From 1."""
     reason: str
@@ -54,7 +55,7 @@ def read(
             lines = _lines(gzip.GzipFile(fileobj=raw) if packed else raw)
             number = 1
             while batch := list(islice(lines, batch_lines)):
-                records, gaps, bad = _decode(batch, number, path.name, latest_epochtime)
+                records, gaps, bad = _decode(batch, number, str(path), latest_epochtime)
                 yield Batch(records, gaps, bad, raw.tell())
                 number += len(batch)
     except (OSError, EOFError, zlib.error) as error:

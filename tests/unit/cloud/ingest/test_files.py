@@ -77,7 +77,7 @@ def test_bad_lines_are_named_and_their_neighbours_read(tmp_path: Path) -> None:
     found = whole(path)
     assert found.records == [record(1), record(4)]
     assert found.gaps == [GAP]
-    assert [(bad.file, bad.line) for bad in found.bad_lines] == [("day.jsonl", n) for n in (3, 5, 6, 8)]
+    assert [(bad.file, bad.line) for bad in found.bad_lines] == [(str(path), n) for n in (3, 5, 6, 8)]
     assert all(bad.reason for bad in found.bad_lines)
     assert str(found.bad_lines[0]).startswith("day.jsonl:3: ")
 
