@@ -79,7 +79,7 @@ def test_bad_lines_are_named_and_their_neighbours_read(tmp_path: Path) -> None:
     assert found.gaps == [GAP]
     assert [(bad.file, bad.line) for bad in found.bad_lines] == [(str(path), n) for n in (3, 5, 6, 8)]
     assert all(bad.reason for bad in found.bad_lines)
-    assert str(found.bad_lines[0]).startswith("day.jsonl:3: ")
+    assert str(found.bad_lines[0]).startswith(f"{path}:3: ")
 
 
 def test_a_line_may_hold_an_array(tmp_path: Path) -> None:
