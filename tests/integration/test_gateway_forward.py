@@ -215,7 +215,7 @@ async def test_a_backlog_beyond_what_a_client_could_queue_arrives_whole(mosquitt
     assert len(store.records) == 70_000
 
 
-async def test_a_broker_that_comes_back_is_used_within_5_secs(mosquitto, outbox):
+async def test_a_broker_that_comes_back_is_used_again_soon(mosquitto, outbox):
     with Store(mosquitto.port) as store:
         async with forwarding(outbox, mosquitto.port):
             outbox.append([Record(0)])
@@ -229,7 +229,7 @@ async def test_a_broker_that_comes_back_is_used_within_5_secs(mosquitto, outbox)
     assert time.monotonic() - began < PATIENCE * 5
 
 
-async def test_a_silent_broker_is_noticed_within_10_secs(mosquitto, outbox):
+async def test_a_silent_broker_is_noticed(mosquitto, outbox):
     async with forwarding(outbox, mosquitto.port, broker={"keepalive_secs": 4}) as forwarder:
         await eventually(lambda: forwarder.uplink.connected)
         mosquitto.freeze()

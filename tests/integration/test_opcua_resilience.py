@@ -49,7 +49,7 @@ def assert_each_once(outbox: MemoryOutbox, first: int, last: int) -> None:
     assert times == sorted(times)
 
 
-async def test_restarted_plc_is_read_again_within_three_seconds_and_the_gap_is_told(tmp_path: Path) -> None:
+async def test_restarted_plc_is_read_again_soon_and_the_gap_is_told(tmp_path: Path) -> None:
     async with plc(TAGS) as server:
         outbox = MemoryOutbox()
         async with reading(configured(server.url, [machine(server)], tmp_path), outbox):
