@@ -6,6 +6,7 @@ Every answer is finished: nothing behind this port is computed again in front of
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
 from cloud.plant import Plant
 from cloud.questions import Every
@@ -55,6 +56,10 @@ class CloudReader(Protocol):
         """Return the revisions of a closed shift, oldest first; scope is `site/area/line[/machine]`."""
         ...
 
+    def corrections(self) -> list[Correction]:
+        """Return what people said of the past, oldest first, also what was taken back."""
+        ...
+
     def alerts(self, open_only: bool) -> list[AlertView]:  # noqa: FBT001
         """Return alerts, newest first."""
         ...
@@ -89,6 +94,10 @@ class CloudWriter(Protocol):
 
         reason: its key in plant.toml; None takes the reason back
         """
+        ...
+
+    def correct(self, correction: Correction) -> int:
+        """Keep a correction of the past and return its number; raise CorrectionError for what may not be."""
         ...
 
     def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:

@@ -16,6 +16,8 @@ from dashboards.charts import svg
 AXIS_WIDTH: Final = 52
 _TOP: Final = 20
 _FOOT: Final = 38
+_LETTERS: Final = 22
+"""How much height a column's value takes with the air around it [px]."""
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -234,7 +236,7 @@ def _grid(area: _Area, axis: Scale) -> Markup:
 
 
 def _column(area: _Area, axis: Scale, band: Band, index: int, count: int) -> Markup:
-    gap = 0.18 if count < 30 else 0.08
+    gap = 0.32 if count < 4 else 0.18 if count < 30 else 0.08
     left, width = (index + gap) / count, (1 - 2 * gap) / count
     drawn, below = [], 0.0
     for part in band.parts:
@@ -259,13 +261,17 @@ def _column(area: _Area, axis: Scale, band: Band, index: int, count: int) -> Mar
 
 
 def _captions(area: _Area, axis: Scale, bands: Sequence[Band]) -> Markup:
-    """Write the columns' values above them; the style sheet keeps lines behind clear of the letters."""
+    """Write the columns' values above them, or inside where the target would run through the letters."""
     count, drawn = len(bands), []
     for index, band in enumerate(bands):
         if band.caption:
-            y = area.y(sum(max(part.value, 0) for part in band.parts) / axis.top) - 6
-            x = area.x((index + 0.5) / count)
-            drawn.append(svg.text(band.caption, x, y, class_="caption", text_anchor="middle"))
+            top = area.y(sum(max(part.value, 0) for part in band.parts) / axis.top)
+            meets = band.target is not None and -4 < top - area.y(band.target / axis.top) < _LETTERS
+            has_room = area.height + _TOP - top > 2 * _LETTERS
+            y, kind = (top + _LETTERS, "caption inside") if meets and has_room else (top - 6, "caption")
+            drawn.append(
+                svg.text(band.caption, area.x((index + 0.5) / count), y, class_=kind, text_anchor="middle")
+            )
     return svg.group(drawn)
 
 
@@ -344,7 +350,7 @@ def _feet(area: _Area, bands: Sequence[Band]) -> Markup:
         if index % every:
             continue
         x, y = area.x((index + 0.5) / count), area.height + _TOP + 16
-        odd = " odd" if (index // every) % 2 else ""
+        odd = " odd rare" if (index // every) % 2 else " rare" if (index // every) % 4 else ""
         drawn.append(svg.text(band.label, x, y, class_="foot" + odd, text_anchor="middle"))
         if band.sublabel:
             drawn.append(svg.text(band.sublabel, x, y + 15, class_="foot sub" + odd, text_anchor="middle"))

@@ -60,8 +60,9 @@ def by_shift(rows: Sequence[ShiftRow], *, height: int = 260, paper_width: float 
             Part("c-good", good, f"{name}: {words.number(good)} good units"),
             Part("c-off", off, f"{name}: {words.number(off)} off-quality units"),
         )
-        tip = f"{name}: OEE {words.with_percent(row['oee'])}"
-        bands.append(Band(model.short_shift(row), model.short_day(row), parts, line=row["oee"], line_tip=tip))
+        oee = model.ratio(row, "oee")
+        tip = f"{name}: OEE {words.with_percent(oee)}"
+        bands.append(Band(model.short_shift(row), model.short_day(row), parts, line=oee, line_tip=tip))
     return plot.columns(
         bands, label="Good units by shift with OEE", line_name="OEE", height=height, paper_width=paper_width
     )
@@ -78,7 +79,7 @@ def per_shift(
     """Draw one ratio of each shift as columns from 0 to 100 %, with its target."""
     bands = []
     for row in rows:
-        value = row[factor]
+        value = model.ratio(row, factor)
         tip = (
             f"Shift {row['shift']}, {words.iso_day(row.get('production_date'))}: {words.with_percent(value)}"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cloud.oee import corrections
 from cloud.oee.rollup import Level
 from cloud.plant import Targets
 from cloud.views import AlertView, BoardView, Category, Revision, Segment, ShiftRow, TimelineView
@@ -45,6 +46,19 @@ class Stop(NamedTuple):
         return self.end - self.start
 
 
+class Comment(NamedTuple):
+    """What somebody said of a stretch of a machine's time [s since 1970]."""
+
+    machine: MachineKey
+    start: float
+    end: float
+    text: str
+    reason: str | None
+    """The reason's name that was given with it."""
+    who: str
+    said: float
+
+
 @dataclass(frozen=True)
 class Report:
     """One place in one stretch of time, finished."""
@@ -67,6 +81,7 @@ class Report:
     earlier: list[ShiftRow]
     """The shifts before, oldest first, this one last."""
     alerts: list[AlertView]
+    comments: list[Comment]
     revisions: list[Revision]
     targets: Targets | None
 
@@ -160,14 +175,47 @@ def gather(
         shift=row.get("shift") if is_shift else None,
         production_date=row.get("production_date"),
         row=row,
-        children=list(children),
+        children=_as_in_the_plant(children, machines),
         hours=[hour for hour in hours if instant(hour["start"]) < board.generated_epochtime],
         timelines=[cloud.timeline(key, from_us, to_us) for key in machines] if is_shift else [],
         earlier=[other for other in earlier if instant(other["start"]) <= start][-_LAST_SHIFTS:],
         alerts=[alert for alert in cloud.alerts(open_only=False) if _touches(alert, place, start, end)],
+        comments=comments(cloud, place, from_us, to_us),
         revisions=cloud.revisions("/".join(place), from_us) if is_shift else [],
         targets=_targets(cloud, machines, level),
     )
+
+
+def comments(cloud: CloudReader, place: tuple[str, ...], from_us: int, to_us: int) -> list[Comment]:
+    """Return what people said in words of a place's time in [from_us, to_us), and did not take back."""
+    found = []
+    for said in corrections.in_force(cloud.corrections()):
+        key = said.machine_key
+        spoken = said.kind in ("classify", "move", "comment") and said.why
+        if spoken and key[: len(place)] == place and said.from_us < to_us and said.to_us > from_us:
+            site = cloud.plant.sites.get(key.site)
+            reason = site.reasons.get(said.reason or "") if site else None
+            found.append(
+                Comment(
+                    key,
+                    said.from_us / _US,
+                    said.to_us / _US,
+                    said.why,
+                    reason.name if reason else said.reason,
+                    said.who,
+                    said.when_us / _US,
+                )
+            )
+    return sorted(found, key=lambda comment: (comment.start, comment.said))
+
+
+def _as_in_the_plant(rows: Sequence[ShiftRow], machines: Sequence[MachineKey]) -> list[ShiftRow]:
+    """Return rows in the order in which plant.toml names their machines; what it lacks comes last."""
+    order: dict[tuple[str, ...], int] = {}
+    for index, key in enumerate(machines):
+        for depth in range(1, 5):
+            order.setdefault(tuple(key)[:depth], index)
+    return sorted(rows, key=lambda row: order.get(place_of(row), len(order)))
 
 
 def stops(view: TimelineView) -> Iterable[Stop]:
@@ -209,6 +257,22 @@ def name_of(row: ShiftRow) -> str:
 def place_of(row: ShiftRow) -> tuple[str, ...]:
     """Return the place that a row is of."""
     return tuple(str(row[level]) for level in _LEVELS if row.get(level))
+
+
+def has_records(row: ShiftRow) -> bool:
+    """Tell whether anything is known of a row's time; of one without a record no percentage is shown."""
+    unknown = float(row.get("unknown_secs") or 0)
+    return (
+        not unknown
+        or unknown < float(row.get("planned_production_secs") or 0) - 1e-3
+        or bool(row["total_units"])
+    )
+
+
+def ratio(row: ShiftRow, name: str) -> float | None:
+    """Return a ratio of a row as screens show it: none where nothing is known of its time."""
+    value = row[name]
+    return None if value is None or not has_records(row) else float(value)
 
 
 def short_shift(row: ShiftRow) -> str:

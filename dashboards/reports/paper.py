@@ -247,7 +247,7 @@ def _environment(*, is_alone: bool) -> Environment:
         lstrip_blocks=True,
     )
     jinja.globals |= {"words": words, "LOOKS": words.LOOKS, "icon": _icon}
-    jinja.filters |= {"instant": model.instant, "child_name": model.name_of}
+    jinja.filters |= {"instant": model.instant, "ratio": model.ratio, "child_name": model.name_of}
     del is_alone
     return jinja
 

@@ -32,7 +32,7 @@ def table(rows: Iterable[ShiftRow]) -> bytes:
 
 
 def as_json(reports: Sequence[Report]) -> bytes:
-    """Return reports with their figures, hours, stops, alerts and revisions."""
+    """Return reports with their figures, hours, timelines, alerts, comments and revisions."""
     return msgspec.json.format(msgspec.json.encode([_told(report) for report in reports]), indent=1)
 
 
@@ -51,6 +51,18 @@ def _told(report: Report) -> dict[str, Any]:
         "earlier": report.earlier,
         "timelines": report.timelines,
         "alerts": report.alerts,
+        "comments": [
+            {
+                "machine": str(said.machine),
+                "start_epochtime": said.start,
+                "end_epochtime": said.end,
+                "comment": said.text,
+                "reason_name": said.reason,
+                "who": said.who,
+                "said_epochtime": said.said,
+            }
+            for said in report.comments
+        ],
         "revisions": report.revisions,
     }
 

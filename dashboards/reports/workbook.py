@@ -55,6 +55,7 @@ def workbook(reports: Sequence[Report]) -> bytes:
         writer.shifts(reports[0])
         writer.stops(reports)
         writer.alerts(reports[0])
+        writer.comments(reports[0])
         writer.revisions(reports)
     return buffer.getvalue()
 
@@ -291,6 +292,32 @@ class _Writer:
             Column("Cleared", "moment", 19),
             Column("Looked after by", width=18),
             Column("Note", width=40),
+        ]
+        self._table(sheet, columns, rows)
+
+    def comments(self, report: Report) -> None:
+        """Write what people said of that time."""
+        sheet = self.book.add_worksheet("Comments")
+        rows = [
+            [
+                said.machine.machine,
+                _naive(said.start, report.zone),
+                _naive(said.end, report.zone),
+                said.reason or "",
+                said.text,
+                said.who,
+                _naive(said.said, report.zone),
+            ]
+            for said in report.comments
+        ]
+        columns = [
+            Column("Machine", width=18),
+            Column("From", "moment", 19),
+            Column("Until", "moment", 19),
+            Column("Reason", width=28),
+            Column("Comment", width=60),
+            Column("Who", width=18),
+            Column("Said", "moment", 19),
         ]
         self._table(sheet, columns, rows)
 

@@ -1,6 +1,8 @@
 """The pages that say where the time went: place, timeline, losses, hours, shifts, trends."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import dropwhile
 from typing import Final
 
 from starlette.requests import Request
@@ -196,7 +198,10 @@ class AnalysisPages(Screen):
             chosen = self._last_days(request, board, 14)
         asked = request.query_params.get("by", "day")
         by: Every = "week" if asked == "week" else "month" if asked == "month" else "day"
-        rows = self._rows(chosen, by, chosen.place.level)
+        rows = list(
+            dropwhile(lambda row: not model.has_records(row), self._rows(chosen, by, chosen.place.level))
+        )
+        chosen, asked_for = self._since_records(chosen, rows), chosen
         children = []
         if chosen.place.level != "machine":
             children = self._rows(chosen, "range", _CHILD[chosen.place.level])
@@ -206,7 +211,8 @@ class AnalysisPages(Screen):
             "trends.html",
             "trends",
             board,
-            selection=chosen,
+            selection=asked_for,
+            began=chosen.start if chosen is not asked_for else None,
             by=by,
             rows=rows,
             whole=whole[0] if whole else None,
@@ -214,6 +220,12 @@ class AnalysisPages(Screen):
             chart=trend(rows, by),
             target=self._targets(chosen).get("oee"),
         )
+
+    @staticmethod
+    def _since_records(chosen: Selection, rows: Sequence[ShiftRow]) -> Selection:
+        """Return a selection that begins with the first row: what lay before the first record was no loss."""
+        start = model.instant(rows[0]["start"]) if rows else chosen.start
+        return replace(chosen, start=start) if start > chosen.start else chosen
 
     def _last_days(self, request: Request, board: BoardView, days: int) -> Selection:
         from dashboards import selection
@@ -259,9 +271,10 @@ def trend(rows: Sequence[ShiftRow], by: Every) -> str:
         Series(
             name,
             f"s-{factor}",
-            [row[factor] for row in rows],
+            [model.ratio(row, factor) for row in rows],
             [
-                f"{name} {words.with_percent(row[factor])}, {words.iso_day(row.get('production_date'))}"
+                f"{name} {words.with_percent(model.ratio(row, factor))}, "
+                f"{words.iso_day(row.get('production_date'))}"
                 for row in rows
             ],
         )

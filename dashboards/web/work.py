@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from cloud.errors import CloudError
+from cloud.oee.corrections import Correction
 from cloud.plant import Reason
 from contract.machine_key import MachineKey
 from dashboards.links import link
@@ -24,6 +25,8 @@ _NAME_LENGTH: Final = 64
 _TEXT_LENGTH: Final = 500
 _SHORTEST_SECS: Final = 120.0
 _YEAR_SECS: Final = 31_536_000
+ONLY_COMMENT: Final = "#comment"
+"""What the button says instead of a reason; no key in plant.toml may be called so."""
 
 
 class Group(NamedTuple):
@@ -83,6 +86,8 @@ class WorkPages(Screen):
             stop=stop,
             around=view,
             groups=self._groups(key),
+            said=model.comments(self.cloud, tuple(key), round(since * _US), round(until * _US)),
+            only_comment=ONLY_COMMENT,
             operator=_operator(request),
             back=request.query_params.get("back") or link("/stops", at=f"{key.site}/{key.area}/{key.line}"),
         )
@@ -97,19 +102,22 @@ class WorkPages(Screen):
         cut = _cut(form, since, until)
         if cut is not None:
             since, until = (since, cut) if form.get("part") == "first" else (cut, until)
+        reason = form.get("reason") or None
+        comment = form.get("comment", "")[:_TEXT_LENGTH].strip() or None
+        span = round(since * _US), round(until * _US)
+        if reason == ONLY_COMMENT and comment is None:
+            raise AddressError("There is no comment to keep: write one first.")
         try:
-            await asyncio.to_thread(
-                self.cloud.classify,
-                key,
-                round(since * _US),
-                round(until * _US),
-                reason=form.get("reason") or None,
-                comment=form.get("comment", "")[:_TEXT_LENGTH].strip() or None,
-                by=by,
-            )
+            if reason == ONLY_COMMENT:
+                await asyncio.to_thread(self.cloud.correct, _spoken(key, span, by, comment or ""))
+            else:
+                await asyncio.to_thread(
+                    self.cloud.classify, key, *span, reason=reason, comment=comment, by=by
+                )
         except CloudError as error:
             raise AddressError(str(error)) from error
-        self._note(request, "gave a reason", f"{key} {form.get('reason') or 'none'}")
+        what = "wrote a comment" if reason == ONLY_COMMENT else "gave a reason"
+        self._note(request, what, f"{key} {comment if reason == ONLY_COMMENT else reason or 'none'}")
         back = link(self.base + "/stops", at=f"{key.site}/{key.area}/{key.line}", said=key.machine)
         answer = RedirectResponse(back, status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
@@ -172,6 +180,13 @@ class WorkPages(Screen):
         for reason in site.reasons.values() if site else ():
             found.setdefault(reason.group, Group(reason.group, [])).reasons.append(reason)
         return list(found.values())
+
+
+def _spoken(key: MachineKey, span: tuple[int, int], by: str, text: str) -> Correction:
+    """Return a comment on a stretch of time [us since 1970]."""
+    return Correction(
+        machine=str(key), kind="comment", from_us=span[0], to_us=span[1], who=by, when_us=0, why=text
+    )
 
 
 def _machine(asked: Mapping[str, str]) -> MachineKey:

@@ -18,6 +18,7 @@ from contract.states import MachineState
 from contract.telemetry import Telemetry
 from dashboards import port
 from dashboards.web.app import Pages
+from dashboards.web.work import ONLY_COMMENT
 
 PLANT = """
 [site]
@@ -213,6 +214,30 @@ async def test_a_reason_given_in_the_form_changes_the_figures_and_the_revision_s
     assert "Ida" in revisions[-1]["why"]
     stops = (await client.get(f"/api/v1/stops?from={SHIFT}&to={SHIFT + 8 * HOUR}&at={FILLER}")).json()
     assert not [item for item in stops if item["secs"] > 1000 and item["reason"] is None]
+    query = f"at={LINE}&shift=2021-06-30/1"
+    (said,) = json.loads((await client.get(f"/report.json?{query}")).text)[0]["comments"]
+    assert (said["comment"], said["reason_name"], said["who"]) == ("washed the infeed", "Cleaning", "Ida")
+    assert "washed the infeed" in (await client.get(f"/report?{query}")).text
+
+
+async def test_a_comment_alone_changes_no_figure_and_stands_in_the_report(cloud, client):
+    before = (await oee_of(client, LINE))["json"]
+    form = {"at": str(FILLER), "since": SHIFT + HOUR, "until": SHIFT + HOUR + 1200, "operator": "Ida"}
+    empty = await client.post("/stop", data=form | {"reason": ONLY_COMMENT, "comment": " "})
+    assert empty.status_code == 400
+    answer = await client.post("/stop", data=form | {"reason": ONLY_COMMENT, "comment": "spare part ordered"})
+    assert answer.status_code == 303
+    turn(cloud)
+    assert (await oee_of(client, LINE))["json"] == before
+    page = await client.get("/stop", params={name: form[name] for name in ("at", "since", "until")})
+    assert "spare part ordered" in page.text
+    for name in ("report", "report.html", "place"):
+        assert "spare part ordered" in (await client.get(f"/{name}?at={LINE}&shift=2021-06-30/1")).text
+
+
+async def test_machines_stand_in_the_order_of_plant_toml(client):
+    told = json.loads((await client.get(f"/report.json?at={LINE}&shift=2021-06-30/1")).text)
+    assert [row["machine"] for row in told[0]["children"]] == ["filler-1", "capper-1"]
 
 
 async def test_hours_days_and_the_whole_range_add_up(client):

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from cloud import plant as plant_file
 from cloud.errors import CloudError
+from cloud.oee.corrections import Correction
 from cloud.oee.figures import pareto
 from cloud.oee.rollup import Level
 from cloud.oee.totals import Stops
@@ -163,6 +164,7 @@ class DemoCloud:
         self.products = ["SKU-7", "SKU-12"]
         self._began = shift_at(int(clock())).start_epochtime - DAYS_BACK * 86_400
         self._plant = plant_file.loads(plant_toml())
+        self._corrections: list[Correction] = []
         self.said: dict[MachineKey, list[tuple[float, float, str | None, str | None, str]]] = {}
         self._stretches = {machine.key: self._life(machine) for machine in self.machines}
         self._starts = {key: [part.start for part in life] for key, life in self._stretches.items()}
@@ -484,6 +486,26 @@ class DemoCloud:
         if reason is not None:
             self._plant.reason(reason)
         self.said.setdefault(machine_key, []).append((from_us / US, to_us / US, reason, comment, by))
+        said = Correction(
+            machine=str(machine_key),
+            kind="classify",
+            from_us=from_us,
+            to_us=to_us,
+            who=by,
+            when_us=0,
+            why=comment or "",
+            reason=reason,
+        )
+        self.correct(said)
+
+    def correct(self, correction: Correction) -> int:
+        number = len(self._corrections) + 1
+        when_us = round(self.clock() * US)
+        self._corrections.append(replace(correction, number=number, when_us=when_us))
+        return number
+
+    def corrections(self) -> list[Correction]:
+        return list(self._corrections)
 
     def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:
         for alert in self.alerts(open_only=True):

@@ -121,6 +121,7 @@ filters();
 zooms(refresh);
 splits();
 cycle();
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 tick();
 setInterval(tick, 1000);
 if (page.feed !== "none") {
