@@ -1,6 +1,6 @@
-"""What edge and cloud tell each other about the telemetry: receipt, gap, status, result, alert."""
+"""What edge and cloud tell each other about the telemetry: receipt, gap, status, command, result, alert."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -11,14 +11,21 @@ from contract.telemetry import (
     DEFAULT_MAX_FUTURE_SECS,
     MAX_MESSAGE_BYTES,
     Count,
+    DataQuality,
     Level,
     Refusal,
+    TagScalar,
     Text,
     epoch_us,
 )
 
 Seconds = float
 Epoch = Annotated[float, Meta(gt=0, lt=1e11)]
+Line = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Text that may stand in a log: of one line, not empty."""
+PerSec = Annotated[float, Meta(ge=0)]
+MAX_COMMAND_SECS: Final = 3600.0
+"""How long a command may wait to be carried out."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,7 +75,47 @@ class ConnectionStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     since_epochtime: Epoch
     items_wanted: Count = 0
     items_live: Count = 0
+    messages_per_sec: Annotated[
+        PerSec, Meta(description="Answers of the PLC, also those that nothing has changed; of the last 10 s.")
+    ] = 0.0
+    values_per_sec: Annotated[PerSec, Meta(description="Tag values; of the last 10 s.")] = 0.0
+    last_value_epochtime: Annotated[
+        Epoch | UnsetType, Meta(description="When a value last came, by the gateway's clock.")
+    ] = UNSET
+    stopped_by: Annotated[
+        Text | UnsetType, Meta(description="Who asked for the stop; `since_epochtime` says when it was made.")
+    ] = UNSET
     last_error: Text | UnsetType = UNSET
+
+
+class ConnectionFault(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a connection or a tag of it could not be read, and when."""
+
+    connection: Text
+    epochtime: Epoch
+    text: Text
+
+
+class LiveValue(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The last value of one tag, as the PLC gave it. Its age is the present less `epochtime`."""
+
+    connection: Text
+    tag: Annotated[Text, Meta(description="AREA/LINE/MACHINE and the tag's name in gateway.toml.")]
+    epochtime: Annotated[Epoch, Meta(description="When it was so, by the PLC's clock.")]
+    value: Annotated[TagScalar | None, Meta(description="Integers beyond 2^53 are told as text.")] = None
+    data_quality: DataQuality = "good"
+    status: Annotated[Text | UnsetType, Meta(description="OPC UA status name where quality is not good.")] = (
+        UNSET
+    )
+
+
+class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one command."""
+
+    id: Line
+    epochtime: Epoch
+    done: bool
+    reason: Annotated[Text | UnsetType, Meta(description="Why it was not done.")] = UNSET
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,6 +136,32 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     oldest_epochtime: Epoch | UnsetType = UNSET
     dropped_records: Count = 0
     last_error: Text | UnsetType = UNSET
+    accepts_commands: Annotated[bool, Meta(description="Whether connections may be started and stopped.")] = (
+        False
+    )
+    answers: Annotated[list[Answer], Meta(description="To the last commands, newest last.")] = []
+    faults: Annotated[list[ConnectionFault], Meta(description="The last ones, newest last.")] = []
+    values: Annotated[
+        list[LiveValue], Meta(description="Of the first tags of each connection, as far as there is room.")
+    ] = []
+
+
+class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Asks a gateway to start or stop the reading of one PLC. Not retained.
+
+    A gateway that does not accept commands (the default) does not subscribe to them. The answer stands under
+    the same `id` in the status. A command is carried out once, before it expires, and not after a newer one
+    for the same connection.
+    """
+
+    id: Annotated[Line, Meta(description="Made up by who asks; never used twice.")]
+    site: Level
+    gateway: Level
+    connection: Level
+    action: Literal["start", "stop"]
+    requested_by: Line
+    epochtime: Annotated[Epoch, Meta(description="When it was asked for.")]
+    expires_epochtime: Annotated[Epoch, Meta(description="At most an hour later.")]
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -147,6 +220,22 @@ def decode_gap(
     if gap.to_epochtime > now_us / 1e6 + max_future_secs:
         return Refusal(f"to_epochtime {gap.to_epochtime} is further ahead than allowed", payload)
     return gap
+
+
+def decode_command(topic: str, payload: bytes) -> Command | Refusal:
+    """Read what arrived on a command topic; never raises for anything that a network could bring."""
+    try:
+        place = topics.parse(topic)
+        command = decode(payload, Command)
+    except ValueError as error:
+        return Refusal(strict.reason(error), payload)
+    if place != topics.GatewayTopic(command.site, command.gateway, "command"):
+        return Refusal(
+            f"the body is for gateway {command.site}/{command.gateway}, the topic is {topic}", payload
+        )
+    if not 0 < command.expires_epochtime - command.epochtime <= MAX_COMMAND_SECS:
+        return Refusal(f"it has to expire within {MAX_COMMAND_SECS:g} s of when it was asked for", payload)
+    return command
 
 
 def decode_status(topic: str, payload: bytes) -> Status | Refusal:

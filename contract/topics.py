@@ -10,7 +10,7 @@ MAX_TOPIC_BYTES: Final = 256
 """AWS IoT Core's limit, as are the 7 slashes."""
 
 MachineChannel = Literal["telemetry", "oee", "alert"]
-GatewayChannel = Literal["backlog", "receipt", "status", "gap"]
+GatewayChannel = Literal["backlog", "receipt", "status", "gap", "command"]
 _MACHINE_CHANNELS: Final[frozenset[str]] = frozenset(get_args(MachineChannel))
 _GATEWAY_CHANNELS: Final[frozenset[str]] = frozenset(get_args(GatewayChannel))
 

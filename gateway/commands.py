@@ -73,21 +73,23 @@ def provision(
         print("site and gateway are needed: name them, or a gateway.toml that does", file=sys.stderr)  # noqa: T201
         return CONFIG_FAULT
     try:
-        machines = []
+        machines, hears_commands = [], False
         if path is not None:
             configuration = config.load(path)
             site, gateway = configuration.gateway.site, configuration.gateway.name
+            hears_commands = configuration.gateway.accept_commands
             machines = [key for key, _ in configuration.machines()]
         files = ThingFiles(folder, thing)
         new = write_identity(files)
         said = [f"{'new' if new else 'kept'} private key: {files.private_key}", f"request: {files.request}"]
         if register:
-            made = register_thing(files, site, gateway, machines, region)
+            made = register_thing(files, site, gateway, machines, region, commands=hears_commands)
             endpoint = made.endpoint
             said.append(f"registered in account {made.account}, {made.region}")
             said.append(f"{'new' if made.new_certificate else 'kept'} certificate: {files.certificate}")
         else:
-            files.policy.write_text(json.dumps(policy(site, gateway, machines), indent=2) + "\n")
+            document = policy(site, gateway, machines, commands=hears_commands)
+            files.policy.write_text(json.dumps(document, indent=2) + "\n")
             said.append(f"have the request signed and put the certificate at {files.certificate}")
         said.append(f"policy: {files.policy}")
         files.uplink.write_text(uplink_table(files, endpoint or "YOUR-ENDPOINT-ats.iot.REGION.amazonaws.com"))

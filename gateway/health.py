@@ -86,6 +86,8 @@ def problems(
     """Yield one sentence per thing that needs somebody."""
     for connection in connections:
         status = connection.status
+        if isinstance(status.stopped_by, str):
+            continue  # somebody wants it so
         if status.state != "connected":
             reason = f": {status.last_error}" if isinstance(status.last_error, str) else ""
             yield f"connection {status.name} is {status.state}{reason}"

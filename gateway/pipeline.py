@@ -1,25 +1,32 @@
 """The way of a batch from a source to the outbox: tags, sampling, and one transaction."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from contract.delivery import ConnectionStatus
+from contract.delivery import ConnectionFault, ConnectionStatus, LiveValue
+from contract.strict import MAX_INTEGER
 from gateway.config import Configuration, Connection
 from gateway.errors import OutboxError
 from gateway.outbox.port import Draft, Outbox
 from gateway.sampling import ConnectionSampler
-from gateway.sources.port import TagBatch
+from gateway.sources.port import TagBatch, severity
 from gateway.sources.statuses import status_name
-from gateway.tags import Binding, MachineTags, bindings
+from gateway.tags import MAX_TEXT, QUALITY, Binding, MachineTags, bindings
 
 _US: Final = 1_000_000
 _MARGIN_GRACE_US: Final = 100_000
 MAX_HELD_DRAFTS: Final = 200_000
 """Drafts held in memory while the outbox takes none; beyond it, batches are refused."""
+ABSENT: Final = "the gateway was not running"
+"""Why a machine was not read between two processes."""
+_FAULTS: Final = 5
+_SHOWN_CHARACTERS: Final = 64
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +42,8 @@ class Lane:
     bindings: the tags that the source has to read
     saved: the source's checkpoint as it was before a crash or restart; None for none
     status: the connection's state as last told
+    faults: why it could not be read, the last ones
+    heard_us: [us, our clock] when a value last came; 0 for never
     """
 
     def __init__(
@@ -43,13 +52,17 @@ class Lane:
         connection: Connection,
         outbox: Outbox,
         clock_us: Callable[[], int],
+        absent: str = ABSENT,
     ) -> None:
         self.name = connection.name
         self.status: ConnectionStatus | None = None
+        self.faults: deque[ConnectionFault] = deque(maxlen=_FAULTS)
+        self.heard_us = 0
         self.machines = [
             MachineTags(configuration.key(machine), machine, status_name) for machine in connection.machine
         ]
         self.bindings: list[Binding] = bindings(connection, self.machines)
+        self._source_us = [0] * (len(self.bindings) + 1)
         self._clock_us = clock_us
         self._outbox = outbox
         self._held: list[Draft] = []
@@ -66,7 +79,7 @@ class Lane:
             ahead_max_us=round(connection.source_ahead_max_secs * _US),
             assume_live_after_us=round(connection.assume_live_after_secs * _US),
         )
-        self.saved = self._restored()
+        self.saved = self._restored(absent)
 
     def on_batch(self, batch: TagBatch) -> None:
         """Put on disk what a batch makes; see Receiver."""
@@ -75,6 +88,8 @@ class Lane:
         if batch is self._taken:
             return
         self._taken = batch
+        self.heard_us = batch.received_us
+        deque(map(self._source_us.__setitem__, batch.handles, batch.source_us), maxlen=0)
         if batch.checkpoint is not None:
             self._source = batch.checkpoint
         self._write(self._sampler.apply(batch))
@@ -100,6 +115,11 @@ class Lane:
         """Take note that nothing has been heard; see Receiver."""
         self._write(self._sampler.lost(lost_us, cause))
 
+    def on_stopped(self, cause: str) -> None:
+        """Take note that nobody wants to read this connection from now on."""
+        self.saved = self._source = None
+        self._write(self._sampler.stopped(self._clock_us(), cause), save=True)
+
     def on_gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
         """Record what is missing for ever; see Receiver."""
         self._write(self._sampler.gap(handles, from_us, to_us, cause))
@@ -110,7 +130,31 @@ class Lane:
 
     def on_connection(self, status: ConnectionStatus) -> None:
         """Take note of the connection's state; see Receiver."""
+        before = self.status.last_error if self.status is not None else None
         self.status = status
+        if isinstance(status.last_error, str) and status.last_error != before:
+            fault = ConnectionFault(
+                connection=self.name, epochtime=self._clock_us() / _US, text=status.last_error
+            )
+            self.faults.append(fault)
+
+    def live_values(self, most: int) -> Iterator[LiveValue]:
+        """Yield the last value of each of the first tags that has one."""
+        for binding in islice(self.bindings, most):
+            known = self._sampler.known(binding.handle)
+            at_us = self._source_us[binding.handle]
+            if known is None or at_us <= 0:
+                continue
+            value, status = known
+            key = self.machines[binding.machine].key
+            yield LiveValue(
+                connection=self.name,
+                tag=f"{key.area}/{binding.name}"[:MAX_TEXT],
+                epochtime=at_us / _US,
+                value=_shown(value),
+                data_quality=QUALITY[severity(status)],
+                status=status_name(status) if status >> 30 else msgspec.UNSET,
+            )
 
     def tick(self) -> None:
         """Do what is due by the passing of time; raises OutboxError when it cannot be put on disk."""
@@ -139,12 +183,12 @@ class Lane:
             raise
         self._held = []
 
-    def _restored(self) -> bytes | None:
+    def _restored(self, absent: str) -> bytes | None:
         """Take up what the outbox kept of the time before this process."""
         for position in range(len(self.machines)):
             known = self._outbox.checkpoint(f"{self.name}/{position}")
             if known is not None:
-                self._sampler.restore(position, known, "the gateway was not running")
+                self._sampler.restore(position, known, absent)
         connection = self._outbox.checkpoint(self.name)
         if connection is None:
             return None
@@ -160,11 +204,20 @@ class Pipeline:
     """All connections' lanes into one outbox.
 
     clock_us: [us since 1970] our clock
+    absent: why a connection was not read until now, where it was for another reason than ABSENT
     """
 
-    def __init__(self, configuration: Configuration, outbox: Outbox, clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        outbox: Outbox,
+        clock_us: Callable[[], int],
+        absent: Mapping[str, str],
+    ) -> None:
         self.lanes = {
-            connection.name: Lane(configuration, connection, outbox, clock_us)
+            connection.name: Lane(
+                configuration, connection, outbox, clock_us, absent.get(connection.name, ABSENT)
+            )
             for connection in configuration.connection
         }
 
@@ -179,3 +232,12 @@ class Pipeline:
     def statuses(self) -> list[ConnectionStatus]:
         """Return the state of each connection that has told one."""
         return [lane.status for lane in self.lanes.values() if lane.status is not None]
+
+
+def _shown(value: object) -> int | float | bool | str | None:
+    """Return a value as JSON can carry it to any reader."""
+    if isinstance(value, str):
+        return value[:_SHOWN_CHARACTERS].encode("utf-8", "replace").decode()
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INTEGER:
+        return str(value)
+    return value if isinstance(value, int | float) else None

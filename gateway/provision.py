@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -95,18 +95,21 @@ def policy(
     region: str = "*",
     account: str = "*",
     partition: str = "aws",
+    commands: bool = False,
 ) -> dict[str, Any]:
     """Return what a gateway may do and nothing else: be itself, publish its own, hear its receipts.
 
     machines: narrows telemetry to their lines where that fits AWS's limit, else to their areas or the site
+    commands: also hear the cloud side's commands
     """
+    heard: list[topics.GatewayChannel] = ["receipt", "command"] if commands else ["receipt"]
     arn = f"arn:{partition}:iot:{region}:{account}"
     own = {name: topics.gateway_topic(site, gateway, name) for name in _OWN_CHANNELS}
     for width in (3, 2, 1):
         places = sorted({tuple(machine[:width]) for machine in machines}) or [(site,)]
         stars = "/".join("*" * (4 - len(places[0])))
         telemetry = [f"{arn}:topic/{topics.PREFIX}/{'/'.join(place)}/{stars}/telemetry" for place in places]
-        document = _document(arn, own, telemetry)
+        document = _document(arn, own, telemetry, heard)
         if len(json.dumps(document, separators=(",", ":"))) <= MAX_POLICY_CHARACTERS:
             return document
     raise ProvisionError("the names of site and gateway are too long for a policy of AWS IoT Core")
@@ -127,7 +130,13 @@ def uplink_table(files: ThingFiles, endpoint: str, *, name: str = "aws", acknowl
 
 
 def register(
-    files: ThingFiles, site: str, gateway: str, machines: Sequence[MachineKey], region: str | None
+    files: ThingFiles,
+    site: str,
+    gateway: str,
+    machines: Sequence[MachineKey],
+    region: str | None,
+    *,
+    commands: bool = False,
 ) -> Registration:
     """Register the thing with the AWS credentials of this environment; safe to repeat.
 
@@ -150,6 +159,7 @@ def register(
             region=region_name,
             account=account,
             partition=caller["Arn"].split(":")[1],
+            commands=commands,
         )
         files.policy.write_text(json.dumps(document, indent=2) + "\n")
         iot.create_thing(thingName=files.thing)
@@ -173,11 +183,17 @@ def register(
     return Registration(endpoint, account, region_name, arn, new)
 
 
-_OWN_CHANNELS: Final[tuple[topics.GatewayChannel, ...]] = ("backlog", "gap", "status", "receipt")
+_OWN_CHANNELS: Final[tuple[topics.GatewayChannel, ...]] = ("backlog", "gap", "status", "receipt", "command")
 
 
-def _document(arn: str, own: dict[Any, str], telemetry: list[str]) -> dict[str, Any]:
-    published = [f"{arn}:topic/{own[name]}" for name in ("backlog", "gap", "status")]
+def _document(
+    arn: str,
+    own: Mapping[topics.GatewayChannel, str],
+    telemetry: list[str],
+    heard: Sequence[topics.GatewayChannel],
+) -> dict[str, Any]:
+    published = [f"{arn}:topic/{own['backlog']}", f"{arn}:topic/{own['gap']}", f"{arn}:topic/{own['status']}"]
+    filters = [f"{arn}:topicfilter/{own[name]}" for name in heard]
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -189,8 +205,12 @@ def _document(arn: str, own: dict[Any, str], telemetry: list[str]) -> dict[str, 
             },
             {"Effect": "Allow", "Action": "iot:Publish", "Resource": [*published, *telemetry]},
             {"Effect": "Allow", "Action": "iot:RetainPublish", "Resource": published[-1]},
-            {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": f"{arn}:topicfilter/{own['receipt']}"},
-            {"Effect": "Allow", "Action": "iot:Receive", "Resource": f"{arn}:topic/{own['receipt']}"},
+            {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": filters},
+            {
+                "Effect": "Allow",
+                "Action": "iot:Receive",
+                "Resource": [f"{arn}:topic/{own[name]}" for name in heard],
+            },
         ],
     }
 

@@ -297,6 +297,23 @@ class ConnectionSampler:
         self.clock.lost()
         return self._taken()
 
+    def stopped(self, wall_us: int, cause: str) -> list[Draft]:
+        """Take note that nobody wants to read any machine from a moment of our clock on, and tell it at once.
+
+        What was unknown until now has a gap of its own cause; the next one goes on where that ends.
+        """
+        present = self._present(wall_us)
+        for machine in self._machines:
+            self._forget(machine, present, cause)
+            machine.subscribed_us = _NEVER
+            if machine.last_us:
+                from_us = max(machine.lost_us, machine.last_us)
+                end_us = max(from_us, present)
+                self._drafts.append(self._gap(machine, from_us, end_us, machine.cause or cause))
+                machine.lost_us, machine.cause = end_us, cause
+        self.clock.lost()
+        return self._taken()
+
     def gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> list[Draft]:
         """Record that values of tags between two source times are missing for ever."""
         for machine in dict.fromkeys(self._places[handle - 1][0] for handle in handles):

@@ -20,17 +20,20 @@ import msgspec
 import structlog
 
 from contract import topics
-from contract.delivery import ConnectionStatus, Status
+from contract.delivery import Command, ConnectionStatus, Status, decode_command
+from contract.telemetry import Refusal
 from gateway import config
 from gateway.config import AwsIotUplink, Configuration, Connection
-from gateway.errors import ConfigError, GatewayError
+from gateway.control import Control, stop_cause
+from gateway.errors import ConfigError, GatewayError, OutboxError
 from gateway.forward import Forwarder
 from gateway.health import ConnectionHealth, Health, HealthServer, OutboxHealth, UplinkHealth, problems
 from gateway.outbox.sqlite import SqliteOutbox
 from gateway.pipeline import Lane, Pipeline
-from gateway.sources.port import Source
+from gateway.sources.port import Source, SourceCounters
 from gateway.systemd import Notifier
-from gateway.uplinks.port import Uplink, Will
+from gateway.telling import Pace, by_turns, encode_status
+from gateway.uplinks.port import Limits, Listener, Uplink, Will
 
 _US: Final = 1_000_000
 _TICK_SECS: Final = 0.2
@@ -41,6 +44,9 @@ _HEALTH_RETRY_SECS: Final = 30.0
 _SOURCES_END_SECS: Final = 0.8
 _DRAIN_SECS: Final = 0.4
 _GOODBYE_SECS: Final = 0.7
+_MAX_COMMANDS: Final = 20
+"""Commands that wait their turn; more at once are no person's doing, and are not heard."""
+_MAX_STATUS_FAULTS: Final = 20
 _EARLIEST_US: Final = 1_735_689_600 * _US
 """2025-01-01: a clock before it was never set."""
 
@@ -78,6 +84,7 @@ class _Reading:
     settings: Connection
     source: Source
     task: Task[None]
+    pace: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,30 @@ class _Sending:
     uplink: Uplink
     forwarder: Forwarder
     tasks: tuple[Task[None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hearing:
+    """Hears commands on an uplink, and passes on everything else.
+
+    topic: of commands
+    """
+
+    inner: Listener
+    topic: str
+    take: Callable[[bytes], None]
+
+    def on_connected(self, limits: Limits) -> None:
+        self.inner.on_connected(limits)
+
+    def on_lost(self, reason: str, *, silent: bool) -> None:
+        self.inner.on_lost(reason, silent=silent)
+
+    def on_message(self, topic: str, payload: bytes) -> None:
+        if topic == self.topic:
+            self.take(payload)
+        else:
+            self.inner.on_message(topic, payload)
 
 
 class Daemon:
@@ -110,6 +141,8 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._readings: dict[str, _Reading] = {}
         self._sendings: dict[str, _Sending] = {}
+        self._changing = asyncio.Lock()
+        self._commands: asyncio.Queue[Command] = asyncio.Queue(_MAX_COMMANDS)
         self._last_error: str | None = None
         self.health_url: str | None = None
         self.started = asyncio.Event()
@@ -133,7 +166,9 @@ class Daemon:
             max_age_us=round(self._configuration.outbox.max_age_days * 86_400 * _US),
         )
         try:
-            self._pipeline = Pipeline(self._configuration, self._outbox, clock_us)
+            self._control = Control(settings.data_dir, is_open=settings.accept_commands)
+            absent = dict(self._control.causes())
+            self._pipeline = Pipeline(self._configuration, self._outbox, clock_us, absent)
             with self._signals():
                 await self._serve()
         finally:
@@ -142,7 +177,7 @@ class Daemon:
 
     def health(self) -> Health:
         """Return the state of everything, as of now."""
-        connections = [self._connection_health(reading) for reading in self._readings.values()]
+        connections = [self._connection_health(one) for one in self._configuration.connection]
         uplinks = [self._uplink_health(sending) for sending in self._sendings.values()]
         outbox = self._outbox_health()
         return Health(
@@ -167,8 +202,12 @@ class Daemon:
             for uplink in self._configuration.uplink:
                 self._start_uplink(uplink)
             for connection in self._configuration.connection:
-                self._start_connection(connection)
+                if (stop := self._control.stopped(connection.name)) is None:
+                    self._start_connection(connection)
+                else:
+                    self._log.warning("connection stays stopped", connection=connection.name, by=stop.by)
             chores = [
+                group.create_task(self._obey(), name="gateway.obey"),
                 group.create_task(self._tick(), name="pipeline.tick"),
                 group.create_task(self._keep(), name="outbox.keep"),
                 group.create_task(self._serve_health(), name="health.serve"),
@@ -224,6 +263,7 @@ class Daemon:
         since_watchdog_secs = since_trim_secs = 0.0
         while True:
             await asyncio.sleep(_KEEP_SECS)
+            self._note_pace()
             since_trim_secs += _KEEP_SECS
             if since_trim_secs >= _TRIM_SECS:
                 _trim_memory()
@@ -279,7 +319,7 @@ class Daemon:
         task = self._group.create_task(
             self._supervise(f"connection {settings.name}", source.run), name=f"source[{settings.name}].run"
         )
-        self._readings[settings.name] = _Reading(settings, source, task)
+        self._readings[settings.name] = _Reading(settings, source, task, Pace())
 
     def _start_uplink(self, settings: config.Uplink) -> None:
         gateway = self._configuration.gateway
@@ -294,9 +334,10 @@ class Daemon:
             receipt_timeout_secs=settings.receipt_timeout_secs,
             status=lambda: self._status(settings.name),
         )
+        listener = _Hearing(forwarder, self._topic("command"), self._hear)
         tasks = (
             self._group.create_task(
-                self._supervise(f"uplink {settings.name}", lambda: uplink.run(forwarder)),
+                self._supervise(f"uplink {settings.name}", lambda: uplink.run(listener)),
                 name=f"uplink[{settings.name}].run",
             ),
             self._group.create_task(
@@ -323,7 +364,11 @@ class Daemon:
         ]
         if fixed:
             self._log.warning("these changes need a restart", tables=fixed)
-        self._group.create_task(self._change(old, fresh), name="gateway.reload")
+        self._group.create_task(self._change_in_turn(old, fresh), name="gateway.reload")
+
+    async def _change_in_turn(self, old: Configuration, fresh: Configuration) -> None:
+        async with self._changing:
+            await self._change(old, fresh)
 
     async def _change(self, old: Configuration, fresh: Configuration) -> None:
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={running_us()}")
@@ -335,6 +380,9 @@ class Daemon:
             for name, reading in self._readings.items()
             if everything or connections.get(name) != reading.settings
         ]
+        for reading in gone:
+            if reading.settings.name not in connections:
+                reading.source.leave()
         left = [sending for name, sending in self._sendings.items() if uplinks.get(name) != sending.settings]
         await _cancelled(
             [*(r.task for r in gone), *(task for s in left for task in s.tasks)],
@@ -343,11 +391,20 @@ class Daemon:
         for reading in gone:
             del self._readings[reading.settings.name]
             self._pipeline.lanes.pop(reading.settings.name, None)
+        for name, cause in self._control.causes():
+            self._pipeline.lanes.pop(name, None)
+            if name in connections:
+                lane = Lane(fresh, connections[name], self._outbox, clock_us, cause)
+                self._pipeline.lanes[name] = lane
         for sending in left:
             del self._sendings[sending.settings.name]
             sending.forwarder.close()
         self._outbox.use_uplinks(list(uplinks))
-        started = [item for name, item in connections.items() if name not in self._readings]
+        started = [
+            item
+            for name, item in connections.items()
+            if name not in self._readings and self._control.stopped(name) is None
+        ]
         for connection in started:
             self._start_connection(connection)
         begun = [item for name, item in uplinks.items() if name not in self._sendings]
@@ -364,12 +421,95 @@ class Daemon:
         )
         self._notifier.tell("READY=1")
 
+    # Commands of the cloud side
+
+    def _hear(self, payload: bytes) -> None:
+        """Take a command from a broker: whatever a network could bring."""
+        command = decode_command(self._topic("command"), payload)
+        if isinstance(command, Refusal):
+            self._log.warning("a command that is none", reason=command.reason)
+        elif self._commands.full():
+            self._log.warning("too many commands at once", id=command.id, by=command.requested_by)
+        else:
+            self._commands.put_nowait(command)
+
+    async def _obey(self) -> None:
+        """Carry out commands, one after the other."""
+        while True:
+            command = await self._commands.get()
+            if not self._control.is_answered(command):
+                reason = self._control.refusal(command, self._connections_by_name(), clock_us())
+                if reason is None:
+                    async with self._changing:
+                        reason = await self._carry_out(command)
+                self._control.answer(command, clock_us(), reason)
+                self._log.warning(
+                    "command carried out" if reason is None else "command refused",
+                    action=command.action,
+                    connection=command.connection,
+                    by=command.requested_by,
+                    id=command.id,
+                    reason=reason,
+                )
+            for sending in self._sendings.values():
+                sending.forwarder.announce()
+
+    async def _carry_out(self, command: Command) -> str | None:
+        """Start or stop a connection; return why not where that cannot be done."""
+        try:
+            self._control.decide(command, clock_us())
+        except OSError as error:
+            return f"it cannot be kept on disk: {error.strerror or error}"
+        settings = self._connections_by_name()[command.connection]
+        reading = self._readings.get(settings.name)
+        if command.action == "start" and reading is None:
+            self._start_connection(settings)
+        elif command.action == "stop" and reading is not None:
+            reading.source.leave()
+            del self._readings[settings.name]
+            await _cancelled([reading.task], _SOURCES_END_SECS)
+            with contextlib.suppress(OutboxError):  # the record waits in memory for the outbox
+                self._pipeline.lanes[settings.name].on_stopped(stop_cause(command.requested_by))
+        return None
+
+    def _connections_by_name(self) -> dict[str, Connection]:
+        return {connection.name: connection for connection in self._configuration.connection}
+
     # What is told to others
 
-    def _connections(self) -> list[ConnectionStatus]:
-        return [reading.source.status for reading in self._readings.values()]
+    def _note_pace(self) -> None:
+        at_secs = time.monotonic()
+        for reading in self._readings.values():
+            counters = reading.source.counters
+            reading.pace.note(at_secs, counters.notifications + counters.keepalives, counters.values)
+
+    def _connection_status(self, settings: Connection) -> ConnectionStatus:
+        """Return what is told of one connection, read or stopped."""
+        reading = self._readings.get(settings.name)
+        lane = self._pipeline.lanes.get(settings.name)
+        heard = lane.heard_us / _US if lane is not None and lane.heard_us else msgspec.UNSET
+        if reading is not None:
+            messages, values = reading.pace.per_sec()
+            return msgspec.structs.replace(
+                reading.source.status,
+                messages_per_sec=messages,
+                values_per_sec=values,
+                last_value_epochtime=heard,
+            )
+        stop = self._control.stopped(settings.name)
+        return ConnectionStatus(
+            name=settings.name,
+            endpoint=settings.endpoint,
+            state="stopped",
+            since_epochtime=(clock_us() if stop is None else stop.since_us) / _US,
+            items_wanted=0 if lane is None else len(lane.bindings),
+            stopped_by=msgspec.UNSET if stop is None else stop.by,
+            last_value_epochtime=heard,
+        )
 
     def _status(self, uplink: str) -> Will:
+        most = self._configuration.gateway.status_values
+        lanes = [self._pipeline.lanes[name] for name in self._readings]
         statistics = self._outbox.statistics()
         problem = statistics.alarm or self._last_error
         status = Status(
@@ -379,14 +519,20 @@ class Daemon:
             epochtime=clock_us() / _US,
             version=self._version,
             first_sequence=statistics.first_sequence,
-            connections=self._connections(),
+            connections=[self._connection_status(one) for one in self._configuration.connection],
             backlog_records=self._outbox.pending(uplink),
             backlog_bytes=statistics.bytes,
             oldest_epochtime=msgspec.UNSET if statistics.oldest_us is None else statistics.oldest_us / _US,
             dropped_records=sum(statistics.dropped.values()),
             last_error=msgspec.UNSET if problem is None else problem[:256],
+            accepts_commands=self._control.is_open,
+            answers=list(self._control.answers),
+            faults=sorted(
+                (fault for lane in lanes for fault in lane.faults), key=lambda fault: fault.epochtime
+            )[-_MAX_STATUS_FAULTS:],
+            values=by_turns([list(lane.live_values(most)) for lane in lanes]),
         )
-        return Will(self._status_topic(), msgspec.json.encode(status))
+        return Will(self._topic("status"), encode_status(status))
 
     def _offline(self) -> Will:
         """Return what is said when the session ends, by us or by the broker."""
@@ -397,17 +543,18 @@ class Daemon:
             epochtime=clock_us() / _US,
             version=self._version,
         )
-        return Will(self._status_topic(), msgspec.json.encode(status))
+        return Will(self._topic("status"), msgspec.json.encode(status))
 
-    def _status_topic(self) -> str:
+    def _topic(self, channel: topics.GatewayChannel) -> str:
         settings = self._configuration.gateway
-        return topics.gateway_topic(settings.site, settings.name, "status")
+        return topics.gateway_topic(settings.site, settings.name, channel)
 
-    def _connection_health(self, reading: _Reading) -> ConnectionHealth:
-        counters = reading.source.counters
-        lane = self._pipeline.lanes[reading.settings.name]
+    def _connection_health(self, settings: Connection) -> ConnectionHealth:
+        reading = self._readings.get(settings.name)
+        lane = self._pipeline.lanes.get(settings.name)
+        counters = reading.source.counters if reading is not None else SourceCounters()
         return ConnectionHealth(
-            status=reading.source.status,
+            status=self._connection_status(settings),
             values=counters.values,
             notifications=counters.notifications,
             reconnects=counters.reconnects,
@@ -417,7 +564,7 @@ class Daemon:
             history_values=counters.history_values,
             gaps=counters.gaps,
             slow_decodes=counters.slow_decodes,
-            held_records=lane.held_drafts,
+            held_records=0 if lane is None else lane.held_drafts,
         )
 
     def _uplink_health(self, sending: _Sending) -> UplinkHealth:
@@ -478,8 +625,10 @@ def _opcua_source(configuration: Configuration, connection: Connection, lane: La
 
 def _make_uplink(configuration: Configuration, settings: config.Uplink, will: Callable[[], Will]) -> Uplink:
     gateway = configuration.gateway
-    receipts = [topics.gateway_topic(gateway.site, gateway.name, "receipt")]
-    subscriptions = receipts if settings.acknowledge == "store" else []
+    wanted: list[topics.GatewayChannel] = ["receipt"] if settings.acknowledge == "store" else []
+    if gateway.accept_commands:
+        wanted.append("command")
+    subscriptions = [topics.gateway_topic(gateway.site, gateway.name, channel) for channel in wanted]
     if isinstance(settings, AwsIotUplink):
         from gateway.uplinks.aws_iot import AwsIotCore
 

@@ -1,11 +1,14 @@
 """What `oee gateway status` shows: the health of a running daemon as tables for people."""
 
+import datetime as dt
 import urllib.error
 import urllib.request
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from contract.delivery import ConnectionStatus
 from gateway.health import Health
 
 _TIMEOUT_SECS = 5.0
@@ -37,7 +40,7 @@ def show(health: Health, console: Console | None = None) -> None:
         told = connection.status
         connections.add_row(
             told.name,
-            told.state,
+            _state(told),
             f"{told.items_live}/{told.items_wanted}",
             f"{connection.values:,}",
             str(connection.reconnects),
@@ -62,6 +65,13 @@ def show(health: Health, console: Console | None = None) -> None:
         f"{sum(outbox.dropped.values()):,} dropped, {outbox.quarantined:,} quarantined",
         highlight=False,
     )
+
+
+def _state(told: ConnectionStatus) -> str:
+    if not isinstance(told.stopped_by, str):
+        return told.state
+    since = dt.datetime.fromtimestamp(told.since_epochtime, dt.UTC).astimezone()
+    return f"stopped by {escape(told.stopped_by)} since {since:%Y-%m-%d %H:%M:%S}"
 
 
 def _table(*columns: str) -> Table:

@@ -20,7 +20,7 @@ WAITING: Final = 0x80320000
 """OPC UA's BadWaitingForInitialData: the tag has not been heard yet."""
 _TYPE_MISMATCH: Final = 0x80740000
 _OUT_OF_RANGE: Final = 0x803C0000
-_QUALITY: Final[tuple[DataQuality, ...]] = ("good", "uncertain", "bad")
+QUALITY: Final[tuple[DataQuality, ...]] = ("good", "uncertain", "bad")
 _WORD: Final = (1 << 64) - 1
 
 
@@ -186,7 +186,7 @@ class MachineTags:
             get("product"),
             get("order"),
             get("operator"),
-            _QUALITY[worst],
+            QUALITY[worst],
             said,
             get("total_units"),
             get("off_quality_units"),

@@ -18,7 +18,7 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "telemetry.md"
 _BEGINNING: Final = f"""\
 # The telemetry contract
 
-What the edge publishes and the cloud side reads, by MQTT, as JSON. It is public: write rules, queries and flows against
+What edge and cloud side tell each other, by MQTT, as JSON. It is public: write rules, queries and flows against
 it. Within version 1 a field may be added, never renamed or given another meaning.
 
 This page is made from the code (`python packaging/telemetry_page.py`); the JSON Schemas are in `contract/schema/`.
@@ -32,6 +32,7 @@ This page is made from the code (`python packaging/telemetry_page.py`); the JSON
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/gap` | time that the edge knows it could not read | no |
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/receipt` | what the store has of that gateway | yes |
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/status` | the gateway itself; its last will says offline | yes |
+| `{topics.PREFIX}/SITE/gateways/GATEWAY/command` | asks the gateway to start or stop one connection | no |
 | `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/oee` | figures of the running and the last closed shift | yes |
 | `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/alert` | an alert raised, escalated, acknowledged, cleared | no |
 
@@ -53,6 +54,33 @@ Not JSON or not UTF-8; NaN or Infinity; a number as a string or a boolean as a n
 twice; nesting deeper than {strict.MAX_DEPTH}; more than {telemetry.MAX_MESSAGE_BYTES // 1024} kB; an unknown state; a topic whose machine is not the body's; a
 moment more than `max_future_secs` (default {telemetry.DEFAULT_MAX_FUTURE_SECS:.0f} s) ahead. It is kept whole as a dead letter with the reason, and its neighbours
 in the same array are stored. Keys that are not listed here are accepted and kept.
+
+## Who may publish what
+
+A broker that lets anybody publish anything lets anybody forge figures, and stop the reading of a PLC. Give each gateway
+and the cloud side a login or a certificate of its own, and only what they need. For mosquitto, with the gateway
+`gw-packaging` of the site `berlin`:
+
+```
+user gw-packaging
+topic write oee/v1/berlin/packaging/#
+topic write oee/v1/berlin/gateways/gw-packaging/backlog
+topic write oee/v1/berlin/gateways/gw-packaging/gap
+topic write oee/v1/berlin/gateways/gw-packaging/status
+topic read oee/v1/berlin/gateways/gw-packaging/receipt
+topic read oee/v1/berlin/gateways/gw-packaging/command
+
+user cloud
+topic read oee/v1/#
+topic write oee/v1/+/gateways/+/receipt
+topic write oee/v1/+/gateways/+/command
+topic write oee/v1/+/+/+/+/oee
+topic write oee/v1/+/+/+/+/alert
+```
+
+The line with `command` in the cloud side's part is the one that allows connections to be stopped: leave it out where
+nobody shall, besides `accept_commands = false` in gateway.toml, which is the default. `oee gateway provision` writes the
+like for AWS IoT Core.
 """
 
 

@@ -16,6 +16,7 @@ MESSAGES: Final[dict[str, type]] = {
     "receipt": delivery.Receipt,
     "gap": delivery.Gap,
     "status": delivery.Status,
+    "command": delivery.Command,
     "result": delivery.Result,
     "alert": delivery.Alert,
 }

@@ -71,6 +71,7 @@ class OpcUaSource:
         self._tally = Tally()
         self._saved, self._next_sequence = _parse(saved)
         self._as_of_us = 0
+        self._leaving = False
         self._subscription: Subscription | None = None
         self._status = ConnectionStatus(
             name=connection.name,
@@ -108,6 +109,10 @@ class OpcUaSource:
             damaged_messages=tally.damaged,
             unasked_values=tally.strangers,
         )
+
+    def leave(self) -> None:
+        """Have the coming end of `run` be for good: the PLC need not keep anything for us."""
+        self._leaving = True
 
     async def run(self) -> None:
         """Read for ever; returns only by cancellation, after the session is closed."""
@@ -162,7 +167,7 @@ class OpcUaSource:
             politely = False
             raise
         except asyncio.CancelledError:
-            keep = True
+            keep = not self._leaving
             raise
         finally:
             await asyncio.shield(session.close(keep_subscriptions=keep, politely=politely))

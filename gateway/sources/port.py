@@ -119,6 +119,10 @@ class Source(Protocol):
         """Return what was counted so far."""
         ...
 
+    def leave(self) -> None:
+        """Have the coming end of `run` be for good: the PLC need not keep anything for us."""
+        ...
+
     async def run(self) -> None:
         """Read for ever; returns only by cancellation, after the session is closed."""
         ...

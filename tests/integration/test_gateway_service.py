@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands, config
+from gateway import commands
 from gateway.outbox.sqlite import SqliteOutbox
-from gateway.service import Daemon
 from tests.support.gateway_parts import START_US, STATUS_TOPIC, Clock, Store, eventually, open_outbox
 from tests.support.gateway_process import configuration_text, counting
+from tests.support.gateway_service import running, written
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.patience import PATIENCE
 
@@ -31,19 +31,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def mosquitto():
     with Mosquitto() as broker:
         yield broker
-
-
-@contextlib.asynccontextmanager
-async def running(path, make_source=counting):
-    """Run a daemon in this process; end it as SIGTERM does."""
-    daemon = Daemon(config.load(path), path=path, make_source=make_source)
-    task = asyncio.create_task(daemon.run())
-    await asyncio.wait_for(daemon.started.wait(), 5)
-    try:
-        yield daemon
-    finally:
-        daemon.stop()
-        await asyncio.wait_for(task, 5)
 
 
 @contextlib.contextmanager
@@ -62,12 +49,6 @@ def process(*arguments, **options):
         started.kill()
         started.wait()
         started.stderr.close()
-
-
-def written(tmp_path, **options):
-    path = tmp_path / "gateway.toml"
-    path.write_text(configuration_text(tmp_path / "data", **options))
-    return path
 
 
 def fetch(url):

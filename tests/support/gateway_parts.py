@@ -30,6 +30,7 @@ MACHINE = MachineKey(SITE, "area", "line", "filler")
 START_US = 1_700_000_000_000_000
 BACKLOG_TOPIC = topics.gateway_topic(SITE, GATEWAY, "backlog")
 GAP_TOPIC = topics.gateway_topic(SITE, GATEWAY, "gap")
+COMMAND_TOPIC = topics.gateway_topic(SITE, GATEWAY, "command")
 RECEIPT_TOPIC = topics.gateway_topic(SITE, GATEWAY, "receipt")
 STATUS_TOPIC = topics.gateway_topic(SITE, GATEWAY, "status")
 TELEMETRY_TOPIC = topics.machine_topic(MACHINE, "telemetry")
@@ -137,6 +138,7 @@ class Store:
         receipts: bool = True,
         lose: Iterable[int] = (),
         login: tuple[str, str] | None = None,
+        client_id: str = "store",
     ) -> None:
         self.records: dict[int, dict] = {}
         self.conflicts: list[int] = []
@@ -149,7 +151,7 @@ class Store:
         self._lose = set(lose)
         self._ready = False
         self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id="store", protocol=paho.MQTTv5, reconnect_on_failure=True
+            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, reconnect_on_failure=True
         )
         self._client.reconnect_delay_set(0.1, 0.5)
         self._client.on_connect = self._on_connect
@@ -179,7 +181,7 @@ class Store:
         self._ready = True
 
     def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
-        if message.topic == RECEIPT_TOPIC:
+        if message.topic in (RECEIPT_TOPIC, COMMAND_TOPIC):
             return
         self.topics.append(message.topic)
         document = json.loads(message.payload)
@@ -252,6 +254,10 @@ class CountingSource:
         self._handles = handles
         self._interval_secs = interval_secs
         self.runs = 0
+        self.left = False
+
+    def leave(self) -> None:
+        self.left = True
 
     async def run(self) -> None:
         self.runs += 1

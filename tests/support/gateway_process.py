@@ -29,6 +29,7 @@ def configuration_text(
     connections: dict[str, int] | None = None,
     extra: str = "",
     uplink_extra: str = "",
+    gateway_extra: str = "",
 ) -> str:
     """Write a gateway.toml: uplinks by name and port, connections by name and number of machines."""
     lines = [
@@ -38,6 +39,7 @@ def configuration_text(
         f'data_dir = "{data_dir}"',
         "publish_interval_secs = 0.05",
         "heartbeat_secs = 1",
+        gateway_extra,
         "[health]",
         "port = 0",
         extra,

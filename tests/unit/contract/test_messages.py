@@ -100,3 +100,48 @@ def test_a_status_is_read_or_refused() -> None:
     assert isinstance(
         delivery.decode_status("oee/v1/rome/gateways/gw/status", msgspec.json.encode(status)), Refusal
     )
+
+
+COMMAND = delivery.Command(
+    id="7f0c",
+    site="berlin",
+    gateway="gw",
+    connection="plc-1",
+    action="stop",
+    requested_by="anna",
+    epochtime=1_625_011_500.0,
+    expires_epochtime=1_625_011_560.0,
+)
+
+
+def test_a_command_is_read_as_it_was_written() -> None:
+    topic = topics.gateway_topic("berlin", "gw", "command")
+    assert delivery.decode_command(topic, msgspec.json.encode(COMMAND)) == COMMAND
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gateway": "other"}, "the topic is"),
+        ({"action": "format"}, "Invalid enum"),
+        ({"requested_by": "anna\nroot"}, "regex"),
+        ({"requested_by": ""}, "length"),
+        ({"id": "x" * 200}, "length"),
+        ({"connection": "plc/1"}, "regex"),
+        ({"expires_epochtime": 1_625_011_500.0}, "expire"),
+        ({"expires_epochtime": 1_625_099_999.0}, "expire"),
+        ({"epochtime": "now"}, "Expected"),
+    ],
+)
+def test_a_command_that_cannot_be_meant_is_refused(change: dict, said: str) -> None:
+    topic = topics.gateway_topic("berlin", "gw", "command")
+    payload = json.dumps(msgspec.to_builtins(COMMAND) | change).encode()
+    refused = delivery.decode_command(topic, payload)
+    assert isinstance(refused, Refusal)
+    assert said in refused.reason
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"id":"a","id":"b"}'])
+def test_nonsense_is_no_command(payload: bytes) -> None:
+    topic = topics.gateway_topic("berlin", "gw", "command")
+    assert isinstance(delivery.decode_command(topic, payload), Refusal)

@@ -77,6 +77,13 @@ def test_the_policy_allows_its_own_topics_and_nothing_else():
     assert document["Statement"][0]["Condition"] == {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}
 
 
+def test_the_policy_lets_a_gateway_hear_commands_only_where_it_accepts_them():
+    assert "command" not in json.dumps(policy("berlin", "gw", [FILLER]))
+    document = policy("berlin", "gw", [FILLER], commands=True)
+    allowed = [s["Action"] for s in document["Statement"] if "command" in json.dumps(s["Resource"])]
+    assert allowed == ["iot:Subscribe", "iot:Receive"]
+
+
 @pytest.mark.parametrize("lines", [1, 5, 40, 400])
 def test_a_policy_fits_the_limit_of_aws_whatever_the_number_of_lines(lines):
     machines = [MachineKey("berlin", f"area-{n % 30}", f"line-{n}", "m") for n in range(lines)]
