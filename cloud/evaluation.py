@@ -50,9 +50,9 @@ class Translation:
                 total=np.where(bad, ABSENT, rows["total_units"]),
                 off=np.where(bad, ABSENT, rows["off_quality_units"]),
                 good=np.where(bad, ABSENT, rows["good_units"]),
-                reason=np.where(bad, np.int32(ABSENT), self._reason_indexes(rows["reason"])),
-                product=self._text_indexes(rows["product"]),
-                order=self._text_indexes(rows["order"]),
+                reason=np.where(bad, np.int32(ABSENT), self._text_indexes(rows["reason"], self._reasons)),
+                product=self._text_indexes(rows["product"], self._texts),
+                order=self._text_indexes(rows["order"], self._texts),
                 rate=np.where(np.isnan(rate), NO_RATE, rate),
                 gateway=np.array(self._gateways, dtype=np.int32)[rows["gateway"]],
                 sequence=rows["sequence"].astype(np.int64),
@@ -68,24 +68,19 @@ class Translation:
         for site, gateway in stored.all("gateway")[len(self._gateways) :]:
             self._gateways.append(self.names.text(f"{site}/{gateway}"))
 
-    def _text_indexes(self, column: NDArray[np.int32]) -> NDArray[np.int32]:
-        found, inverse = np.unique(column, return_inverse=True)
-        for number in found.tolist():
-            if number != ABSENT and number not in self._texts:
-                self._texts[number] = self.names.text(self.store.names.name("text", number))
-        return np.array([self._texts.get(number, ABSENT) for number in found.tolist()], dtype=np.int32)[
-            inverse
-        ]
-
-    def _reason_indexes(self, column: NDArray[np.int32]) -> NDArray[np.int32]:
-        found, inverse = np.unique(column, return_inverse=True)
-        for number in found.tolist():
-            if number != ABSENT and number not in self._reasons:
-                code = row_format.reason_code(self.store.names.name("text", number))
-                self._reasons[number] = self.names.text(str(code))
-        return np.array([self._reasons.get(number, ABSENT) for number in found.tolist()], dtype=np.int32)[
-            inverse
-        ]
+    def _text_indexes(self, column: NDArray[np.int32], known: dict[int, int]) -> NDArray[np.int32]:
+        """Return the indexes of the store's texts; known: those met before, here the PLC's reason codes."""
+        used = np.flatnonzero(np.bincount(column + 1)) - 1
+        if not len(used) or used[-1] == ABSENT:
+            return np.broadcast_to(np.int32(ABSENT), len(column))
+        indexes = np.full(used[-1] + 2, ABSENT, dtype=np.int32)  # the last is for ABSENT
+        for number in used[used != ABSENT].tolist():
+            if number not in known:
+                name = self.store.names.name("text", number)
+                text = str(row_format.reason_code(name)) if known is self._reasons else name
+                known[number] = self.names.text(text)
+            indexes[number] = known[number]
+        return indexes[column]
 
 
 class Evaluation:

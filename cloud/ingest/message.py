@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cloud.ingest import bulk
 from cloud.store.port import Arrivals, DeadLetter
 from contract import topics
 from contract.delivery import Gap, Status, decode_gap, decode_status
@@ -43,19 +44,11 @@ def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) ->
     dead: list[DeadLetter] = []
     statuses: dict[tuple[str, str], Status] = {}
     just_said: set[tuple[str, str]] = set()
-    for message in messages:
-        topic, payload = message.topic, message.payload
-        items: Sequence[Telemetry | Gap | Status | Refusal]
-        match _channel(topic):
-            case "status" if not payload:
-                continue  # a retained status was taken back
-            case "status":
-                items = [decode_status(topic, payload)]
-            case "gap":
-                items = [decode_gap(topic, payload, now_us=now_us, max_future_secs=max_future_secs)]
-            case _:
-                items = decode_message(topic, payload, now_us=now_us, max_future_secs=max_future_secs)
-        for item in items:
+    telemetry, others = _parted(messages)
+    found = bulk.read([(place, message.payload) for message, place in telemetry], now_us, max_future_secs)
+    others += [telemetry[number][0] for number in found.odd]
+    for message in others:
+        for item in _items(message, now_us, max_future_secs):
             match item:
                 case Telemetry():
                     records.append(item)
@@ -66,12 +59,42 @@ def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) ->
                     if not message.was_kept:
                         just_said.add((item.site, item.gateway))
                 case Refusal():
-                    dead.append(DeadLetter(now_us, topic, item.reason, item.payload))
-    return Received(Arrivals(records, gaps, dead), statuses, frozenset(just_said))
+                    dead.append(DeadLetter(now_us, message.topic, item.reason, item.payload))
+    return Received(Arrivals(records, gaps, dead, [found.draft]), statuses, frozenset(just_said))
 
 
-def _channel(topic: str) -> str:
+def _parted(messages: Sequence[Message]) -> tuple[list[tuple[Message, bulk.Place]], list[Message]]:
+    """Return the messages on topics of telemetry, with their topics' parts, and all others."""
+    telemetry: list[tuple[Message, bulk.Place]] = []
+    others: list[Message] = []
+    for message in messages:
+        place = _place(message.topic)
+        if place is not None and place.channel in ("telemetry", "backlog"):
+            telemetry.append((message, place))
+        else:
+            others.append(message)
+    return telemetry, others
+
+
+def _items(
+    message: Message, now_us: int, max_future_secs: float
+) -> Sequence[Telemetry | Gap | Status | Refusal]:
+    """Read one message as strictly as the contract says."""
+    topic, payload = message.topic, message.payload
+    place = _place(topic)
+    match "" if place is None else place.channel:
+        case "status" if not payload:
+            return []  # a retained status was taken back
+        case "status":
+            return [decode_status(topic, payload)]
+        case "gap":
+            return [decode_gap(topic, payload, now_us=now_us, max_future_secs=max_future_secs)]
+        case _:
+            return decode_message(topic, payload, now_us=now_us, max_future_secs=max_future_secs)
+
+
+def _place(topic: str) -> bulk.Place | None:
     try:
-        return topics.parse(topic).channel
+        return topics.parse(topic)
     except ValueError:
-        return ""
+        return None

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from msgspec import UNSET
 
-from cloud.oee.columns import Codes, Columns, Floats, Indexes, Ints
+from cloud.oee.columns import Codes, Columns, Floats, Indexes, Ints, by_machine_and_time
 from contract.delivery import Gap
 from contract.machine_key import MachineKey
 from contract.states import STATE_CODES, MachineState
@@ -139,6 +139,8 @@ def ordered(records: Records, names: Names, *, unique: bool = False) -> Records:
 
     unique: whether the caller knows that no (gateway, sequence) stands twice
     """
+    if unique and (order := by_machine_and_time(records.machine, records.time_us)) is not None:
+        return records.take(order)
     rank = _ranks(names, records.gateway)
     if not unique:
         keep = _once(records, rank, names)

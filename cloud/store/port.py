@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from cloud.store.rows import Names, Rows, Table
+from cloud.store.rows import Draft, Names, Rows, Table
 from cloud.views import AlertView, Revision
 from contract.delivery import Gap, Receipt, Status
 from contract.machine_key import MachineKey
@@ -32,6 +32,8 @@ class Arrivals(NamedTuple):
     records: Sequence[Telemetry] = ()
     gaps: Sequence[Gap] = ()
     dead_letters: Sequence[DeadLetter] = ()
+    drafts: Sequence[Draft] = ()
+    """Further records, as columns already."""
 
 
 class Appended(NamedTuple):

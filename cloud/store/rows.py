@@ -5,13 +5,14 @@ Names (machines, gateways, reasons, products, orders) stand as small integers; `
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from cloud.oee.columns import by_machine_and_time
 from contract.delivery import Gap
 from contract.machine_key import MachineKey
 from contract.states import STATE_CODES, STATES_BY_CODE, MachineState
@@ -43,10 +44,11 @@ ROW: Final = np.dtype(
 )
 """The columns of one record, 72 bytes. The layout is the file format of the store: append only."""
 
-Number = TypeVar("Number", int, float)
 Rows = NDArray[np.void]
 Rest = dict[str, Any]
 """What a record holds beyond its columns: operator, status, tags, unknown keys; a gap's end and cause."""
+Source = tuple[str, str, str, str, str]
+"""(site, area, line, machine, gateway) that a record is from."""
 
 
 class Names:
@@ -111,51 +113,95 @@ def empty() -> Rows:
     return np.empty(0, dtype=ROW)
 
 
-_machine_of = attrgetter("site", "area", "line", "machine")
-_gateway_of = attrgetter("site", "gateway")
-_reason_of = attrgetter("reason_code")
-_product_of = attrgetter("product")
-_order_of = attrgetter("order")
-_rate_of = attrgetter("ideal_run_rate")
-_quality_of = attrgetter("data_quality")
+class Draft(NamedTuple):
+    """Records as rows whose names are not the store's integers yet, but places in the lists beside them."""
+
+    rows: Rows
+    """Their machine and gateway are places in `sources`, their reason, product and order in `texts`."""
+    sources: list[Source]
+    texts: list[str]
+    rest: dict[tuple[int, int], Rest]
+    """By (place of the source, sequence)."""
+    keys: NDArray[np.int16]
+    """By row: how many keys its JSON has, when each stands once and no default is spelled out."""
+
+    def take(self, wanted: NDArray[np.bool_]) -> "Draft":
+        """Return the rows that a mask names."""
+        return self._replace(rows=self.rows[wanted], keys=self.keys[wanted])
+
+
+_source_of = attrgetter("site", "area", "line", "machine", "gateway")
 _CODE_BY_ID: Final = {id(state): code for state, code in STATE_CODES.items()}
 """By identity, since the members of an enumeration are hashed in Python, which is slow."""
+_REQUIRED_KEYS: Final = sum(field.required for field in msgspec.structs.fields(Telemetry))
+
+
+def draft(records: Sequence[Telemetry]) -> Draft:
+    """Turn records into rows, in the order given."""
+    rows = np.empty(len(records), dtype=ROW)
+    keys = np.full(len(records), _REQUIRED_KEYS, dtype=np.int16)
+    sources, rows["machine"] = _places(map(_source_of, records))
+    rows["gateway"] = rows["machine"]
+    rows["time_us"] = np.rint(np.array([record.epochtime for record in records]) * 1e6)
+    rows["sequence"] = [record.sequence for record in records]
+    for name, values in (
+        ("total_units", [record.total_units for record in records]),
+        ("off_quality_units", [record.off_quality_units for record in records]),
+        ("good_units", [record.good_units for record in records]),
+        ("ideal_run_rate", [record.ideal_run_rate for record in records]),
+    ):
+        absent = np.nan if name == "ideal_run_rate" else ABSENT
+        if _is_all(values, UNSET):
+            rows[name] = absent
+        else:
+            rows[name] = [absent if value is UNSET else value for value in values]
+            keys += np.array([value is not UNSET for value in values])
+    texts: list[str] = []
+    for name, said in (
+        ("reason", [record.reason_code for record in records]),
+        ("product", [record.product for record in records]),
+        ("order", [record.order for record in records]),
+    ):
+        rows[name] = ABSENT
+        if not _is_all(said, UNSET):
+            spoken = np.array([value is not UNSET for value in said])
+            keys += spoken
+            name_of = _reason_name if name == "reason" else str
+            found, places = _places(name_of(value) for value in said if value is not UNSET)
+            rows[name][spoken] = places + len(texts)
+            texts += found
+    rows["state"] = [_CODE_BY_ID[id(record.state)] for record in records]
+    qualities = [record.data_quality for record in records]
+    rows["quality"] = 0 if _is_all(qualities, "good") else [QUALITY_CODES[quality] for quality in qualities]
+    keys += rows["quality"] != 0
+    rows["is_gap"] = rows["padding"] = 0
+    rest: dict[tuple[int, int], Rest] = {}
+    for index in _with_rest(records):
+        record = records[index]
+        found_rest = _rest(record)
+        rest[int(rows["machine"][index]), record.sequence] = found_rest
+        keys[index] += len(found_rest.keys() - {"extras"}) + len(found_rest.get("tags", ()))
+    return Draft(rows, sources, texts, rest, keys)
+
+
+def placed(drafted: Draft, names: Names) -> Table:
+    """Turn a draft's names into the store's integers; only names that its rows use are given any."""
+    rows = drafted.rows.copy()
+    machines = _ids(rows["machine"], drafted.sources, lambda source: names.id("machine", source[:4]))
+    gateways = _ids(
+        rows["gateway"], drafted.sources, lambda source: names.id("gateway", (source[0], source[4]))
+    )
+    for name in ("reason", "product", "order"):
+        if drafted.texts:
+            rows[name] = _ids(rows[name], drafted.texts, lambda text: names.id("text", text))[rows[name]]
+    rest = {(int(gateways[source]), sequence): more for (source, sequence), more in drafted.rest.items()}
+    rows["machine"], rows["gateway"] = machines[rows["machine"]], gateways[rows["gateway"]]
+    return Table(rows, rest)
 
 
 def from_telemetry(records: Sequence[Telemetry], names: Names) -> Table:
-    """Turn records into rows, in the order given."""
-    rows = np.empty(len(records), dtype=ROW)
-    rows["time_us"] = np.rint(np.array([record.epochtime for record in records]) * 1e6)
-    rows["sequence"] = [record.sequence for record in records]
-    rows["total_units"] = [-1 if (n := record.total_units) is UNSET else n for record in records]
-    rows["off_quality_units"] = [-1 if (n := record.off_quality_units) is UNSET else n for record in records]
-    rows["good_units"] = [-1 if (n := record.good_units) is UNSET else n for record in records]
-    rows["ideal_run_rate"] = _numbers(map(_rate_of, records), lambda rate: np.nan if rate is UNSET else rate)
-    rows["machine"] = _numbers(map(_machine_of, records), lambda name: names.id("machine", name))
-    rows["gateway"] = _numbers(map(_gateway_of, records), lambda name: names.id("gateway", name))
-    rows["reason"] = _numbers(
-        map(_reason_of, records),
-        lambda code: ABSENT if code is UNSET else names.id("text", _reason_name(code)),
-    )
-    rows["product"] = _numbers(
-        map(_product_of, records), lambda text: ABSENT if text is UNSET else names.id("text", text)
-    )
-    rows["order"] = _numbers(
-        map(_order_of, records), lambda text: ABSENT if text is UNSET else names.id("text", text)
-    )
-    rows["state"] = [_CODE_BY_ID[id(record.state)] for record in records]
-    rows["quality"] = _numbers(map(_quality_of, records), QUALITY_CODES.__getitem__)
-    rows["is_gap"] = 0
-    rows["padding"] = 0
-    rest = {
-        (int(rows["gateway"][index]), record.sequence): _rest(record)
-        for index, record in enumerate(records)
-        if record.tags is not UNSET
-        or record.operator is not UNSET
-        or record.status is not UNSET
-        or type(record) is ExtendedTelemetry
-    }
-    return Table(rows, rest)
+    """Turn records into rows of the store, in the order given."""
+    return placed(draft(records), names)
 
 
 def from_gaps(gaps: Sequence[Gap], names: Names) -> Table:
@@ -191,16 +237,52 @@ def to_telemetry(table: Table, names: Names) -> list[Telemetry | Gap]:
 
 def in_order(rows: Rows) -> Rows:
     """Return rows by machine, time, gateway and sequence."""
-    return rows[np.lexsort((rows["sequence"], rows["gateway"], rows["time_us"], rows["machine"]))]
+    order = by_machine_and_time(rows["machine"], rows["time_us"])
+    if order is None:
+        order = np.lexsort((rows["sequence"], rows["gateway"], rows["time_us"], rows["machine"]))
+    return rows[order]
 
 
-def _numbers(values: Iterable[Any], number_of: Callable[[Any], Number]) -> Number | list[Number]:
-    """Return the number of each value; a single one when all are alike."""
-    values = list(values)
-    distinct = {value: number_of(value) for value in set(values)}
-    if len(distinct) == 1:
-        return next(iter(distinct.values()))
-    return list(map(distinct.__getitem__, values))
+def _places(names: Iterable[Any]) -> tuple[list[Any], NDArray[np.int32]]:
+    """Return the distinct names in the order of their first mention, and each name's place among them."""
+    known: dict[Any, int] = {}
+    places = [known.setdefault(name, len(known)) for name in names]
+    return list(known), np.array(places, dtype=np.int32)
+
+
+def _ids(places: NDArray[np.int32], named: Sequence[Any], id_of: Callable[[Any], int]) -> NDArray[np.int32]:
+    """Return by place the integer of its name, ABSENT where no row has the place; and ABSENT for ABSENT."""
+    ids = np.full(len(named) + 1, ABSENT, dtype=np.int32)
+    for place in (np.flatnonzero(np.bincount(places + 1)) - 1).tolist():
+        if place != ABSENT:
+            ids[place] = id_of(named[place])
+    return ids
+
+
+def _is_all(values: list[Any], value: object) -> bool:
+    """Tell whether values are all the same: in one quick pass where they are the same object."""
+    return values.count(value) == len(values)
+
+
+def _with_rest(records: Sequence[Telemetry]) -> list[int]:
+    """Return the places of records that hold more than columns."""
+    if set(map(type, records)) <= {Telemetry} and all(
+        _is_all(values, UNSET)
+        for values in (
+            [record.tags for record in records],
+            [record.operator for record in records],
+            [record.status for record in records],
+        )
+    ):
+        return []
+    return [
+        index
+        for index, record in enumerate(records)
+        if record.tags is not UNSET
+        or record.operator is not UNSET
+        or record.status is not UNSET
+        or type(record) is ExtendedTelemetry
+    ]
 
 
 def _reason_name(code: int | str) -> str:

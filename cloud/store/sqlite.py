@@ -156,8 +156,8 @@ class SqliteStore:
         """Keep a batch in one transaction; a record whose (gateway, sequence) is stored changes nothing."""
         with self._transaction() as connection:
             table = self._table(arrivals)
-            kept, changed = self._unknown(table.rows)
-            fresh = row_format.in_order(table.rows[kept])
+            kept, changed, gateways = self._unknown(table.rows)
+            fresh = row_format.in_order(table.rows if kept is None else table.rows[kept])
             self._insert_chunks(connection, fresh, table.rest)
             for gateway, sequences in changed.items():
                 self._note_stored(connection, gateway, sequences)
@@ -166,7 +166,6 @@ class SqliteStore:
                 " VALUES (?, ?, ?, ?, ?)",
                 arrivals.dead_letters,
             )
-            gateways = np.unique(table.rows["gateway"]).tolist()
         return Appended(
             fresh=fresh,
             repeated=len(table.rows) - len(fresh),
@@ -481,25 +480,37 @@ class SqliteStore:
                 self._writer.close()
 
     def _table(self, arrivals: Arrivals) -> Table:
-        table = row_format.from_telemetry(arrivals.records, self.names)
-        if not arrivals.gaps:
-            return table
-        gaps = row_format.from_gaps(arrivals.gaps, self.names)
-        return Table(np.concatenate((table.rows, gaps.rows)), table.rest | gaps.rest)
+        tables = [row_format.placed(draft, self.names) for draft in arrivals.drafts]
+        if arrivals.records or not tables:
+            tables.append(row_format.from_telemetry(arrivals.records, self.names))
+        if arrivals.gaps:
+            tables.append(row_format.from_gaps(arrivals.gaps, self.names))
+        if len(tables) == 1:
+            return tables[0]
+        rest = {key: more for table in tables for key, more in table.rest.items()}
+        return Table(np.concatenate([table.rows for table in tables]), rest)
 
-    def _unknown(self, rows: Rows) -> tuple[NDArray[np.int64], dict[int, NDArray[np.int64]]]:
-        """Return the places of rows that are not stored yet, and their sequences by gateway."""
-        kept: list[NDArray[np.int64]] = []
+    def _unknown(self, rows: Rows) -> tuple[NDArray[np.intp] | None, dict[int, NDArray[np.int64]], list[int]]:
+        """Return which rows are not stored yet, their sequences by gateway, and all gateways.
+
+        The rows are told by their places; None stands for all.
+        """
+        kept: list[NDArray[np.intp]] = []
         changed: dict[int, NDArray[np.int64]] = {}
-        for gateway in np.unique(rows["gateway"]).tolist():
+        gateways = np.flatnonzero(np.bincount(rows["gateway"])).tolist()
+        for gateway in gateways:
             ledger = self._ledgers.setdefault(gateway, Ledger())
             places = np.flatnonzero(rows["gateway"] == gateway)
-            sequences, first = np.unique(rows["sequence"][places], return_index=True)
+            sequences = rows["sequence"][places]
+            if not (sequences[1:] > sequences[:-1]).all():
+                sequences, first = np.unique(sequences, return_index=True)
+                places = places[first]
             missing = ledger.missing(sequences)
             if missing.any():
-                kept.append(places[first[missing]])
+                kept.append(places[missing])
                 changed[gateway] = sequences[missing]
-        return (np.concatenate(kept) if kept else np.empty(0, dtype=np.int64)), changed
+        found = np.concatenate(kept) if kept else np.empty(0, dtype=np.intp)
+        return (None if len(found) == len(rows) else np.sort(found)), changed, gateways
 
     def _insert_chunks(
         self,
