@@ -62,7 +62,7 @@ class Lane:
             MachineTags(configuration.key(machine), machine, status_name) for machine in connection.machine
         ]
         self.bindings: list[Binding] = bindings(connection, self.machines)
-        self._source_us = [0] * (len(self.bindings) + 1)
+        self._source_us: dict[int, int] = {}
         self._clock_us = clock_us
         self._outbox = outbox
         self._held: list[Draft] = []
@@ -89,7 +89,7 @@ class Lane:
             return
         self._taken = batch
         self.heard_us = batch.received_us
-        deque(map(self._source_us.__setitem__, batch.handles, batch.source_us), maxlen=0)
+        self._source_us.update(zip(batch.handles, batch.source_us, strict=True))
         if batch.checkpoint is not None:
             self._source = batch.checkpoint
         self._write(self._sampler.apply(batch))
@@ -142,7 +142,7 @@ class Lane:
         """Yield the last value of each of the first tags that has one."""
         for binding in islice(self.bindings, most):
             known = self._sampler.known(binding.handle)
-            at_us = self._source_us[binding.handle]
+            at_us = self._source_us.get(binding.handle, 0)
             if known is None or at_us <= 0:
                 continue
             value, status = known
