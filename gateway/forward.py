@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from contract import topics
 from contract.delivery import Receipt
@@ -44,12 +45,18 @@ class Parcel:
     live: bool
 
 
-@dataclass(slots=True)
-class ForwardCounters:
-    """What a forwarder has counted since it was made."""
+class ForwardCounters(Struct, kw_only=True):
+    """What a forwarder has counted since it was made.
+
+    live_records, backlog_records_sent: that the broker has accepted, alone and in arrays
+    messages, bytes: sent, accepted or not
+    resent_records: sent again, after a lost session or without a receipt
+    refused_messages: by the broker, or too large for it
+    quarantined_records: set aside because this uplink can never deliver them
+    """
 
     live_records: int = 0
-    backlog_records: int = 0
+    backlog_records_sent: int = 0
     messages: int = 0
     bytes: int = 0
     resent_records: int = 0
@@ -369,7 +376,7 @@ class Forwarder:
         if parcel.live:
             self.counters.live_records += parcel.records
         else:
-            self.counters.backlog_records += parcel.records
+            self.counters.backlog_records_sent += parcel.records
         if self._acknowledge == "store":
             self._ledger.accepted_by_broker(parcel.first, parcel.last, self._monotonic())
         else:

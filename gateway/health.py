@@ -10,29 +10,25 @@ import msgspec
 from msgspec import Struct
 
 from contract.delivery import ConnectionStatus
+from gateway.forward import ForwardCounters
+from gateway.sources.port import SourceCounters
 
 _READ_SECS: Final = 5.0
 _MAX_CLIENTS: Final = 20
 _CONTENT_METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class ConnectionHealth(Struct, frozen=True, kw_only=True):
-    """One PLC: its state as on the status topic, and what was counted."""
+class ConnectionHealth(SourceCounters, kw_only=True):
+    """One PLC: its state as on the status topic, and what was counted.
+
+    held_records: wait in memory because the outbox takes none
+    """
 
     status: ConnectionStatus
-    values: int = 0
-    notifications: int = 0
-    reconnects: int = 0
-    overflows: int = 0
-    missed_notifications: int = 0
-    republished: int = 0
-    history_values: int = 0
-    gaps: int = 0
-    slow_decodes: int = 0
     held_records: int = 0
 
 
-class UplinkHealth(Struct, frozen=True, kw_only=True):
+class UplinkHealth(ForwardCounters, kw_only=True):
     """One broker: session, backlog, and what was counted."""
 
     name: str
@@ -42,13 +38,6 @@ class UplinkHealth(Struct, frozen=True, kw_only=True):
     last_error: str | None
     reconnects: int
     backlog_records: int
-    live_records: int
-    backlog_records_sent: int
-    messages: int
-    bytes: int
-    resent_records: int
-    refused_messages: int
-    quarantined_records: int
 
 
 class OutboxHealth(Struct, frozen=True, kw_only=True):

@@ -555,16 +555,8 @@ class Daemon:
         counters = reading.source.counters if reading is not None else SourceCounters()
         return ConnectionHealth(
             status=self._connection_status(settings),
-            values=counters.values,
-            notifications=counters.notifications,
-            reconnects=counters.reconnects,
-            overflows=counters.overflows,
-            missed_notifications=counters.missed_notifications,
-            republished=counters.republished,
-            history_values=counters.history_values,
-            gaps=counters.gaps,
-            slow_decodes=counters.slow_decodes,
             held_records=0 if lane is None else lane.held_drafts,
+            **msgspec.structs.asdict(counters),
         )
 
     def _uplink_health(self, sending: _Sending) -> UplinkHealth:
@@ -577,13 +569,7 @@ class Daemon:
             last_error=uplink.last_error,
             reconnects=uplink.reconnects,
             backlog_records=self._outbox.pending(uplink.name),
-            live_records=counters.live_records,
-            backlog_records_sent=counters.backlog_records,
-            messages=counters.messages,
-            bytes=counters.bytes,
-            resent_records=counters.resent_records,
-            refused_messages=counters.refused_messages,
-            quarantined_records=counters.quarantined_records,
+            **msgspec.structs.asdict(counters),
         )
 
     def _outbox_health(self) -> OutboxHealth:

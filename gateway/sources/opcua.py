@@ -16,7 +16,7 @@ from gateway.errors import CertificateError, GatewayError, OutboxError, SourceEr
 from gateway.sources.certificates import CertificateStore
 from gateway.sources.port import Receiver, SourceCounters
 from gateway.sources.session import Identity, Session, open_session
-from gateway.sources.subscription import Saved, SilentError, Subscription, SubscriptionLostError, Tally
+from gateway.sources.subscription import Saved, SilentError, Subscription, SubscriptionLostError
 from gateway.tags import Binding
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class OpcUaSource:
         self._receiver = receiver
         self._clock_us = clock_us
         self._chance = chance
-        self._tally = Tally()
+        self._tally = SourceCounters()
         self._saved, self._next_sequence = _parse(saved)
         self._as_of_us = 0
         self._leaving = False
@@ -93,22 +93,8 @@ class OpcUaSource:
 
     @property
     def counters(self) -> SourceCounters:
-        """Return what was counted so far."""
-        tally = self._tally
-        return SourceCounters(
-            values=tally.values,
-            notifications=tally.notifications,
-            reconnects=tally.reconnects,
-            keepalives=tally.keepalives,
-            overflows=tally.overflows,
-            missed_notifications=tally.missed_notifications,
-            republished=tally.republished,
-            history_values=tally.history_values,
-            gaps=tally.gaps,
-            slow_decodes=tally.slow_decodes,
-            damaged_messages=tally.damaged,
-            unasked_values=tally.strangers,
-        )
+        """Return what is counted; it goes on counting."""
+        return self._tally
 
     def leave(self) -> None:
         """Have the coming end of `run` be for good: the PLC need not keep anything for us."""

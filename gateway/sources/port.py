@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from contract.delivery import ConnectionStatus
 
 GOOD, UNCERTAIN, BAD = 0, 1, 2
@@ -37,14 +39,23 @@ class TagBatch:
     checkpoint: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SourceCounters:
-    """What a source has counted since it was made."""
+class SourceCounters(Struct, kw_only=True):
+    """What a source has counted since it was made, over all its sessions.
+
+    keepalives: messages that say that nothing has changed
+    overflows: values before which the PLC's queue for a tag ran over
+    missed_notifications: were lost, and could not be had again
+    republished: were lost, and were had again
+    slow_decodes: messages that the fast decoder passed on, as a whole or in part
+    damaged_messages: could not be decoded; what they held shows as missing
+    unasked_values: of tags that nobody asked for; left out
+    queues_cut: tags for which the PLC keeps fewer values than it was asked to
+    """
 
     values: int = 0
     notifications: int = 0
-    reconnects: int = 0
     keepalives: int = 0
+    reconnects: int = 0
     overflows: int = 0
     missed_notifications: int = 0
     republished: int = 0
@@ -53,6 +64,7 @@ class SourceCounters:
     slow_decodes: int = 0
     damaged_messages: int = 0
     unasked_values: int = 0
+    queues_cut: int = 0
 
 
 class Receiver(Protocol):
@@ -116,7 +128,7 @@ class Source(Protocol):
 
     @property
     def counters(self) -> SourceCounters:
-        """Return what was counted so far."""
+        """Return what is counted; it goes on counting."""
         ...
 
     def leave(self) -> None:

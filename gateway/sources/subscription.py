@@ -7,7 +7,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from gateway.sources.addresses import Unresolved, resolve
 from gateway.sources.columns import Columns
 from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
 from gateway.sources.errors import ServiceError, mapped
-from gateway.sources.port import BAD, Receiver, TagBatch
+from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
 from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
 from gateway.sources.values import add_value, moment, stamp_us
@@ -88,25 +88,6 @@ class Item:
     suspicion: tuple[Any, Any] | None = None
 
 
-@dataclass(slots=True)
-class Tally:
-    """What is counted, over all sessions of a source."""
-
-    values: int = 0
-    notifications: int = 0
-    keepalives: int = 0
-    reconnects: int = 0
-    overflows: int = 0
-    missed_notifications: int = 0
-    republished: int = 0
-    history_values: int = 0
-    gaps: int = 0
-    slow_decodes: int = 0
-    damaged: int = 0
-    strangers: int = 0
-    extra: dict[str, int] = field(default_factory=dict)
-
-
 def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
     """Return what a saved subscription must have in common with the configuration to be taken over."""
     said = repr((connection.endpoint, connection.publishing_interval_secs, list(bindings)))
@@ -137,7 +118,7 @@ class Subscription:
         bindings: Sequence[Binding],
         receiver: Receiver,
         clock_us: Callable[[], int],
-        tally: Tally,
+        tally: SourceCounters,
     ) -> None:
         self._session = session
         self._connection = connection
@@ -362,7 +343,7 @@ class Subscription:
                 published = stock.decode(message, start, end)
             self._tally.slow_decodes += published.unhurried
         except DecodeError as error:
-            self._tally.damaged += 1
+            self._tally.damaged_messages += 1
             _log.warning("%s: a damaged message: %s", self._connection.name, error)
             return None
         return published
@@ -449,7 +430,7 @@ class Subscription:
     def _leave_out_strangers(self, found: Columns) -> None:
         """Drop values of tags that nobody asked for."""
         kept = [position for position, handle in enumerate(found.handles) if handle in self._handles]
-        self._tally.strangers += len(found) - len(kept)
+        self._tally.unasked_values += len(found) - len(kept)
         found.overflowed = [handle for handle in found.overflowed if handle in self._handles]
         for name in ("handles", "values", "statuses", "source_us"):
             column = getattr(found, name)
@@ -664,7 +645,7 @@ class Subscription:
         item.failures, item.fault, item.reason, item.suspicion = 0, 0, "", None
         granted = int(result.RevisedQueueSize)
         if granted < item.binding.queue_size and item.binding.role is Role.FACT:
-            self._tally.extra["queues_cut"] = self._tally.extra.get("queues_cut", 0) + 1
+            self._tally.queues_cut += 1
             _log.info(
                 "%s: %s: the server queues %d values, not %d",
                 self._connection.name,

@@ -197,7 +197,7 @@ async def test_a_puback_is_not_storage(outbox):
         async with forwarding(outbox, forgetful.port, receipt_timeout_secs=1.0) as forwarder:
             outbox.append([Record(n) for n in range(500)])
             await eventually(
-                lambda: forwarder.counters.live_records + forwarder.counters.backlog_records >= 500
+                lambda: forwarder.counters.live_records + forwarder.counters.backlog_records_sent >= 500
             )
             forgetful.kill()
             assert waiting(outbox) == 500

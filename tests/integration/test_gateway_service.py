@@ -253,7 +253,7 @@ async def test_health_and_metrics_are_served(tmp_path, mosquitto):
                 'oee_gateway_uplink_up{uplink="broker"} 1.0',
                 'oee_gateway_dropped_records_total{cause="full"} 0.0',
                 "oee_gateway_records_total ",
-                'oee_gateway_values_total{connection="plc"} ',
+                'oee_gateway_connection_values_total{connection="plc"} ',
                 'oee_gateway_uplink_reconnects_total{uplink="broker"} 0.0',
                 "oee_gateway_outbox_oldest_age_seconds ",
             ):
