@@ -12,6 +12,7 @@ from cloud.errors import CloudError, ConfigError
 
 if TYPE_CHECKING:
     from cloud.compute import Computation, Moment
+    from cloud.oee.corrections import Correction
     from cloud.oee.figures import Figures
     from cloud.oee.rollup import Level, Per
     from cloud.plant import Plant
@@ -37,6 +38,7 @@ def compute(
     telemetry: Sequence[Path] = (),
     *,
     history: str | None = None,
+    corrections: Path | None = None,
     since: str | None = None,
     until: str | None = None,
     per: "Per" = "shift",
@@ -47,6 +49,7 @@ def compute(
 ) -> int:
     """Print figures of telemetry files, or of a history of Parquet files.
 
+    corrections: JSON of what people said of that time, as the API gives it; with telemetry files alone
     since, until: ISO dates or moments; by default everything that is there
     engine, master: what reads a history: this process, or a Spark cluster
     """
@@ -55,6 +58,9 @@ def compute(
 
     if bool(telemetry) == bool(history):
         _say("compute reads either telemetry files or one history: give --telemetry or --history")
+        return BAD_CONFIG
+    if corrections and history:
+        _say("corrections are applied to telemetry files: --corrections goes with --telemetry")
         return BAD_CONFIG
     if engine == "spark" and not history:
         _say("a cluster reads a history: --engine spark goes with --history")
@@ -68,7 +74,7 @@ def compute(
             "level": level,
         }
         if history is None:
-            rows = _of_files(the_plant, telemetry, wanted)
+            rows = _of_files(the_plant, telemetry, wanted, _corrections(corrections))
         elif engine == "spark":
             rows = _on_spark(the_plant, history, master, wanted)
         else:
@@ -121,11 +127,27 @@ def calendar(
     return OK
 
 
-def _of_files(plant: "Plant", files: Sequence[Path], wanted: _Wanted) -> "list[Figures]":
+def _corrections(file: Path | None) -> "list[Correction]":
+    """Read what people said; raise CloudError with the file's name for anything else."""
+    import msgspec
+
+    from cloud.oee.corrections import Correction
+
+    if file is None:
+        return []
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=list[Correction])
+    except (OSError, ValueError) as error:
+        raise CloudError(f"{file}: {error}") from error
+
+
+def _of_files(
+    plant: "Plant", files: Sequence[Path], wanted: _Wanted, corrections: "Sequence[Correction]"
+) -> "list[Figures]":
     from cloud.compute import compute as compute_files
 
     with _progress(files) as progress:
-        found = compute_files(plant, files, **wanted, progress=progress)
+        found = compute_files(plant, files, **wanted, corrections=corrections, progress=progress)
     _tell_what_was_left_out(found)
     return found.figures
 

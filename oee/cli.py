@@ -509,6 +509,7 @@ def import_telemetry(
     "oee compute --plant plant.toml --telemetry day.jsonl.gz --by hour --level line",
     "oee compute --plant plant.toml --telemetry a.jsonl --telemetry b.jsonl --format json | jq '.[].oee'",
     "oee compute --plant plant.toml --history /var/lib/oee-cloud/history --by week --format csv",
+    "oee compute --plant plant.toml --telemetry day.jsonl --corrections said.json   from /api/v1/corrections",
 )
 def compute(
     *,
@@ -519,6 +520,10 @@ def compute(
     ] = None,
     history: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Parquet files of closed days, instead.")
+    ] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What people said of that time, as /api/v1/corrections gives it."),
     ] = None,
     since: From = None,
     until: To = None,
@@ -539,6 +544,7 @@ def compute(
             plant,
             telemetry or (),
             history=history,
+            corrections=corrections,
             since=since,
             until=until,
             per=by.value,

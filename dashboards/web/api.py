@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cloud.errors import CloudError
+from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
 from cloud.questions import Every
 from cloud.report import flat
@@ -77,6 +78,9 @@ class Api:
         get("/shifts", summary="Shifts as they are kept, the running one last")(self._shifts)
         get("/revisions", summary="How a closed shift came to be as it is", **_answers(list[Revision]))(
             self._revisions
+        )
+        get("/corrections", summary="What people said of the past", **_answers(list[Correction]))(
+            self._corrections
         )
         get("/timeline", summary="A machine's states without holes", **_answers(TimelineView))(self._timeline)
         get("/stops", summary="Stops in planned production time")(self._stops)
@@ -165,6 +169,9 @@ class Api:
     async def _revisions(self, at: At, start: Moment) -> Response:
         scope, start_us = "/".join(self._place(at)), self._instant_us(start)
         return _json(await self._ask(lambda: self._cloud.revisions(scope, start_us)))
+
+    async def _corrections(self) -> Response:
+        return _json(await self._ask(self._cloud.corrections))
 
     async def _timeline(self, at: At, from_: Annotated[str, Query(alias="from")], to: Moment) -> Response:
         from_us, to_us = self._span(from_, to)
@@ -277,7 +284,7 @@ class Api:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, views = msgspec.json.schema_components(
-                (BoardView, TimelineView, AlertView, GatewayView, Revision, Update),
+                (BoardView, TimelineView, AlertView, GatewayView, Revision, Correction, Update),
                 ref_template="#/components/schemas/{name}",
             )
             document.setdefault("components", {}).setdefault("schemas", {}).update(views)
