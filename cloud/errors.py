@@ -5,6 +5,7 @@ CloudError
 ├── UnknownMachineError     a machine that plant.toml does not name
 ├── UnknownReasonError      a reason that plant.toml does not name
 ├── CorrectionError         a correction that may not be made
+├── ControlError            a gateway cannot be asked to start or stop a connection
 ├── TelemetryFileError      a file of telemetry cannot be read
 ├── StoreError              the store cannot be opened, read or written
 │   └── HistoryError        a Parquet partition of the history cannot be read or written
@@ -60,6 +61,10 @@ class UnknownReasonError(CloudError):
 
 class CorrectionError(CloudError):
     """A correction that may not be made; the text says why and what would be possible."""
+
+
+class ControlError(CloudError):
+    """A gateway cannot be asked to start or stop a connection."""
 
 
 class TelemetryFileError(CloudError):

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import numpy as np
 import structlog
 
+from cloud import control, questions
 from cloud import plant as plants
-from cloud import questions
 from cloud.alerts import notify, rules
 from cloud.alerts.channels import Courier
 from cloud.alerts.config import AlertsConfig
@@ -24,7 +24,7 @@ from cloud.alerts.config import load as load_alerts
 from cloud.backup import STORE_FILE
 from cloud.closing import Closing
 from cloud.config import CloudConfig
-from cloud.errors import CloudError, ConfigError, Fault, StoreError, UnknownMachineError
+from cloud.errors import CloudError, ConfigError, ControlError, Fault, StoreError, UnknownMachineError
 from cloud.evaluation import Evaluation
 from cloud.ingest.intake import Intake
 from cloud.ingest.mqtt import Broker, Inbox
@@ -349,6 +349,27 @@ class Cloud:
             )
             for (site, gateway), status, received_us, receipt in self._store.gateways()
         ]
+
+    def ask_gateway(
+        self, site: str, gateway: str, connection: str, action: Literal["start", "stop"], *, by: str
+    ) -> str:
+        """Ask a gateway to start or stop the reading of one PLC; raise ControlError when that is no use.
+
+        Returns the command's id, under which the gateway's status tells what became of it.
+        """
+        statuses = {name: status for name, status, _, _ in self._store.gateways()}
+        refusal = control.refusal(statuses.get((site, gateway)), gateway, connection)
+        broker = self._broker
+        if refusal is None and (broker is None or broker.state != "connected"):
+            refusal = "there is no broker to ask it by"
+        if refusal is not None:
+            raise ControlError(f"{connection} cannot be asked to {action}: {refusal}")
+        assert broker is not None
+        command = control.command(site, gateway, connection, action, by=by, now_us=self._now_us())
+        topic = topics.gateway_topic(site, gateway, "command")
+        broker.publish_event(command.id, topic, msgspec.json.encode(command), _nothing_more)
+        _log.info("asked a gateway", gateway=gateway, connection=connection, action=action, by=by)
+        return command.id
 
     def statuses(self) -> list[Status]:
         """Return what each gateway last said of itself."""
@@ -715,6 +736,10 @@ class _Feed:
         while not self._updates.empty():
             self._updates.get_nowait()
         self._updates.put_nowait(None)
+
+
+def _nothing_more() -> None:
+    """Do nothing once a command is with the broker: the gateway's status answers it."""
 
 
 def _key_of(view: MachineView) -> MachineKey:

@@ -4,7 +4,7 @@ Every answer is finished: nothing behind this port is computed again in front of
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
@@ -98,6 +98,15 @@ class CloudWriter(Protocol):
 
     def correct(self, correction: Correction) -> int:
         """Keep a correction of the past and return its number; raise CorrectionError for what may not be."""
+        ...
+
+    def ask_gateway(
+        self, site: str, gateway: str, connection: str, action: Literal["start", "stop"], *, by: str
+    ) -> str:
+        """Ask a gateway to start or stop the reading of one PLC; raise CloudError when it would not.
+
+        Returns the command's id, under which the gateway's status tells what became of it.
+        """
         ...
 
     def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:

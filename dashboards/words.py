@@ -109,6 +109,17 @@ def number(value: float | None, decimals: int = 0) -> str:
     return MINUS + text if value < 0 and text.strip("0.,") else text
 
 
+def plain(value: str | float | bool | None) -> str:  # noqa: FBT001
+    """Write a tag's value as the PLC gave it."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
 def signed(value: float | None) -> str:
     """Write a difference with its sign: `+412`, `−1,180`, `±0`."""
     if value is None:

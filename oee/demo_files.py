@@ -38,6 +38,7 @@ def write(folder: Path, scenario: Scenario, ports: Ports, broker_url: str) -> di
             endpoints,
             broker_url=broker_url,
             data_dir=(folder / "gateway").absolute(),
+            gateway={"accept_commands": True},
             uplink=uplink,
             health_port=ports.health,
         ),

@@ -24,6 +24,8 @@ from contract.machine_key import MachineKey
 from dashboards.links import Place
 from dashboards.port import Cloud
 from dashboards.reports import model, plain
+from dashboards.selection import AddressError
+from dashboards.web.signin import who_acts
 
 _US: Final = 1_000_000
 _MAX_DAYS: Final = 400
@@ -58,8 +60,9 @@ class ApiError(ValueError):
 class Api:
     """The sub-application under /api/v1."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, note: Callable[[Request, str, str], None]) -> None:
         self._cloud = cloud
+        self._note = note
         self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
         self._feeds = 0
         app = FastAPI(
@@ -88,6 +91,11 @@ class Api:
         get("/gateways", summary="Gateways and their connections", **_answers(list[GatewayView]))(
             self._gateways
         )
+        app.post(
+            "/gateways/{gateway}/connections/{connection}/{action}",
+            status_code=202,
+            summary="Ask a gateway to start or stop reading a PLC; its status answers under the id",
+        )(self._control)
         app.add_api_websocket_route("/live", self._live)
         app.add_exception_handler(ApiError, _refused)
         app.add_exception_handler(CloudError, _refused)
@@ -214,6 +222,23 @@ class Api:
 
     async def _gateways(self) -> Response:
         return _json(await self._ask(self._cloud.gateways))
+
+    async def _control(
+        self,
+        request: Request,
+        gateway: str,
+        connection: str,
+        action: Literal["start", "stop"],
+        site: str,
+        by: Annotated[str, Query(max_length=64, description="Who asks, where nobody signs in.")] = "",
+    ) -> Response:
+        try:
+            who = who_acts(request, {"operator": by})
+        except AddressError as error:
+            raise ApiError(str(error)) from error
+        number = await self._ask(lambda: self._cloud.ask_gateway(site, gateway, connection, action, by=who))
+        self._note(request, f"asked to {action} a connection", f"{site}/{gateway}/{connection}")
+        return Response(_ENCODER.encode({"id": number}), status_code=202, media_type="application/json")
 
     async def _live(self, socket: WebSocket) -> None:
         """Send the board, then each update, as JSON; who falls behind gets the whole board again."""

@@ -62,7 +62,7 @@ class Pages:
         app.add_route("/report", reporting.asking(reporting.sheets), methods=["GET"])
         app.add_route("/report.{suffix}", reporting.guarded(reporting.file), methods=["GET"])
         work = WorkPages(cloud, jinja, recording(people))
-        connections = ConnectionPages(cloud, jinja)
+        connections = ConnectionPages(cloud, jinja, recording(people))
         for path, handler in (
             ("/stops", work.stops),
             ("/stop", work.stop),
@@ -70,9 +70,13 @@ class Pages:
             ("/connections", connections.show),
         ):
             app.add_route(path, work.asking(handler), methods=["GET"])
-        for path, taking in (("/stop", work.classify), ("/alerts", work.acknowledge)):
+        for path, taking in (
+            ("/stop", work.classify),
+            ("/alerts", work.acknowledge),
+            ("/connections", connections.control),
+        ):
             app.add_route(path, work.guarded(taking), methods=["POST"])
-        api = Api(cloud)
+        api = Api(cloud, recording(people))
         app.add_route("/api", connections.asking(connections.api(api.schema)), methods=["GET"])
         app.mount("/api/v1", api.application)
         app.add_api_websocket_route("/feed", self._feed)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
@@ -12,12 +12,14 @@ from starlette.responses import RedirectResponse, Response
 
 from dashboards.people import ROLES, SESSION_SECS, Account, People, PeopleError, Role, TooManyTriesError
 from dashboards.port import Cloud
+from dashboards.selection import AddressError
 from dashboards.web.screen import Screen
 from dashboards.web.security import Application, Message, Receive, Scope, Send
 
 SESSION_COOKIE: Final = "oee_session"
 DISPLAY_COOKIE: Final = "oee_display"
 _OPEN: Final = ("/static/", "/favicon.ico", "/healthz", "/sign-in", "/first-run")
+_NAME_LENGTH: Final = 64
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NEEDS: Final[tuple[tuple[str, bool, Role], ...]] = (
     ("/people", False, "engineer"),
@@ -287,6 +289,20 @@ def recording(people: People | None) -> Callable[[Request, str, str], None]:
             people.note(account.name, what, about, _address(request))
 
     return note
+
+
+def who_acts(request: Request, form: Mapping[str, str]) -> str:
+    """Return who acts: the person signed in, or the name given; raise AddressError without any.
+
+    On a shared tablet one account serves many: then the name given stands before it.
+    """
+    account = getattr(request.state, "account", None)
+    name = form.get("operator", "").strip()[:_NAME_LENGTH]
+    if account is not None:
+        return account.name if name in ("", account.name) else f"{name} ({account.name})"
+    if not name:
+        raise AddressError("Give your name, so that others know whom to ask.")
+    return name
 
 
 def _address(request: Request) -> str:

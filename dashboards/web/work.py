@@ -19,9 +19,9 @@ from dashboards.reports import model
 from dashboards.reports.model import Stop
 from dashboards.selection import AddressError
 from dashboards.web.screen import Screen
+from dashboards.web.signin import who_acts
 
 _US: Final = 1_000_000
-_NAME_LENGTH: Final = 64
 _TEXT_LENGTH: Final = 500
 _SHORTEST_SECS: Final = 120.0
 _YEAR_SECS: Final = 31_536_000
@@ -98,7 +98,7 @@ class WorkPages(Screen):
         board = self.cloud.board()
         key = _machine(form)
         since, until = _span(form, board.generated_epochtime)
-        by = self._who(request, form)
+        by = who_acts(request, form)
         cut = _cut(form, since, until)
         if cut is not None:
             since, until = (since, cut) if form.get("part") == "first" else (cut, until)
@@ -141,7 +141,7 @@ class WorkPages(Screen):
     async def acknowledge(self, request: Request) -> Response:
         """Take the form of an alert: somebody looks after it."""
         form = {name: str(value) for name, value in (await request.form()).items()}
-        by = self._who(request, form)
+        by = who_acts(request, form)
         try:
             note = form.get("note", "")[:_TEXT_LENGTH]
             await asyncio.to_thread(self.cloud.acknowledge, form.get("id", ""), by=by, note=note)
@@ -151,19 +151,6 @@ class WorkPages(Screen):
         answer = RedirectResponse(self.base + "/alerts", status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
         return answer
-
-    def _who(self, request: Request, form: Mapping[str, str]) -> str:
-        """Return who acts: the person signed in, or the name given; raise AddressError without any.
-
-        On a shared tablet one account serves many: then the name given stands before it.
-        """
-        account = getattr(request.state, "account", None)
-        name = form.get("operator", "").strip()[:_NAME_LENGTH]
-        if account is not None:
-            return account.name if name in ("", account.name) else f"{name} ({account.name})"
-        if not name:
-            raise AddressError("Give your name, so that others know whom to ask.")
-        return name
 
     def _stop(self, key: MachineKey, since: float, until: float) -> Stop:
         view = self.cloud.timeline(key, round(since * _US), round(until * _US))

@@ -118,6 +118,28 @@ async def test_each_role_does_what_it_may(people, name, allowed):
         assert {path for path, answer in tries.items() if answer.status_code != 403} == allowed
 
 
+async def test_only_an_engineer_stops_a_connection_and_it_is_recorded(people):
+    form = {"site": "demo-plant", "gateway": "gw-packaging", "connection": "plc-1", "action": "stop"}
+    api = "/api/v1/gateways/gw-packaging/connections/plc-1/start?site=demo-plant"
+    async with served(people) as client:
+        for name in ("vi", "op", "su"):
+            await enter(client, name)
+            assert (await client.post("/connections", data=form)).status_code == 403
+            assert (await client.post(api)).status_code == 403
+        await enter(client, "en")
+        foreign = {"origin": "http://evil.example"}
+        assert (await client.post("/connections", data=form, headers=foreign)).status_code == 403
+        assert (await client.post(api, headers=foreign)).status_code == 403
+        assert (await client.post("/connections", data=form | {"action": "burn"})).status_code == 400
+        assert (await client.post("/connections", data=form)).status_code == 303
+        assert (await client.post(api)).status_code == 202
+    about = "demo-plant/gw-packaging/plc-1"
+    assert [(entry.who, entry.what, entry.about) for entry in people.entries()][:2] == [
+        ("en", "asked to start a connection", about),
+        ("en", "asked to stop a connection", about),
+    ]
+
+
 async def test_a_form_of_another_site_is_refused(people):
     async with served(people) as client:
         await enter(client, "en")

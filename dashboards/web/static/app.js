@@ -46,8 +46,9 @@ function tick() {
   for (const node of document.querySelectorAll("[data-since]")) put(node, stopwatch(moment - Number(node.dataset.since)));
   for (const node of document.querySelectorAll("[data-age]")) {
     const secs = moment - Number(node.dataset.age);
-    put(node, `data ${age(secs)}`);
-    node.classList.toggle("old", secs > OLD_DATA_SECS);
+    const what = node.dataset.ageOf ?? "data";
+    put(node, what ? `${what} ${age(secs)}` : age(secs));
+    node.classList.toggle("old", secs > OLD_DATA_SECS && what === "data");
   }
 }
 
@@ -87,6 +88,7 @@ async function renew() {
   if (document.querySelector("main :focus-visible:is(input, select, textarea), dialog[open]")) return;
   refreshedAt = performance.now();
   await refresh().catch(() => false);
+  document.dispatchEvent(new Event("renewed"));
 }
 
 function span(secs) {
@@ -101,6 +103,20 @@ function splits() {
     const form = event.target.form;
     if (form.elements.part.value === "") form.elements.part.value = "first";
   });
+}
+
+// Rows of a table whose text has a pattern in it: * stands for anything.
+function patterns() {
+  const sift = () => {
+    for (const input of document.querySelectorAll("[data-rows]")) {
+      const parts = input.value.trim().split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+      const wanted = new RegExp(parts.join(".*"), "i");
+      const rows = document.getElementById(input.dataset.rows)?.tBodies[0].rows ?? [];
+      for (const row of rows) row.hidden = !wanted.test(row.textContent);
+    }
+  };
+  document.addEventListener("input", (event) => { if (event.target.matches("[data-rows]")) sift(); });
+  document.addEventListener("renewed", sift);
 }
 
 // A wall display shows one line after the other.
@@ -120,6 +136,7 @@ showTips(document.querySelector("[data-tip-box]"));
 filters();
 zooms(refresh);
 splits();
+patterns();
 cycle();
 document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 tick();
