@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from cloud.errors import ConfigError, Fault
 from cloud.toml_file import TomlModel, read_table, validate
+from contract.machine_key import LEVEL_PATTERN
 
 DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _MQTT_FILES: Final = ("password_file", "ca_file", "certificate_file", "key_file")
@@ -30,6 +31,7 @@ Real = Annotated[float, BeforeValidator(_real)]
 Secs = Annotated[float, BeforeValidator(_real), Field(ge=0, le=31_536_000)]
 PositiveSecs = Annotated[float, BeforeValidator(_real), Field(gt=0, le=31_536_000)]
 File = Annotated[Path, BeforeValidator(_path)]
+Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?-]{1,64}(/[A-Za-z0-9_.*?-]{1,64}){0,3}$")]
 
 
 class CloudTable(TomlModel):
@@ -99,6 +101,7 @@ class IngestTable(TomlModel):
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     batch_messages: Annotated[int, Field(ge=1, le=100_000)] = 500
     linger_secs: Secs = 0.05
+    gateways: dict[Annotated[str, Field(pattern=LEVEL_PATTERN)], tuple[Place, ...]] = {}
 
 
 class HistoryTable(TomlModel):
