@@ -383,6 +383,22 @@ def restore(config: Path, source: Path) -> int:
     return OK
 
 
+@_told
+def acl(config: Path, cloud: str, *, commands: bool) -> int:
+    """Print the broker's access control list for the gateways that cloud.toml names."""
+    from cloud.broker_acl import mosquitto_acl
+    from cloud.config import load
+
+    settings = load(config)
+    if not settings.ingest.gateways:
+        problem = "names no gateway, so nothing says who may speak for which machine"
+        allowed = 'such as gateways = { gw-1 = ["berlin/packaging"] }'
+        raise ConfigError([Fault(str(config), "ingest.gateways", problem, allowed)])
+    user = settings.mqtt.username or cloud
+    sys.stdout.write(mosquitto_acl(settings.ingest.gateways, cloud=user, commands=commands))
+    return OK
+
+
 def _print_figures(rows: "Sequence[Figures]", form: "Format", zone: tzinfo) -> None:
     from cloud import render
 

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, Field
 
 from cloud.errors import ConfigError, Fault
-from cloud.toml_file import TomlModel, read_table, validate
+from cloud.toml_file import Array, TomlModel, read_table, validate
 from contract.machine_key import LEVEL_PATTERN
 
 DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -31,6 +31,7 @@ Real = Annotated[float, BeforeValidator(_real)]
 Secs = Annotated[float, BeforeValidator(_real), Field(ge=0, le=31_536_000)]
 PositiveSecs = Annotated[float, BeforeValidator(_real), Field(gt=0, le=31_536_000)]
 File = Annotated[Path, BeforeValidator(_path)]
+Names = Annotated[tuple[str, ...], Array]
 Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?-]{1,64}(/[A-Za-z0-9_.*?-]{1,64}){0,3}$")]
 
 
@@ -101,7 +102,9 @@ class IngestTable(TomlModel):
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     batch_messages: Annotated[int, Field(ge=1, le=100_000)] = 500
     linger_secs: Secs = 0.05
-    gateways: dict[Annotated[str, Field(pattern=LEVEL_PATTERN)], tuple[Place, ...]] = {}
+    gateways: dict[Annotated[str, Field(pattern=LEVEL_PATTERN)], Annotated[tuple[Place, ...], Array]] = Field(
+        default={}
+    )
 
 
 class HistoryTable(TomlModel):
@@ -128,9 +131,9 @@ class WebTable(TomlModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     sign_in: bool = True
-    hosts: tuple[str, ...] = ()
+    hosts: Names = ()
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.-]+)*$")] = ""
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: Names = ()
 
 
 class CloudConfig(TomlModel):

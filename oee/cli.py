@@ -478,6 +478,29 @@ def cloud_run(
 
 
 @_command(
+    cloud,
+    "acl",
+    "Print the broker's access list: each gateway may speak for its machines alone.",
+    "oee cloud acl --config cloud.toml > /etc/mosquitto/oee.acl",
+)
+def cloud_acl(
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    user: Annotated[
+        str, typer.Option(metavar="NAME", help="The cloud side's user, unless mqtt.username names it.")
+    ] = "cloud",
+    commands: Annotated[
+        bool, typer.Option("--commands/--no-commands", help="Let pages stop and start connections.")
+    ] = False,
+) -> None:
+    """Print mosquitto's access control list for the gateways that cloud.toml names under [ingest]."""
+    require("cloud", "numpy")
+    from cloud import commands as of_cloud
+
+    _leave(of_cloud.acl(config, user, commands=commands))
+
+
+@_command(
     app,
     "import",
     "Load telemetry files into the store.",

@@ -132,3 +132,25 @@ def test_loopback_is_this_machine_alone() -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.toml")
+
+
+def test_lists_are_read_as_they_are_written(tmp_path: Path) -> None:
+    config = load(
+        written(
+            tmp_path,
+            '[ingest]\ngateways = { gw-1 = ["berlin/packaging", "*/line-?"] }\n'
+            '[web]\nhosts = ["oee.example"]\ntrusted_proxies = ["10.0.0.1"]\n',
+        )
+    )
+    assert config.ingest.gateways == {"gw-1": ("berlin/packaging", "*/line-?")}
+    assert config.web.hosts == ("oee.example",)
+    assert config.web.trusted_proxies == ("10.0.0.1",)
+
+
+def test_a_place_has_one_to_four_levels_of_names(tmp_path: Path) -> None:
+    told = faults(written(tmp_path, '[ingest]\ngateways = { gw-1 = ["a/b/c/d/e", "a b"], "gw 2" = [] }\n'))
+    assert [fault.split(":")[0] for fault in told] == [
+        "ingest.gateways.gw-1[1]",
+        "ingest.gateways.gw-1[2]",
+        "ingest.gateways.gw 2.[key]",
+    ]
