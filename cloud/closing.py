@@ -5,16 +5,18 @@ after any restart and whatever the clock did in between. A revision is kept only
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import Final, NamedTuple
 
 import structlog
 
-from cloud.evaluation import MARGIN_US, Evaluation
-from cloud.oee.calendar import ShiftWindow, shifts_between
+from cloud.evaluation import Evaluation
+from cloud.oee.calendar import ShiftWindow, shift_before, shifts_between
 from cloud.oee.figures import Figures
+from cloud.oee.frame import Window
 from cloud.oee.rollup import rolled_up
-from cloud.oee.totals import Group, Totals, totals
+from cloud.oee.totals import totals
 from cloud.plant import Machine
 from cloud.store.port import ClosedShift, Dirty
 from cloud.store.rows import US_PER_HOUR
@@ -26,12 +28,14 @@ LATE: Final = "late data"
 ONGOING: Final = "a stop went on beyond the end"
 _CHUNK_US: Final = 24 * US_PER_HOUR
 """How much time is closed in one step, so that a long history does not hold up the live figures."""
+_NEVER: Final = 2**62
 _MAX_WAIT_US: Final = 600_000_000
 """How long late records may keep coming before a revision is made all the same."""
 
 _log = structlog.get_logger("cloud.closing")
 
 Line = tuple[str, str, str]
+_Name = tuple[date | None, str | None]
 
 
 class Step(NamedTuple):
@@ -102,9 +106,11 @@ class Closing:
         )
         if not all(self._is_settled(dirty, now_us) for dirty in hours):
             return None
-        closed = self._evaluate(members, [*self._before(line, members, ended), *ended], now_us, FIRST)
+        before = self._before(line, members, ended)
+        closed_us = max(window.end_us for window in ended)
+        closed = self._evaluate(members, [*before, *ended], closed_us, now_us, FIRST)
         self._store.save_closed(closed, hours)
-        self._through_us[line] = max(window.end_us for window in ended)
+        self._through_us[line] = closed_us
         if closed:
             _log.info("shifts closed", line="/".join(line), rows=len(closed))
         return Step(closed, is_done=False)
@@ -112,20 +118,38 @@ class Closing:
     def _before(
         self, line: Line, members: Sequence[Machine], windows: Sequence[ShiftWindow]
     ) -> list[ShiftWindow]:
-        """Return the closed shift of each machine before some windows.
+        """Return the closed shifts of each machine before some windows that these may still change.
 
-        A stop that went on beyond its end is known whole by now, and may prove not to be a small one.
+        A stop that went on beyond the end of the last one is known whole by now, and may prove not to be a
+        small one. Units that are spread over a silence reach back as far as that does.
         """
         span = self._store.closed_span("/".join(line))
         if span is None:
             return []
         first_us = min(window.start_us for window in windows)
-        return [
-            before[-1]
-            for machine in members
-            if (before := shifts_between(machine, span[0], max(first_us, span[0] + 1)))
-            and before[-1].end_us <= first_us
-        ]
+        last_us = max(window.end_us for window in windows)
+        found: list[ShiftWindow] = []
+        for machine in members:
+            before = shift_before(machine, first_us)
+            if before is not None and before.start_us >= span[0]:
+                silent_us = self._silent_since(machine, first_us, last_us)
+                since_us = max(span[0], min(before.start_us, silent_us))
+                found += [
+                    window
+                    for window in shifts_between(machine, since_us, first_us)
+                    if since_us <= window.start_us and window.end_us <= first_us
+                ]
+        return found
+
+    def _silent_since(self, machine: Machine, first_us: int, last_us: int) -> int:
+        """Return the reading before an instant, where units are spread from it to one in [first, last]."""
+        if machine.definitions.counts_between_samples != "proportional":
+            return first_us
+        ids = self._evaluation.stored_ids([machine.key])
+        following = [self._store.next_time(number, first_us - 1) for number in ids]
+        if not any(time_us is not None and time_us <= last_us for time_us in following):
+            return first_us
+        return int(self._store.read_before(ids, first_us)["time_us"].min(initial=first_us))
 
     def _hours_between(self, members: Sequence[Machine], from_us: int, to_us: int) -> list[Dirty]:
         """Return the dirty hours that lie within some shifts."""
@@ -197,7 +221,7 @@ class Closing:
         through_us = self._through_us.get(line, 0)
         windows = sorted(window for window in touched if window.end_us <= through_us)
         why = next((dirty.why for dirty in hours if dirty.why is not None), LATE)
-        closed = self._evaluate(members, windows, now_us, why)
+        closed = self._evaluate(members, windows, through_us, now_us, why)
         self._store.save_closed(closed, hours)
         for dirty in hours:
             self._seen.pop((dirty.machine, dirty.hour), None)
@@ -208,9 +232,10 @@ class Closing:
     def _reached(self, machine: Machine, dirty: Dirty) -> Iterator[ShiftWindow]:
         """Yield shifts around an hour that its records can change: also that of the next record after it."""
         start_us, end_us = dirty.hour * US_PER_HOUR, (dirty.hour + 1) * US_PER_HOUR
-        yield from shifts_between(machine, start_us - MARGIN_US, end_us + MARGIN_US)
+        reach_us = self._evaluation.reach_us
+        yield from shifts_between(machine, start_us - reach_us, end_us + reach_us)
         following_us = self._store.next_time(dirty.machine, end_us - 1)
-        if following_us is not None and following_us > end_us + MARGIN_US:
+        if following_us is not None and following_us > end_us + reach_us:
             yield from shifts_between(machine, following_us, following_us + 1)
 
     def _note_dirty(self, now_us: int) -> None:
@@ -246,27 +271,47 @@ class Closing:
         return found
 
     def _evaluate(
-        self, members: Sequence[Machine], windows: Sequence[ShiftWindow], now_us: int, why: str
+        self,
+        members: Sequence[Machine],
+        windows: Sequence[ShiftWindow],
+        closed_us: int,
+        now_us: int,
+        why: str,
     ) -> list[ClosedShift]:
-        """Return revisions of the machines' and their line's shifts where figures differ from the stored."""
+        """Return revisions of the machines' and their line's shifts where figures differ from the stored.
+
+        A line's shift is closed when it has ended for all of its machines.
+
+        closed_us: until when all shifts are closed with this
+        """
         if not windows:
             return []
         self._evaluation.look_for_corrections()
-        from_us = min(window.start_us for window in windows)
-        to_us = max(window.end_us for window in windows)
-        wanted = {(window.start_us, window.end_us) for window in windows}
+        of_line = _of_line(members, windows)
+        from_us = min(window.start_us for window in of_line)
+        to_us = max(window.end_us for window in of_line)
         keys = [machine.key for machine in members]
         whole, _ = self._evaluation.timeline(keys, from_us, to_us, now_us)
-        found = {
-            group: sums
-            for group, sums in totals(whole, self._plant, self._evaluation.names).items()
+        sums = totals(whole, self._plant, self._evaluation.names)
+        wanted = {(window.start_us, window.end_us) for window in windows}
+        alone = {
+            group: total
+            for group, total in sums.items()
             if (group.window.start_us, group.window.end_us) in wanted
         }
-        rows = [*self._rows(found, "machine"), *self._rows(found, "line")]
+        last_us: dict[_Name, int] = {}
+        for window in of_line:
+            last_us[_name(window)] = max(window.end_us, last_us.get(_name(window), 0))
+        together = {
+            group: total
+            for group, total in sums.items()
+            if last_us.get(_name(group.window), _NEVER) <= closed_us
+        }
+        rows = [
+            *rolled_up(alone, self._plant, level="machine"),
+            *rolled_up(together, self._plant, level="line"),
+        ]
         return [revised for row in rows if (revised := self._revision(row, now_us, why)) is not None]
-
-    def _rows(self, found: Mapping[Group, Totals], level: Any) -> Iterable[Figures]:
-        return rolled_up(found, self._plant, level=level)
 
     def _revision(self, row: Figures, now_us: int, why: str) -> ClosedShift | None:
         scope = "/".join(part for part in row.place if part is not None)
@@ -286,3 +331,21 @@ class Closing:
             row.window.end_us,
             Revision(revision=figures["revision"], made_epochtime=now_us / 1e6, why=why, figures=figures),
         )
+
+
+def _of_line(members: Iterable[Machine], windows: Sequence[ShiftWindow]) -> list[ShiftWindow]:
+    """Return the shifts of all machines that are of the same name and date as some windows."""
+    names = set(map(_name, windows))
+    from_us = min(window.start_us for window in windows) - _CHUNK_US
+    to_us = max(window.end_us for window in windows) + _CHUNK_US
+    return [
+        window
+        for machine in members
+        for window in shifts_between(machine, from_us, to_us)
+        if _name(window) in names
+    ]
+
+
+def _name(window: ShiftWindow | Window) -> _Name:
+    """Return what a line's shift is known by, whenever it begins and ends for each machine."""
+    return window.production_date, window.name if isinstance(window, ShiftWindow) else window.shift

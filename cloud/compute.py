@@ -12,7 +12,7 @@ from cloud.errors import CloudError
 from cloud.ingest import files as telemetry_files
 from cloud.ingest.files import BadLine
 from cloud.oee import records, rollup, timeline
-from cloud.oee.calendar import instant
+from cloud.oee.calendar import begin_of_shift_before, instant
 from cloud.oee.corrections import Correction, cuts, in_force, planned_stops
 from cloud.oee.counters import beyond_width
 from cloud.oee.figures import Figures
@@ -129,10 +129,13 @@ def figures_from(
         raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     whole_range = per in ("range", "product", "order")
     valid = in_force(corrections)
+    begin_us = from_us
+    if since is not None and not whole_range:
+        begin_us = begin_of_shift_before(plant.machines.values(), from_us)
     frame = Frame.over(
         plant,
         names,
-        from_us,
+        begin_us,
         to_us,
         widen="none" if whole_range else "day",
         cuts=cuts(valid),

@@ -9,21 +9,17 @@ from numpy.typing import NDArray
 from cloud.oee import corrections
 from cloud.oee import records as oee_records
 from cloud.oee import timeline as oee_timeline
-from cloud.oee.calendar import Widen, shifts_between
+from cloud.oee.calendar import Widen, begin_of_shift_before
 from cloud.oee.frame import Frame
+from cloud.oee.losses import reach_us
 from cloud.oee.pieces import Rules
 from cloud.oee.records import ABSENT, NO_RATE, UNKNOWN, Names, Records
 from cloud.oee.totals import Timeline, timeline
 from cloud.plant import Plant
 from cloud.store import rows as row_format
 from cloud.store.port import Store
-from cloud.store.rows import QUALITY_CODES, US_PER_HOUR, Rows
+from cloud.store.rows import QUALITY_CODES, Rows
 from contract.machine_key import MachineKey
-
-MARGIN_US = US_PER_HOUR
-"""How much before and after a range is read, so that a stop across its edge is judged by its whole length."""
-_LOOK_BACK_US = 72 * US_PER_HOUR
-"""How far back the shift before another is looked for: over a weekend."""
 
 
 @dataclass
@@ -89,6 +85,8 @@ class Evaluation:
     def __init__(self, plant: Plant, store: Store) -> None:
         self.plant = plant
         self.store = store
+        self.reach_us = reach_us(plant)
+        """How much before and after a range is read."""
         self.translation = Translation(store)
         self.names = self.translation.names
         for key in plant.machines:
@@ -108,11 +106,17 @@ class Evaluation:
         found = (self.store.names.find("machine", tuple(key)) for key in machines)
         return [number for number in found if number != ABSENT]
 
-    def records(self, machines: Iterable[MachineKey], from_us: int, to_us: int) -> Records:
-        """Return all records that figures of [from_us, to_us) depend on."""
+    def records(self, machines: Iterable[MachineKey], from_us: int, to_us: int, *, now_us: int) -> Records:
+        """Return all records that figures of [from_us, to_us) depend on: also those around it.
+
+        A stop across an edge is judged by its whole length, and the first reading after the range tells what
+        was made in a silence that reaches beyond it.
+        """
         ids = self.stored_ids(machines)
-        begin_us = from_us - MARGIN_US
-        parts = [self.store.read_before(ids, begin_us), self.store.read(ids, begin_us, to_us + MARGIN_US)]
+        begin_us, end_us = from_us - self.reach_us, to_us + self.reach_us
+        parts = [self.store.read_before(ids, begin_us), self.store.read(ids, begin_us, end_us)]
+        if end_us <= now_us:
+            parts.append(self.store.read_after(ids, end_us))
         return self.translation.records(np.concatenate(parts))
 
     def frame(
@@ -123,7 +127,8 @@ class Evaluation:
         A stop is counted where it began: so that a shift's count does not depend on what else is looked at,
         the shift before it is always looked at, too; except with widen = "none", which is exactly the range.
         """
-        begin_us = from_us if widen == "none" else self._begin_of_shift_before(machines, from_us)
+        chosen = [self.plant.machines[key] for key in machines]
+        begin_us = from_us if widen == "none" else begin_of_shift_before(chosen, from_us)
         return Frame.over(
             self.plant,
             self.names,
@@ -134,21 +139,6 @@ class Evaluation:
             cuts=corrections.cuts(self.corrections),
             planned_stops=corrections.planned_stops(self.corrections),
         )
-
-    def _begin_of_shift_before(self, machines: Sequence[MachineKey], from_us: int) -> int:
-        begin_us = from_us - MARGIN_US
-        seen: set[int] = set()
-        for key in machines:
-            machine = self.plant.machines[key]
-            if id(machine.calendar) not in seen:
-                seen.add(id(machine.calendar))
-                shifts = shifts_between(machine, from_us - _LOOK_BACK_US, from_us + 1)
-                before = [window for window in shifts if window.end_us <= from_us]
-                if len(before) < len(shifts):
-                    before = [window for window in before if window.end_us <= shifts[-1].start_us]
-                if before:
-                    begin_us = min(begin_us, before[-1].start_us)
-        return begin_us
 
     def timeline(
         self,
@@ -166,17 +156,17 @@ class Evaluation:
         until_us: now; nothing later is in any figure
         """
         frame = self.frame(machines, from_us, to_us, widen=widen)
-        records = self.records(machines, frame.from_us, min(frame.to_us, until_us))
+        records = self.records(machines, frame.from_us, min(frame.to_us, until_us), now_us=until_us)
         records = records.take(records.time_us <= until_us)
         rules = Rules.of(self.plant, self.names)
         piece = oee_timeline.build(records, rules, frame.cuts)
-        until_us = min(until_us, frame.to_us + MARGIN_US)
+        known_us = int(records.time_us.max(initial=frame.to_us + self.reach_us))
         whole = timeline(
             piece,
             frame,
             self.plant,
             self.names,
-            until_us=until_us,
+            until_us=min(until_us, known_us),
             rules=rules,
             corrections=self.corrections,
         )

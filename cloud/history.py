@@ -15,6 +15,7 @@ from cloud.errors import HistoryError
 from cloud.oee import timeline
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame
+from cloud.oee.losses import reach_us
 from cloud.oee.pieces import Cuts, Piece, Rules
 from cloud.oee.records import Names, Records, empty
 from cloud.oee.rollup import Level, Per
@@ -22,8 +23,6 @@ from cloud.plant import Plant
 from cloud.store.parquet import History
 from contract.machine_key import MachineKey
 
-MARGIN_US: Final = 3_600_000_000
-"""How much before and after a range is read, so that a stop across its edge is judged by its whole length."""
 _WAITING_PER_WORKER: Final = 2
 Source = Callable[[], Records]
 
@@ -82,7 +81,7 @@ def local_source(plant: Plant, history: History, names: SharedNames, *, workers:
     """
 
     def build(frame: Frame, rules: Rules) -> Piece:
-        begin_us, end_us = frame.from_us - MARGIN_US, frame.to_us + MARGIN_US
+        begin_us, end_us = frame.from_us - reach_us(plant), frame.to_us + reach_us(plant)
         known = np.zeros(len(names.machines), dtype=np.bool_)
         known[[names.machine(key) for key in plant.machines]] = True
         stretches = chain(

@@ -205,7 +205,7 @@ class Live:
         self._piece = self._read(keys, now_us)
 
     def _read(self, machines: list[MachineKey], now_us: int) -> Piece:
-        records = self._evaluation.records(machines, self._frame.from_us, self._frame.to_us)
+        records = self._evaluation.records(machines, self._frame.from_us, self._frame.to_us, now_us=now_us)
         ahead = records.time_us > now_us
         for index in np.unique(records.machine[ahead]).tolist():
             self._ahead[self._names.machines[index]] = int(

@@ -22,11 +22,12 @@ from pyspark.sql import functions as sql
 
 from cloud.compute import Moment, PieceSource, figures_from
 from cloud.errors import EngineError
-from cloud.history import MARGIN_US, joined
+from cloud.history import joined
 from cloud.oee import timeline
 from cloud.oee.columns import Columns, Indexes
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Frame
+from cloud.oee.losses import reach_us
 from cloud.oee.pieces import Cuts, Piece, Rules
 from cloud.oee.records import ABSENT, Names, empty
 from cloud.oee.rollup import Level, Per
@@ -105,7 +106,7 @@ def figures_on_spark(
         records = _records(spark, history, plant)
         first_us, last_us = records.agg(sql.min("time_us"), sql.max("time_us")).first() or (None, None)
         return figures_from(
-            _source(records, names),
+            _source(records, names, reach_us(plant)),
             plant,
             names,
             (first_us, last_us),
@@ -136,9 +137,9 @@ def _records(spark: SparkSession, history: str, plant: Plant) -> DataFrame:
     )
 
 
-def _source(records: DataFrame, names: Names) -> PieceSource:
+def _source(records: DataFrame, names: Names, margin_us: int) -> PieceSource:
     def build(frame: Frame, rules: Rules) -> Piece:
-        begin_us, end_us = frame.from_us - MARGIN_US, frame.to_us + MARGIN_US
+        begin_us, end_us = frame.from_us - margin_us, frame.to_us + margin_us
         inside = _between(records, begin_us, end_us)
         wanted = inside.unionByName(_before(records, begin_us)).unionByName(_after(records, end_us))
         task = _Task(list(names.machines), rules, frame.cuts)

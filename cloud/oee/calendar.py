@@ -58,6 +58,8 @@ _MIDNIGHT: Final = time()
 _ONE_DAY: Final = timedelta(days=1)
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _CACHED_GRIDS: Final = 32
+_LOOK_BACK_DAYS: Final = (2, 14, 400)
+"""How far back a shift is looked for: over a weekend, over holidays, over a year's rest."""
 _CACHED_DAYS: Final = 16_384
 
 
@@ -170,6 +172,24 @@ def shifts_between(machine: Machine, from_us: int, to_us: int) -> tuple[ShiftWin
 def shift_at(machine: Machine, instant_us: int) -> ShiftWindow | None:
     """Return the shift that is worked at an instant, if any."""
     return next(iter(shifts_between(machine, instant_us, instant_us + 1)), None)
+
+
+def shift_before(machine: Machine, instant_us: int) -> ShiftWindow | None:
+    """Return the last shift before the one at an instant, or before the instant; None in a year without."""
+    running = shift_at(machine, instant_us)
+    before_us = instant_us if running is None else running.start_us
+    for days in _LOOK_BACK_DAYS:
+        shifts = shifts_between(machine, before_us - days * _DAY_US, before_us)
+        if shifts:
+            return shifts[-1]
+    return None
+
+
+def begin_of_shift_before(machines: Iterable[Machine], instant_us: int) -> int:
+    """Return where the shifts before the ones at an instant begin; the instant where none has any."""
+    by_calendar = {id(machine.calendar): machine for machine in machines}
+    found = (shift_before(machine, instant_us) for machine in by_calendar.values())
+    return min((shift.start_us for shift in found if shift is not None), default=instant_us)
 
 
 def production_day_at(machine: Machine, instant_us: int) -> DayWindow:

@@ -28,6 +28,7 @@ from cloud.oee.records import (
     Names,
 )
 from cloud.plant import Definitions, Machine, Plant, Reason
+from cloud.plant_tables import microseconds
 from contract.states import STATES_BY_CODE
 
 BUCKETS: Final = (
@@ -63,6 +64,7 @@ AVAILABILITY: Final = 1
 RUN: Final = 2
 """In run time."""
 
+_LEAST_REACH_US: Final = 3_600_000_000
 _NO_KIND: Final = -1
 _NO_ROLE: Final = -1
 _KIND_OF_STATE: Final = {
@@ -168,7 +170,7 @@ class Judged(Columns):
     failure: Ints
     """Equal for neighbours of one kind."""
     unknown_until_us: Ints
-    """Where the state is unknown: until when it goes on to be so."""
+    """Where the state is unknown: until when it goes on to be so; far in the future where nothing ends it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +195,22 @@ class Cells(Columns):
     unplanned: Flags
     """Whether the machine ran although nothing was planned."""
     unknown_until_us: Ints
+
+
+def reach_us(plant: Plant) -> int:
+    """Return how far beyond a range records can change what is in it: what is longer is judged alike."""
+    lengths = [_LEAST_REACH_US]
+    for machine in plant.machines.values():
+        said = machine.definitions
+        lengths.append(said.max_gap_us + said.startup_us + said.small_stop_us)
+    for site in plant.sites.values():
+        lengths += [
+            microseconds(secs)
+            for rule in site.rules
+            for secs in (rule.at_least_secs, rule.below_secs)
+            if secs is not None
+        ]
+    return max(lengths)
 
 
 def judge(segments: Segments, policies: Policies) -> Judged:

@@ -31,6 +31,7 @@ from contract.machine_key import MachineKey
 
 Split = Literal["none", "product", "order"]
 _US_PER_MINUTE: Final = 60_000_000
+_OPEN_END_US: Final = 2**62
 
 
 class Units(NamedTuple):
@@ -174,12 +175,23 @@ def timeline(
         counts = counts_planned(counts_classified(counts, corrections, names), corrections, names)
         planned = losses.is_planned(counts, frame, policies)
         counts = with_off_quality(counts, planned, segments, corrections, names)
+    judged = losses.judge(segments, policies)
+    silent = (judged.unknown_until_us >= until_us) & (_heard_us(piece, names)[judged.machine] < until_us)
+    judged = replace(judged, unknown_until_us=np.where(silent, _OPEN_END_US, judged.unknown_until_us))
     return Timeline(
-        cells=losses.lay(losses.judge(segments, policies), frame, policies),
+        cells=losses.lay(judged, frame, policies),
         counts=counts,
         frame=frame,
         policies=policies,
     )
+
+
+def _heard_us(piece: Piece, names: Names) -> Ints:
+    """Return by machine when it was last heard, or NEVER."""
+    heard = np.full(len(names.machines), NEVER, dtype=np.int64)
+    for ends in (piece.head, piece.tail):
+        np.maximum.at(heard, ends.machine, ends.time_us)
+    return heard
 
 
 def totals(

@@ -126,7 +126,13 @@ class Store(Protocol):
         """Return the rows of [from_us, to_us) in order."""
 
     def read_before(self, machines: Iterable[int], at_us: int) -> Rows:
-        """Return each machine's rows before an instant, back to the last one that has a counter."""
+        """Return each machine's rows before an instant, back to its last reading of every counter.
+
+        Of the counters that the last hour with any tells; all rows of a machine that never counted.
+        """
+
+    def read_after(self, machines: Iterable[int], at_us: int) -> Rows:
+        """Return each machine's rows from an instant on, up to the first one that has a counter."""
 
     def read_table(self, machines: Iterable[int], from_us: int, to_us: int) -> Table:
         """Return the rows of [from_us, to_us) in order, with all that they hold beyond their columns."""

@@ -44,6 +44,7 @@ ROW: Final = np.dtype(
 )
 """The columns of one record, 72 bytes. The layout is the file format of the store: append only."""
 
+_COUNTERS: Final = ("total_units", "off_quality_units", "good_units")
 Rows = NDArray[np.void]
 Rest = dict[str, Any]
 """What a record holds beyond its columns: operator, status, tags, unknown keys; a gap's end and cause."""
@@ -241,6 +242,13 @@ def in_order(rows: Rows) -> Rows:
     if order is None:
         order = np.lexsort((rows["sequence"], rows["gateway"], rows["time_us"], rows["machine"]))
     return rows[order]
+
+
+def counted(rows: Rows) -> list[NDArray[np.intp]]:
+    """Return for each counter that rows tell where they do; what is of bad quality tells none."""
+    believed = rows["quality"] != QUALITY_CODES["bad"]
+    told = (np.flatnonzero(believed & (rows[name] >= 0)) for name in _COUNTERS)
+    return [places for places in told if len(places)]
 
 
 def _places(names: Iterable[Any]) -> tuple[list[Any], NDArray[np.int32]]:

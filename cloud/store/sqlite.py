@@ -183,18 +183,30 @@ class SqliteStore:
         return self._read(machines, from_us, to_us, rest=True)
 
     def read_before(self, machines: Iterable[int], at_us: int) -> Rows:
-        """Return each machine's rows before an instant, back to the last one that has a counter."""
+        """Return each machine's rows before an instant, back to its last reading of every counter."""
         found: list[Rows] = []
         for machine in machines:
             hour = at_us // US_PER_HOUR + 1
             while (hour_before := self._hour_before(machine, hour)) is not None:
                 hour = hour_before
                 rows = self.read([machine], hour * US_PER_HOUR, min((hour + 1) * US_PER_HOUR, at_us))
-                counted = np.flatnonzero(
-                    (rows["total_units"] >= 0) | (rows["good_units"] >= 0) | (rows["off_quality_units"] >= 0)
-                )
-                found.append(rows[counted[-1] :] if len(counted) else rows)
-                if len(counted):
+                told = row_format.counted(rows)
+                found.append(rows[min((places[-1] for places in told), default=0) :])
+                if told:
+                    break
+        return row_format.in_order(np.concatenate(found)) if found else row_format.empty()
+
+    def read_after(self, machines: Iterable[int], at_us: int) -> Rows:
+        """Return each machine's rows from an instant on, up to the first one that has a counter."""
+        found: list[Rows] = []
+        for machine in machines:
+            hour = at_us // US_PER_HOUR - 1
+            while (hour_after := self._hour_after(machine, hour)) is not None:
+                hour = hour_after
+                rows = self.read([machine], max(hour * US_PER_HOUR, at_us), (hour + 1) * US_PER_HOUR)
+                told = row_format.counted(rows)
+                found.append(rows[: max((places[0] for places in told), default=len(rows)) + 1])
+                if told:
                     break
         return row_format.in_order(np.concatenate(found)) if found else row_format.empty()
 
@@ -212,19 +224,14 @@ class SqliteStore:
 
     def next_time(self, machine: int, after_us: int) -> int | None:
         """Return the time of the first record after an instant."""
-        hour = after_us // US_PER_HOUR
-        while True:
-            with self._reading() as connection:
-                (found,) = connection.execute(
-                    "SELECT min(hour) FROM chunk WHERE machine = ? AND hour >= ?", (machine, hour)
-                ).fetchone()
-            if found is None:
-                return None
-            times = self.read([machine], found * US_PER_HOUR, (found + 1) * US_PER_HOUR)["time_us"]
+        hour = after_us // US_PER_HOUR - 1
+        while (hour_after := self._hour_after(machine, hour)) is not None:
+            hour = hour_after
+            times = self.read([machine], hour * US_PER_HOUR, (hour + 1) * US_PER_HOUR)["time_us"]
             later = times[times > after_us]
             if len(later):
                 return int(later[0])
-            hour = found + 1
+        return None
 
     def compact(self, before_us: int, limit: int) -> int:
         """Join the small pieces of at most `limit` hours that end before an instant; return how many were."""
@@ -580,6 +587,13 @@ class SqliteStore:
         with self._reading() as connection:
             (found,) = connection.execute(
                 "SELECT max(hour) FROM chunk WHERE machine = ? AND hour < ?", (machine, hour)
+            ).fetchone()
+        return None if found is None else int(found)
+
+    def _hour_after(self, machine: int, hour: int) -> int | None:
+        with self._reading() as connection:
+            (found,) = connection.execute(
+                "SELECT min(hour) FROM chunk WHERE machine = ? AND hour > ?", (machine, hour)
             ).fetchone()
         return None if found is None else int(found)
 

@@ -49,16 +49,6 @@ class TieredStore(SqliteStore):
             spans.append(hot)
         return (min(span[0] for span in spans), max(span[1] for span in spans)) if spans else None
 
-    def next_time(self, machine: int, after_us: int) -> int | None:
-        """Return the time of the first record after an instant."""
-        found = [hot] if (hot := super().next_time(machine, after_us)) is not None else []
-        for partition, span in self._spans(machine):
-            if span.last_us > after_us:
-                times = self._times(partition, machine)
-                found.append(int(times[times > after_us][0]))
-                break
-        return min(found, default=None)
-
     def _read(self, machines: Iterable[int], from_us: int, to_us: int, *, rest: bool) -> Table:
         wanted = list(machines)
         hot = super()._read(wanted, from_us, to_us, rest=rest)
@@ -81,6 +71,19 @@ class TieredStore(SqliteStore):
                 found.append(before_us // US_PER_HOUR)
                 break
         return max(found, default=None)
+
+    def _hour_after(self, machine: int, hour: int) -> int | None:
+        found = [hot] if (hot := super()._hour_after(machine, hour)) is not None else []
+        begin_us = (hour + 1) * US_PER_HOUR
+        for partition, span in self._spans(machine):
+            if span.last_us >= begin_us:
+                after_us = span.first_us
+                if after_us < begin_us:
+                    times = self._times(partition, machine)
+                    after_us = int(times[times >= begin_us][0])
+                found.append(after_us // US_PER_HOUR)
+                break
+        return min(found, default=None)
 
     def _keys(self, machines: Iterable[int]) -> list[MachineKey]:
         """Return the machines that the store has names of."""

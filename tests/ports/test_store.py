@@ -213,6 +213,33 @@ def test_the_rows_before_reach_back_to_the_last_counter(store: Store) -> None:
     before = store.read_before([0], (T0 + 9 * HOUR + 1) * 10**6)
     assert before["sequence"].tolist() == [2, 3, 4]
     assert not len(store.read_before([0], T0 * 10**6))
+    after = store.read_after([0], (T0 + 5) * 10**6)
+    assert after["sequence"].tolist() == [2]
+    after = store.read_after([0], (T0 + HOUR) * 10**6)
+    assert after["sequence"].tolist() == [3, 4, 5]
+    assert not len(store.read_after([0], (T0 + 11 * HOUR) * 10**6))
+
+
+def test_the_rows_around_an_instant_reach_to_every_counter_that_is_believed(store: Store) -> None:
+    def told(sequence: int, at: float, **said: Any) -> Telemetry:
+        return Telemetry(**{**_required(), "sequence": sequence, "epochtime": at, **said})
+
+    store.append(
+        Arrivals(
+            [
+                told(1, T0, total_units=1, off_quality_units=0),
+                told(2, T0 + 10, total_units=2),
+                told(3, T0 + 20, total_units=900, off_quality_units=800, data_quality="bad"),
+                told(4, T0 + 2 * HOUR, total_units=900, data_quality="bad"),
+                told(5, T0 + 3 * HOUR, total_units=3),
+                told(6, T0 + 3 * HOUR + 10, total_units=4, off_quality_units=1),
+            ]
+        )
+    )
+    before = store.read_before([0], (T0 + 3 * HOUR) * 10**6)
+    assert before["sequence"].tolist() == [1, 2, 3, 4]
+    after = store.read_after([0], (T0 + 15) * 10**6)
+    assert after["sequence"].tolist() == [3, 4, 5, 6]
 
 
 def test_dead_letters_are_kept_whole_newest_first_and_in_number(store: Store) -> None:

@@ -92,6 +92,8 @@ def assert_same(tiered: TieredStore, plain: SqliteStore) -> None:
             assert tiered.next_time(other, at_us) == plain.next_time(one, at_us)
             before, expected = tiered.read_before([other], at_us), plain.read_before([one], at_us)
             np.testing.assert_array_equal(before["sequence"], expected["sequence"])
+            after, expected = tiered.read_after([other], at_us), plain.read_after([one], at_us)
+            np.testing.assert_array_equal(after["sequence"], expected["sequence"])
             np.testing.assert_array_equal(
                 tiered.read([other], at_us, end_us)["sequence"], plain.read([one], at_us, end_us)["sequence"]
             )
