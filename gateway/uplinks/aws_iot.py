@@ -7,6 +7,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,24 +16,21 @@ from awscrt.exceptions import AwsCrtError
 
 from gateway import config
 from gateway.errors import (
-    MessageTooLargeError,
     PublishRefusedError,
     RefusedError,
     UnreachableError,
     UplinkError,
 )
-from gateway.uplinks.port import AWS_MAX_MESSAGE_BYTES, Limits, Will
-from gateway.uplinks.sessions import End, SessionUplink, fail
+from gateway.uplinks.port import Limits, Will, limits_of
+from gateway.uplinks.sessions import GOODBYE_SECS, TRANSIENT, End, Session, SessionUplink, fail, narrowed
 
 ALPN_PORT: Final = 443
 ALPN_PROTOCOL: Final = "x-amzn-mqtt-ca"
 """What asks for MQTT with client certificates on port 443."""
 
-_TICK_SECS: Final = 1.0
-_GOODBYE_SECS: Final = 0.5
-_PACKET_OVERHEAD_BYTES: Final = 300
+AWS_LIMITS: Final = Limits(publishes_per_sec=100.0, bytes_per_sec=500_000.0)
+"""Of one connection, a little below what AWS cuts off."""
 _FIRST_FAILURE: Final = 0x80
-_TRANSIENT: Final = frozenset({0x80, 0x83, 0x87, 0x97})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +53,7 @@ class Thing:
     session_expiry_secs: int = 3600
     keepalive_secs: int = 4
     connect_timeout_secs: float = 10.0
-    max_in_flight: int = 50
-    max_message_bytes: int = AWS_MAX_MESSAGE_BYTES
-    publishes_per_sec: float | None = 100.0
-    bytes_per_sec: float | None = 500_000.0
+    limits: Limits = AWS_LIMITS
 
 
 class AwsIotCore(SessionUplink):
@@ -83,8 +78,13 @@ class AwsIotCore(SessionUplink):
         def begin() -> _Session:
             return _Session(thing, bootstrap, tuple(subscriptions), will)
 
-        chance = randomness or random.Random()  # noqa: S311 - jitter, not a secret
-        super().__init__(name, f"{thing.endpoint}:{thing.port}", begin, chance)
+        super().__init__(
+            name,
+            f"{thing.endpoint}:{thing.port}",
+            begin,
+            connect_timeout_secs=thing.connect_timeout_secs,
+            randomness=randomness,
+        )
 
     @classmethod
     def from_config(
@@ -105,15 +105,12 @@ class AwsIotCore(SessionUplink):
             alpn=settings.port == ALPN_PORT,
             session_expiry_secs=settings.session_expiry_secs,
             keepalive_secs=settings.keepalive_secs,
-            max_in_flight=settings.in_flight,
-            max_message_bytes=settings.max_message_bytes,
-            publishes_per_sec=settings.publishes_per_sec,
-            bytes_per_sec=settings.bytes_per_sec,
+            limits=limits_of(settings),
         )
         return cls(settings.name, thing, subscriptions=subscriptions, will=will)
 
 
-class _Session:
+class _Session(Session):
     """One connection of one awscrt client; its callbacks, of a thread of its own, are passed to the loop."""
 
     def __init__(
@@ -123,76 +120,41 @@ class _Session:
         subscriptions: Sequence[str],
         will: Callable[[], Will] | None,
     ) -> None:
+        super().__init__(f"{thing.endpoint}:{thing.port}", will, thing.keepalive_secs)
         self._thing = thing
         self._subscriptions = subscriptions
-        self._will = will
-        self._loop = asyncio.get_running_loop()
         self._deliver: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self._opened: Future[Limits] = self._loop.create_future()
-        self._end: Future[End] = self._loop.create_future()
         self._stopped: Future[None] = self._loop.create_future()
-        self._pending: dict[Future[None], float] = {}
-        self._limits = Limits()
+        self._numbers = count()
         self._client = mqtt5.Client(self._options(bootstrap))
 
-    async def open(self, on_message: Callable[[str, bytes], None]) -> Limits:
-        """Connect, subscribe and return what AWS allows; raise UplinkError."""
+    async def _connect(self, on_message: Callable[[str, bytes], None]) -> Limits:
         self._deliver = on_message
-        try:
-            async with asyncio.timeout(self._thing.connect_timeout_secs):
-                self._client.start()
-                self._limits = await self._opened
-                await self._subscribe()
-        except TimeoutError as error:
-            self.close("no answer")
-            # awscrt keeps a failed handshake to itself for half a minute, so that the two look the same.
-            raise UnreachableError(
-                f"{self._thing.endpoint}:{self._thing.port} did not answer, or its certificate is not trusted"
-            ) from error
-        except BaseException:
-            self.close("not opened")
-            raise
-        return self._limits
+        self._client.start()
+        limits = await self._opened
+        await self._subscribe()
+        return limits
 
-    async def ended(self) -> End:
-        """Wait for the end; notice an endpoint that keeps the connection and answers nothing."""
-        patience_secs = 2 * self._thing.keepalive_secs
-        while not self._end.done():
-            await asyncio.wait([self._end], timeout=_TICK_SECS)
-            oldest = next(iter(self._pending.values()), None)
-            if oldest is not None and self._loop.time() - oldest > patience_secs:
-                self._finish(End(f"no PUBACK for {patience_secs} s", silent=True))
-        return self._end.result()
+    def _no_answer(self, timeout_secs: float) -> str:
+        # awscrt keeps a failed handshake to itself for half a minute, so that the two look the same.
+        return f"{super()._no_answer(timeout_secs)}, or its certificate is not trusted"
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> Future[None]:
-        """Send one message; see `Uplink.publish`."""
-        if self._end.done():
-            raise UnreachableError(self._end.result().reason)
-        if len(payload) > self._limits.max_message_bytes:
-            raise MessageTooLargeError(len(payload), self._limits.max_message_bytes)
+    def _send(self, topic: str, payload: bytes, *, retain: bool) -> int:
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=retain)
-        answer: Future[None] = self._loop.create_future()
-        self._pending[answer] = self._loop.time()
-        self._client.publish(packet).add_done_callback(lambda done: self._call(self._answered, answer, done))
-        return answer
+        number = next(self._numbers)
+        self._client.publish(packet).add_done_callback(lambda done: self._call(self._told, number, done))
+        return number
 
-    async def goodbye(self) -> None:
-        """Say the will ourselves and leave in good order, as far as the endpoint lets us quickly."""
-        with contextlib.suppress(UplinkError, TimeoutError):
-            if self._will is not None:
-                will = self._will()
-                async with asyncio.timeout(_GOODBYE_SECS):
-                    await self.publish(will.topic, will.payload, retain=True)
+    async def _leave(self) -> None:
         self._client.stop(mqtt5.DisconnectPacket())
-        await asyncio.wait([self._stopped], timeout=_GOODBYE_SECS)
+        await asyncio.wait([self._stopped], timeout=GOODBYE_SECS)
 
-    def close(self, reason: str) -> None:
-        """Stop the client; each publish without an answer has failed."""
-        self._finish(End(reason, silent=False))
+    def _let_go(self) -> None:
         self._client.stop()
-        for answer in self._pending:
-            fail(answer, UnreachableError(reason))
-        self._pending.clear()
+
+    def _fail_waiting(self, error: UplinkError) -> None:
+        fail(self._opened, error)
 
     def _options(self, bootstrap: io.ClientBootstrap) -> mqtt5.ClientOptions:
         thing = self._thing
@@ -285,29 +247,29 @@ class _Session:
 
     def _on_success(self, told: mqtt5.LifecycleConnectSuccessData) -> None:
         if not self._opened.done():
-            self._opened.set_result(_limits(self._thing, told.negotiated_settings))
+            negotiated = told.negotiated_settings
+            limits = narrowed(
+                self._thing.limits,
+                packet_bytes=negotiated.maximum_packet_size_to_server or None,
+                receive_maximum=negotiated.receive_maximum_from_server or None,
+            )
+            self._opened.set_result(limits)
 
     def _on_stopped(self) -> None:
         if not self._stopped.done():
             self._stopped.set_result(None)
 
-    def _answered(self, answer: Future[None], done: ThreadFuture[mqtt5.PublishCompletionData]) -> None:
-        if self._pending.pop(answer, None) is None or answer.done():
-            return
+    def _told(self, number: int, done: ThreadFuture[mqtt5.PublishCompletionData]) -> None:
+        """Take what became of one message."""
         error = done.exception()
         if error is not None:
-            fail(answer, UnreachableError(f"the message was not answered: {getattr(error, 'name', error)}"))
+            reason = f"the message was not answered: {getattr(error, 'name', error)}"
+            self._answered(number, UnreachableError(reason))
             return
         code = done.result().puback.reason_code
-        if code is not None and code >= _FIRST_FAILURE:
-            fail(answer, PublishRefusedError(_name(code), transient=code in _TRANSIENT))
-        else:
-            answer.set_result(None)
-
-    def _finish(self, end: End) -> None:
-        if not self._end.done():
-            self._end.set_result(end)
-        fail(self._opened, UnreachableError(end.reason))
+        is_refused = code is not None and code >= _FIRST_FAILURE
+        refused = PublishRefusedError(_name(code), transient=code in TRANSIENT)
+        self._answered(number, refused if is_refused else None)
 
 
 def _tls(thing: Thing) -> io.ClientTlsContext:
@@ -323,18 +285,6 @@ def _tls(thing: Thing) -> io.ClientTlsContext:
         return io.ClientTlsContext(options)
     except (OSError, AwsCrtError) as error:
         raise RefusedError(f"the TLS certificates cannot be used: {error}") from error
-
-
-def _limits(thing: Thing, negotiated: mqtt5.NegotiatedSettings) -> Limits:
-    """Return the narrower of what we and AWS allow."""
-    packet_bytes = negotiated.maximum_packet_size_to_server or AWS_MAX_MESSAGE_BYTES + _PACKET_OVERHEAD_BYTES
-    receive_maximum = negotiated.receive_maximum_from_server or 65_535
-    return Limits(
-        max_message_bytes=min(thing.max_message_bytes, packet_bytes - _PACKET_OVERHEAD_BYTES),
-        max_in_flight=max(1, min(thing.max_in_flight, receive_maximum - 2)),
-        publishes_per_sec=thing.publishes_per_sec,
-        bytes_per_sec=thing.bytes_per_sec,
-    )
 
 
 def _name(code: int) -> str:

@@ -5,7 +5,6 @@ import contextlib
 import random
 import ssl
 import threading
-from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +18,19 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway import config
 from gateway.errors import (
-    MessageTooLargeError,
     PublishRefusedError,
     RefusedError,
     UnreachableError,
     UplinkError,
 )
-from gateway.uplinks.port import AWS_MAX_MESSAGE_BYTES, Limits, Will
-from gateway.uplinks.sessions import End, SessionUplink, fail
+from gateway.uplinks.port import UNBOUNDED, Limits, Will, limits_of
+from gateway.uplinks.sessions import TRANSIENT, End, Session, SessionUplink, fail, narrowed
 
 Version = Literal["auto", "5", "3.1.1"]
 
-_TICK_SECS: Final = 1.0
 _READ_BYTES: Final = 65_536
 _DISCONNECT: Final = PacketTypes.DISCONNECT << 4
-_GOODBYE_SECS: Final = 0.5
-_PACKET_OVERHEAD_BYTES: Final = 300
-"""More than a PUBLISH needs beside its payload: header, topic, properties."""
-
 _UNSUPPORTED_PROTOCOL: Final = 132
-_QUOTA_EXCEEDED: Final = 151
-_TRANSIENT: Final = frozenset({_QUOTA_EXCEEDED, 0x80, 0x83, 0x87})
-"""Unspecified, implementation specific, not authorised, quota: the broker may think otherwise later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +63,7 @@ class Broker:
     tls: None for an unprotected connection
     version: "auto" tries MQTT 5 and then 3.1.1
     keepalive_secs: a silent broker is noticed within twice this and a second
-    max_in_flight: publishes without a PUBACK; paho is fastest with 20 to 100
+    limits: what we allow ourselves; paho is fastest with 20 to 100 in flight
     """
 
     host: str
@@ -85,10 +75,7 @@ class Broker:
     version: Version = "auto"
     keepalive_secs: int = 4
     connect_timeout_secs: float = 5.0
-    max_in_flight: int = 50
-    max_message_bytes: int = AWS_MAX_MESSAGE_BYTES
-    publishes_per_sec: float | None = None
-    bytes_per_sec: float | None = None
+    limits: Limits = UNBOUNDED
 
     def __repr__(self) -> str:
         """Show where, never how: the password stays out of logs."""
@@ -115,8 +102,13 @@ class MqttUplink(SessionUplink):
         self._subscriptions = tuple(subscriptions)
         self._will = will
         self._version: Version = "5" if broker.version == "auto" else broker.version
-        chance = randomness or random.Random()  # noqa: S311 - jitter, not a secret
-        super().__init__(name, repr(broker), self._begin, chance)
+        super().__init__(
+            name,
+            repr(broker),
+            self._begin,
+            connect_timeout_secs=broker.connect_timeout_secs,
+            randomness=randomness,
+        )
 
     @classmethod
     def from_config(
@@ -141,10 +133,7 @@ class MqttUplink(SessionUplink):
             password=config.secret(settings.password_file, settings.password_env),
             version=settings.version,
             keepalive_secs=settings.keepalive_secs,
-            max_in_flight=settings.in_flight,
-            max_message_bytes=settings.max_message_bytes,
-            publishes_per_sec=settings.publishes_per_sec,
-            bytes_per_sec=settings.bytes_per_sec,
+            limits=limits_of(settings),
         )
         uplink = cls(settings.name, broker, subscriptions=subscriptions, will=will, randomness=randomness)
         if tls is None and not config.is_loopback(settings.host):
@@ -220,7 +209,7 @@ class _Client(Client):
         return wrapped
 
 
-class _Session:
+class _Session(Session):
     """One connection of one paho client, from connect to its end."""
 
     def __init__(
@@ -231,81 +220,48 @@ class _Session:
         will: Callable[[], Will] | None,
         version_refused: Callable[[], None],
     ) -> None:
+        super().__init__(repr(broker), will, broker.keepalive_secs)
         self._broker = broker
         self._version = version
         self._version_refused = version_refused
         self._deliver: Callable[[str, bytes], None] = _ignore
         self._subscriptions = subscriptions
-        self._will = will
-        self._loop = asyncio.get_running_loop()
-        self._connack: Future[Limits] = self._loop.create_future()
-        self._suback: Future[None] = self._loop.create_future()
-        self._end: Future[End] = self._loop.create_future()
-        self._pending: dict[int, tuple[Future[None], float]] = {}
-        self._limits = Limits()
+        self._connack: asyncio.Future[Limits] = self._loop.create_future()
+        self._suback: asyncio.Future[None] = self._loop.create_future()
         self._client = self._new_client()
         self._socket: Any = None
 
-    async def open(self, on_message: Callable[[str, bytes], None]) -> Limits:
-        """Connect, subscribe and return what the broker allows; raise UplinkError."""
+    async def _connect(self, on_message: Callable[[str, bytes], None]) -> Limits:
         self._deliver = on_message
-        try:
-            async with asyncio.timeout(self._broker.connect_timeout_secs):
-                await self._connect()
-                limits = await self._connack
-                if self._subscriptions:
-                    self._client.subscribe([(topic, 1) for topic in self._subscriptions])
-                    await self._suback
-        except TimeoutError as error:
-            self.close("no answer")
-            secs = self._broker.connect_timeout_secs
-            raise UnreachableError(f"{self._broker!r} did not answer within {secs:g} s") from error
-        except BaseException:
-            self.close("not opened")
-            raise
-        self._limits = limits
+        await self._open_socket()
+        limits = await self._connack
+        if self._subscriptions:
+            self._client.subscribe([(topic, 1) for topic in self._subscriptions])
+            await self._suback
         return limits
 
-    async def ended(self) -> End:
-        """Tend the session until it ends."""
-        while not self._end.done():
-            await asyncio.wait([self._end], timeout=_TICK_SECS)
-            if not self._end.done():
-                self._client.loop_misc()
-                self._watch()
-        return self._end.result()
+    def _tend(self) -> None:
+        if not self._end.done():
+            self._client.loop_misc()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> Future[None]:
-        if self._end.done():
-            raise UnreachableError(self._end.result().reason)
-        if len(payload) > self._limits.max_message_bytes:
-            raise MessageTooLargeError(len(payload), self._limits.max_message_bytes)
+    def _send(self, topic: str, payload: bytes, *, retain: bool) -> int:
         sent = self._client.publish(topic, payload, qos=1, retain=retain)
         if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise UnreachableError(f"paho did not take the message: {sent.rc.name}")
-        answer: Future[None] = self._loop.create_future()
-        self._pending[sent.mid] = (answer, self._loop.time())
-        return answer
+        return sent.mid
 
-    async def goodbye(self) -> None:
-        """Say the will ourselves and leave in good order, as far as the broker lets us quickly."""
-        with contextlib.suppress(UplinkError, TimeoutError):
-            if self._will is not None:
-                will = self._will()
-                async with asyncio.timeout(_GOODBYE_SECS):
-                    await self.publish(will.topic, will.payload, retain=True)
+    async def _leave(self) -> None:
         self._client.disconnect()
         if self._socket is not None and self._client.want_write():
             self._client.loop_write()
 
-    def close(self, reason: str) -> None:
-        """Let go of the socket; every publish without an answer has failed."""
-        self._finish(reason, silent=False)
+    def _let_go(self) -> None:
         self._detach()
         self._client._sock_close()  # noqa: SLF001 - paho offers no way to drop a connection without a DISCONNECT
-        for answer, _ in self._pending.values():
-            fail(answer, UnreachableError(reason))
-        self._pending.clear()
+
+    def _fail_waiting(self, error: UplinkError) -> None:
+        fail(self._connack, error)
+        fail(self._suback, error)
 
     # Connecting
 
@@ -319,7 +275,7 @@ class _Session:
             reconnect_on_failure=False,
         )
         client.connect_timeout = self._broker.connect_timeout_secs
-        client.max_inflight_messages_set(self._broker.max_in_flight + 10)
+        client.max_inflight_messages_set(self._broker.limits.max_in_flight + 10)
         if self._broker.username:
             client.username_pw_set(self._broker.username, self._broker.password)
         if self._broker.tls is not None:
@@ -336,9 +292,9 @@ class _Session:
         client.on_message = self._on_message
         return client
 
-    async def _connect(self) -> None:
+    async def _open_socket(self) -> None:
         """Connect in a thread of our own (name lookup and handshake block), then serve the socket here."""
-        done: Future[None] = self._loop.create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
 
         def settle(error: Exception | None) -> None:
             if done.done():  # we no longer wait: nobody else would close it
@@ -379,7 +335,7 @@ class _Session:
             while self._client.unread():
                 self._client.loop_read()
         except Exception as error:  # noqa: BLE001 - whatever a packet breaks, a new session heals
-            self._finish(f"a packet could not be handled: {error!r}", silent=False)
+            self._finish(End(f"a packet could not be handled: {error!r}", silent=False))
 
     def _writable(self) -> None:
         self._client.loop_write()
@@ -399,19 +355,6 @@ class _Session:
             self._loop.remove_writer(self._socket)
         self._socket = None
 
-    def _watch(self) -> None:
-        """Notice a broker that keeps the connection and answers nothing."""
-        oldest = next(iter(self._pending.values()), None)
-        patience_secs = 2 * self._broker.keepalive_secs
-        if oldest is not None and self._loop.time() - oldest[1] > patience_secs:
-            self._finish(f"no PUBACK for {patience_secs} s", silent=True)
-
-    def _finish(self, reason: str, *, silent: bool) -> None:
-        if not self._end.done():
-            self._end.set_result(End(reason, silent))
-        for waiting in (self._connack, self._suback):
-            fail(waiting, UnreachableError(reason))
-
     # What the broker says
 
     def _on_connect(
@@ -422,7 +365,12 @@ class _Session:
                 self._version_refused()
             fail(self._connack, RefusedError(f"{self._broker!r} refused us: {reason}"))
         elif not self._connack.done():
-            self._connack.set_result(_limits(self._broker, properties))
+            limits = narrowed(
+                self._broker.limits,
+                packet_bytes=getattr(properties, "MaximumPacketSize", None),
+                receive_maximum=getattr(properties, "ReceiveMaximum", None),
+            )
+            self._connack.set_result(limits)
 
     def _on_subscribe(
         self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
@@ -445,36 +393,16 @@ class _Session:
         if not self._connack.done():
             self._version_refused()  # old brokers hang up when they meet a version they do not know
             fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
-        self._finish(text, silent=str(reason) == "Keep alive timeout")
+        self._finish(End(text, silent=str(reason) == "Keep alive timeout"))
 
     def _on_publish(
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any
     ) -> None:
-        answer, _ = self._pending.pop(mid, (None, 0.0))
-        if answer is None:
-            return
-        if reason.is_failure:
-            fail(answer, PublishRefusedError(str(reason), transient=reason.value in _TRANSIENT))
-        elif not answer.done():
-            answer.set_result(None)
+        refused = PublishRefusedError(str(reason), transient=reason.value in TRANSIENT)
+        self._answered(mid, refused if reason.is_failure else None)
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._deliver(message.topic, bytes(message.payload))
-
-
-def _limits(broker: Broker, properties: Properties | None) -> Limits:
-    """Return the narrower of what we and the broker's CONNACK allow."""
-    packet_bytes = getattr(properties, "MaximumPacketSize", None)
-    receive_maximum = getattr(properties, "ReceiveMaximum", None)
-    return Limits(
-        max_message_bytes=min(
-            broker.max_message_bytes,
-            packet_bytes - _PACKET_OVERHEAD_BYTES if packet_bytes else broker.max_message_bytes,
-        ),
-        max_in_flight=max(1, min(broker.max_in_flight, (receive_maximum or 65_535) - 2)),
-        publishes_per_sec=broker.publishes_per_sec,
-        bytes_per_sec=broker.bytes_per_sec,
-    )
 
 
 def _ignore(_topic: str, _payload: bytes) -> None:

@@ -4,6 +4,8 @@ from asyncio import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from gateway import config
+
 AWS_MAX_MESSAGE_BYTES: Final = 128 * 1024
 
 
@@ -20,6 +22,19 @@ class Limits:
     max_in_flight: int = 50
     publishes_per_sec: float | None = None
     bytes_per_sec: float | None = None
+
+
+UNBOUNDED: Final = Limits()
+
+
+def limits_of(settings: config.MqttUplink | config.AwsIotUplink) -> Limits:
+    """Return what the configuration allows, before the broker has been asked."""
+    return Limits(
+        max_message_bytes=settings.max_message_bytes,
+        max_in_flight=settings.in_flight,
+        publishes_per_sec=settings.publishes_per_sec,
+        bytes_per_sec=settings.bytes_per_sec,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,25 @@
 """The life of an uplink: session after session, with jitter between; the same for every client library."""
 
 import asyncio
+import contextlib
 import random
+from abc import ABC, abstractmethod
 from asyncio import Future
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import structlog
 
-from gateway.errors import UnreachableError, UplinkError
-from gateway.uplinks.port import Limits, Listener, backoff_secs
+from gateway.errors import MessageTooLargeError, UnreachableError, UplinkError
+from gateway.uplinks.port import Limits, Listener, Will, backoff_secs
+
+_TICK_SECS: Final = 1.0
+GOODBYE_SECS: Final = 0.5
+PACKET_OVERHEAD_BYTES: Final = 300
+"""More than a PUBLISH needs beside its payload: header, topic, properties."""
+TRANSIENT: Final = frozenset({0x80, 0x83, 0x87, 0x97})
+"""Unspecified, implementation specific, not authorised, quota: the broker may think otherwise later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +33,115 @@ class End:
     silent: bool
 
 
-class Session(Protocol):
-    """One connection, from connect to its end. After `open` has failed or `close`, it is done with."""
+class Session(ABC):
+    """One connection, from connect to its end. After `open` has failed or `close`, it is done with.
 
-    async def open(self, on_message: Callable[[str, bytes], None]) -> Limits:
+    place: where the broker is, for people
+    will: what is published, retained, when the session ends
+    keepalive_secs: a broker that owes a PUBACK for twice this is given up
+    """
+
+    def __init__(self, place: str, will: Callable[[], Will] | None, keepalive_secs: int) -> None:
+        self._place = place
+        self._will = will
+        self._patience_secs = 2 * keepalive_secs
+        self._loop = asyncio.get_running_loop()
+        self._end: Future[End] = self._loop.create_future()
+        self._pending: dict[int, tuple[Future[None], float]] = {}
+        self._limits = Limits()
+
+    async def open(self, on_message: Callable[[str, bytes], None], timeout_secs: float) -> Limits:
         """Connect, subscribe and return what the broker allows; raise UplinkError."""
-        ...
+        try:
+            async with asyncio.timeout(timeout_secs):
+                self._limits = await self._connect(on_message)
+        except TimeoutError as error:
+            self.close("no answer")
+            raise UnreachableError(self._no_answer(timeout_secs)) from error
+        except BaseException:
+            self.close("not opened")
+            raise
+        return self._limits
 
     async def ended(self) -> End:
-        """Tend the session until it ends."""
-        ...
+        """Tend the session until it ends; notice a broker that keeps the connection and answers nothing."""
+        while not self._end.done():
+            await asyncio.wait([self._end], timeout=_TICK_SECS)
+            self._tend()
+            oldest = next(iter(self._pending.values()), None)
+            if oldest is not None and self._loop.time() - oldest[1] > self._patience_secs:
+                self._finish(End(f"no PUBACK for {self._patience_secs} s", silent=True))
+        return self._end.result()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> Future[None]:
         """Send one message; see `Uplink.publish`."""
-        ...
+        if self._end.done():
+            raise UnreachableError(self._end.result().reason)
+        if len(payload) > self._limits.max_message_bytes:
+            raise MessageTooLargeError(len(payload), self._limits.max_message_bytes)
+        number = self._send(topic, payload, retain=retain)
+        answer: Future[None] = self._loop.create_future()
+        self._pending[number] = answer, self._loop.time()
+        return answer
 
     async def goodbye(self) -> None:
         """Say the will ourselves and leave in good order, as far as the broker lets us quickly."""
-        ...
+        with contextlib.suppress(UplinkError, TimeoutError):
+            if self._will is not None:
+                will = self._will()
+                async with asyncio.timeout(GOODBYE_SECS):
+                    await self.publish(will.topic, will.payload, retain=True)
+        await self._leave()
 
     def close(self, reason: str) -> None:
         """Let go of everything; each publish without an answer has failed."""
-        ...
+        self._finish(End(reason, silent=False))
+        self._let_go()
+        for answer, _ in self._pending.values():
+            fail(answer, UnreachableError(reason))
+        self._pending.clear()
+
+    def _answered(self, number: int, error: UplinkError | None) -> None:
+        """Take the broker's answer to one message."""
+        answer, _ = self._pending.pop(number, (None, 0.0))
+        if answer is None:
+            return
+        if error is not None:
+            fail(answer, error)
+        elif not answer.done():
+            answer.set_result(None)
+
+    def _finish(self, end: End) -> None:
+        """Have the session end; only the first reason counts."""
+        if not self._end.done():
+            self._end.set_result(end)
+        self._fail_waiting(UnreachableError(end.reason))
+
+    def _tend(self) -> None:  # noqa: B027 - most libraries need nothing
+        """Do what the library needs about once a second."""
+
+    def _no_answer(self, timeout_secs: float) -> str:
+        return f"{self._place} did not answer within {timeout_secs:g} s"
+
+    @abstractmethod
+    async def _connect(self, on_message: Callable[[str, bytes], None]) -> Limits:
+        """Connect, subscribe and return what the broker allows; raise UplinkError."""
+
+    @abstractmethod
+    def _send(self, topic: str, payload: bytes, *, retain: bool) -> int:
+        """Hand a message to the library; return the number under which `_answered` will be called."""
+
+    @abstractmethod
+    async def _leave(self) -> None:
+        """Disconnect in good order."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Drop the connection at once."""
+
+    @abstractmethod
+    def _fail_waiting(self, error: UplinkError) -> None:
+        """Fail what `_connect` waits for."""
 
 
 class SessionUplink:
@@ -57,14 +153,22 @@ class SessionUplink:
     name: in the configuration
     place: where the broker is, for people
     new_session: builds a session; may raise UplinkError
+    connect_timeout_secs: how long a session may take to open
     """
 
     def __init__(
-        self, name: str, place: str, new_session: Callable[[], Session], randomness: random.Random
+        self,
+        name: str,
+        place: str,
+        new_session: Callable[[], Session],
+        *,
+        connect_timeout_secs: float,
+        randomness: random.Random | None = None,
     ) -> None:
         self._name = name
         self._new_session = new_session
-        self._random = randomness
+        self._connect_timeout_secs = connect_timeout_secs
+        self._random = randomness or random.Random()  # noqa: S311 - jitter, not a secret
         self._log = structlog.get_logger("uplink").bind(uplink=name, broker=place)
         self._session: Session | None = None
         self._sessions = 0
@@ -103,7 +207,7 @@ class SessionUplink:
         while True:
             try:
                 session = self._new_session()
-                limits = await session.open(listener.on_message)
+                limits = await session.open(listener.on_message, self._connect_timeout_secs)
             except UplinkError as error:
                 self._last_error = str(error)
                 if said is not type(error):
@@ -133,6 +237,16 @@ class SessionUplink:
         self._last_error = end.reason
         self._log.warning("uplink lost", reason=end.reason)
         listener.on_lost(end.reason, silent=end.silent)
+
+
+def narrowed(wanted: Limits, *, packet_bytes: int | None, receive_maximum: int | None) -> Limits:
+    """Return the narrower of what we and the broker's CONNACK allow; None where it says nothing."""
+    room = wanted.max_message_bytes if not packet_bytes else packet_bytes - PACKET_OVERHEAD_BYTES
+    return replace(
+        wanted,
+        max_message_bytes=min(wanted.max_message_bytes, room),
+        max_in_flight=max(1, min(wanted.max_in_flight, (receive_maximum or 65_535) - 2)),
+    )
 
 
 def fail(waiting: Future[Any], error: UplinkError) -> None:

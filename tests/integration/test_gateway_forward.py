@@ -12,7 +12,7 @@ import pytest
 from gateway.forward import Forwarder
 from gateway.outbox.port import GapDraft
 from gateway.uplinks.mqtt import Broker, MqttUplink
-from gateway.uplinks.port import Will
+from gateway.uplinks.port import Limits, Will
 from tests.support.gateway_parts import (
     BACKLOG_TOPIC,
     GAP_TOPIC,
@@ -54,11 +54,13 @@ async def forwarding(outbox, port, *, broker=None, **options):
         first = outbox.statistics().first_sequence
         return Will(STATUS_TOPIC, json.dumps({"online": True, "first_sequence": first}).encode())
 
-    settings = {"host": "127.0.0.1", "port": port, "client_id": "edge", "keepalive_secs": 2} | (broker or {})
+    asked = dict(broker or {})
+    bounds = {name: asked.pop(name) for name in set(asked) & {*Limits.__dataclass_fields__}}
+    settings = {"host": "127.0.0.1", "port": port, "client_id": "edge", "keepalive_secs": 2} | asked
     options = {"acknowledge": "store", "status": status} | options
     uplink = MqttUplink(
         "broker",
-        Broker(**settings),
+        Broker(**settings, limits=Limits(**bounds)),
         subscriptions=[RECEIPT_TOPIC] if options["acknowledge"] == "store" else [],
         will=lambda: Will(STATUS_TOPIC, b'{"online": false}'),
     )
