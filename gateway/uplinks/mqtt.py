@@ -226,8 +226,8 @@ class _Session(Session):
         self._version_refused = version_refused
         self._deliver: Callable[[str, bytes], None] = _ignore
         self._subscriptions = subscriptions
-        self._connack: asyncio.Future[Limits] = self._loop.create_future()
-        self._suback: asyncio.Future[None] = self._loop.create_future()
+        self._connack = asyncio.Future[Limits](loop=self._loop)
+        self._suback = asyncio.Future[None](loop=self._loop)
         self._client = self._new_client()
         self._socket: Any = None
 
@@ -294,7 +294,7 @@ class _Session(Session):
 
     async def _open_socket(self) -> None:
         """Connect in a thread of our own (name lookup and handshake block), then serve the socket here."""
-        done: asyncio.Future[None] = self._loop.create_future()
+        done = asyncio.Future[None](loop=self._loop)
 
         def settle(error: Exception | None) -> None:
             if done.done():  # we no longer wait: nobody else would close it
