@@ -1,6 +1,7 @@
 """node-opcua's server as a PLC for tests: installed by npm into a cache, driven over its standard input."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -31,17 +32,19 @@ def installed() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "oee-gateway-tests"
     folder = cache / f"node-opcua-{hashlib.sha256(wanted).hexdigest()[:12]}"
     done = folder / "installed"
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_bytes(wanted)
-        subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
-            cwd=folder,
-            check=True,
-            timeout=_INSTALL_SECS,
-            stdin=subprocess.DEVNULL,
-        )
-        done.touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test runs side by side must not install over each other
+        if not done.exists():
+            (folder / "package.json").write_bytes(wanted)
+            subprocess.run(
+                ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
+                cwd=folder,
+                check=True,
+                timeout=_INSTALL_SECS,
+                stdin=subprocess.DEVNULL,
+            )
+            done.touch()
     return folder / "node_modules"
 
 
