@@ -116,7 +116,7 @@ def test_the_future_is_refused(tmp_path: Path) -> None:
     assert [bad.line for bad in found.bad_lines] == [2, 3]
 
 
-@pytest.mark.parametrize("content", [None, gzip.compress(b"x" * 1000)[:-20]])
+@pytest.mark.parametrize("content", [None, gzip.compress(b"x" * 1000)[:-20]], ids=["missing", "cut off"])
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "day.jsonl.gz"
     if content is not None:
