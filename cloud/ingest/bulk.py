@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.ingest.entitlement import OPEN, Entitlement
 from cloud.store.rows import Draft, Source, draft
 from contract import topics
-from contract.machine_key import is_level
+from contract.machine_key import MachineKey, is_level
 from contract.telemetry import MAX_MESSAGE_BYTES, Telemetry
 
 _MANY: Final = msgspec.json.Decoder(list[Telemetry])
@@ -31,10 +32,16 @@ class Bulk(NamedTuple):
     """The places of the other messages."""
 
 
-def read(messages: Sequence[tuple[Place, bytes]], now_us: int, max_future_secs: float) -> Bulk:
+def read(
+    messages: Sequence[tuple[Place, bytes]],
+    now_us: int,
+    max_future_secs: float,
+    entitlement: Entitlement = OPEN,
+) -> Bulk:
     """Read messages of telemetry and backlog topics; nothing that a network could bring raises.
 
     now_us: [us since 1970] the reader's clock; records further ahead than max_future_secs are not taken
+    entitlement: which gateway may speak for which machines; what another says is not taken
     """
     records: list[Telemetry] = []
     sizes = np.zeros(len(messages), dtype=np.int64)
@@ -51,7 +58,7 @@ def read(messages: Sequence[tuple[Place, bytes]], now_us: int, max_future_secs: 
     message = np.repeat(np.arange(len(messages)), sizes)
     keys = np.bincount(message, weights=drafted.keys, minlength=len(messages)).astype(np.int64)
     doubtful = (drafted.rows["time_us"] >= now_us + max_future_secs * _US_PER_SEC - 1) | ~_is_placed(
-        drafted.rows["machine"], drafted.sources, message, [place for place, _ in messages]
+        drafted.rows["machine"], drafted.sources, message, [place for place, _ in messages], entitlement
     )
     # A key that stands twice takes a colon more than the keys that were read, and so does one in a text.
     odd.update(np.flatnonzero(keys != colons).tolist(), np.unique(message[doubtful]).tolist())
@@ -73,13 +80,19 @@ def _decoded(place: Place, payload: bytes) -> list[Telemetry] | None:
 
 
 def _is_placed(
-    source: NDArray[np.int32], sources: Sequence[Source], message: NDArray[np.int64], places: Sequence[Place]
+    source: NDArray[np.int32],
+    sources: Sequence[Source],
+    message: NDArray[np.int64],
+    places: Sequence[Place],
+    entitlement: Entitlement,
 ) -> NDArray[np.bool_]:
     """Tell for each record whether its names are names, and whether it may come on its message's topic."""
     topic_of = {place: number for number, place in enumerate(dict.fromkeys(places))}
     topic = np.array([topic_of[place] for place in places], dtype=np.int64)[message]
     pair, inverse = np.unique(topic * (len(sources) + 1) + source, return_inverse=True)
-    named = [all(map(is_level, each)) for each in sources]
+    named = [
+        all(map(is_level, each)) and entitlement.allows(each[4], MachineKey(*each[:4])) for each in sources
+    ]
     kinds = list(topic_of)
     allowed = [
         named[number] and _may_come(kinds[kind], sources[number])

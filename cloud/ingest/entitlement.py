@@ -9,13 +9,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-import msgspec
-
-from cloud.store.port import Arrivals, DeadLetter
-from contract.delivery import Gap
+from contract.delivery import Gap, Status
 from contract.machine_key import MachineKey
-from contract.telemetry import Telemetry, encode
-from contract.topics import gateway_topic, machine_topic
+from contract.telemetry import Telemetry
 
 _REMEMBERED: Final = 100_000
 
@@ -41,10 +37,6 @@ class Entitlement:
         """Tell whether nothing is refused."""
         return not self._places
 
-    def knows(self, gateway: str) -> bool:
-        """Tell whether a gateway may say anything at all."""
-        return self.is_open or gateway in self._places
-
     def allows(self, gateway: str, machine: MachineKey) -> bool:
         """Tell whether a gateway may speak for a machine."""
         if self.is_open:
@@ -57,36 +49,19 @@ class Entitlement:
             self._known[gateway, machine] = answer
         return answer
 
-    def sift(self, arrivals: Arrivals, now_us: int) -> Arrivals:
-        """Return what may be stored, the rest among the dead letters, with the reason.
-
-        now_us: [us since 1970] when it was refused
-        """
+    def fault(self, item: Telemetry | Gap | Status) -> str | None:
+        """Return why something must not be stored, and what to do about it; None when it may."""
         if self.is_open:
-            return arrivals
-        records = [record for record in arrivals.records if self._may(record)]
-        gaps = [gap for gap in arrivals.gaps if self._may(gap)]
-        dead = [*arrivals.dead_letters]
-        dead += [self._refused(record, now_us) for record in arrivals.records if not self._may(record)]
-        dead += [self._refused(gap, now_us) for gap in arrivals.gaps if not self._may(gap)]
-        return arrivals._replace(records=records, gaps=gaps, dead_letters=dead)
+            return None
+        if item.gateway not in self._places:
+            return f"gateway {item.gateway} is not among gateways under [ingest] in cloud.toml"
+        if isinstance(item, Status) or self.allows(item.gateway, item.machine_key):
+            return None
+        return (
+            f"gateway {item.gateway} may not speak for {item.machine_key}: "
+            "see gateways under [ingest] in cloud.toml"
+        )
 
-    def _may(self, item: Telemetry | Gap) -> bool:
-        return self.allows(item.gateway, item.machine_key)
 
-    def _refused(self, item: Telemetry | Gap, now_us: int) -> DeadLetter:
-        if isinstance(item, Gap):
-            topic, payload = gateway_topic(item.site, item.gateway, "gap"), msgspec.json.encode(item)
-        else:
-            topic, payload = machine_topic(item.machine_key, "telemetry"), encode(item)
-        return DeadLetter(now_us, topic, self.reason(item.gateway, item.machine_key), payload)
-
-    def reason(self, gateway: str, machine: MachineKey) -> str:
-        """Return why a record was refused, and what to do about it."""
-        if gateway not in self._places:
-            return self.stranger(gateway)
-        return f"gateway {gateway} may not speak for {machine}: see gateways under [ingest] in cloud.toml"
-
-    def stranger(self, gateway: str) -> str:
-        """Return why nothing is taken of a gateway that is not listed."""
-        return f"gateway {gateway} is not among gateways under [ingest] in cloud.toml"
+OPEN: Final = Entitlement({})
+"""Refuses nothing."""

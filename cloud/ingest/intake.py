@@ -13,7 +13,7 @@ from cloud.config import IngestTable
 from cloud.errors import StoreError
 from cloud.ingest.entitlement import Entitlement
 from cloud.ingest.message import Message, Received, receive
-from cloud.store.port import Appended, DeadLetter, Gateway, Store
+from cloud.store.port import Appended, Gateway, Store
 from contract import topics
 from contract.delivery import Receipt
 
@@ -117,34 +117,13 @@ class Intake:
     def _keep(self, messages: Sequence[Message]) -> tuple[Received, Appended]:
         """Read and store, in the executor's thread; then send the receipts."""
         now_us = self._clock_us()
-        received = self._entitled(receive(messages, now_us, self._max_future_secs), now_us)
+        received = receive(messages, now_us, self._max_future_secs, self._entitlement)
         appended = self._store.append(received.arrivals)
         self._send(appended.receipts)
         for status in received.statuses.values():
             receipt = self._store.set_status(status, now_us)
             self._send({(status.site, status.gateway): receipt})
         return received, appended
-
-    def _entitled(self, received: Received, now_us: int) -> Received:
-        """Keep what its gateway may say; a status of one that is not listed is dropped and told."""
-        arrivals = self._entitlement.sift(received.arrivals, now_us)
-        strangers = [name for name in received.statuses if not self._entitlement.knows(name[1])]
-        if not strangers:
-            return received._replace(arrivals=arrivals)
-        letters = [
-            DeadLetter(
-                now_us,
-                topics.gateway_topic(site, gateway, "status"),
-                self._entitlement.stranger(gateway),
-                msgspec.json.encode(received.statuses[site, gateway]),
-            )
-            for site, gateway in strangers
-        ]
-        return Received(
-            arrivals._replace(dead_letters=[*arrivals.dead_letters, *letters]),
-            {name: status for name, status in received.statuses.items() if name not in strangers},
-            received.just_said.difference(strangers),
-        )
 
     def _send(self, receipts: Mapping[Gateway, Receipt]) -> None:
         for (site, gateway), receipt in receipts.items():

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from cloud.ingest import bulk
+from cloud.ingest.entitlement import OPEN, Entitlement
 from cloud.store.port import Arrivals, DeadLetter
 from contract import topics
 from contract.delivery import Gap, Status, decode_gap, decode_status
-from contract.telemetry import Refusal, Telemetry, decode_message
+from contract.telemetry import Refusal, Telemetry, decode_message, encode
 
 
 class Message(NamedTuple):
@@ -34,10 +37,13 @@ class Received(NamedTuple):
     """Those of them that were sent just now."""
 
 
-def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) -> Received:
+def receive(
+    messages: Sequence[Message], now_us: int, max_future_secs: float, entitlement: Entitlement = OPEN
+) -> Received:
     """Read messages; nothing that a network could bring raises.
 
     now_us: [us since 1970] the reader's clock; records further ahead than max_future_secs are refused
+    entitlement: which gateway may speak for which machines; what another says is refused
     """
     records: list[Telemetry] = []
     gaps: list[Gap] = []
@@ -45,11 +51,16 @@ def receive(messages: Sequence[Message], now_us: int, max_future_secs: float) ->
     statuses: dict[tuple[str, str], Status] = {}
     just_said: set[tuple[str, str]] = set()
     telemetry, others = _parted(messages)
-    found = bulk.read([(place, message.payload) for message, place in telemetry], now_us, max_future_secs)
+    found = bulk.read(
+        [(place, message.payload) for message, place in telemetry], now_us, max_future_secs, entitlement
+    )
     others += [telemetry[number][0] for number in found.odd]
     for message in others:
         for item in _items(message, now_us, max_future_secs):
+            fault = None if isinstance(item, Refusal) else entitlement.fault(item)
             match item:
+                case Telemetry() | Gap() | Status() if fault is not None:
+                    dead.append(DeadLetter(now_us, message.topic, fault, _alone(item)))
                 case Telemetry():
                     records.append(item)
                 case Gap():
@@ -91,6 +102,11 @@ def _items(
             return [decode_gap(topic, payload, now_us=now_us, max_future_secs=max_future_secs)]
         case _:
             return decode_message(topic, payload, now_us=now_us, max_future_secs=max_future_secs)
+
+
+def _alone(item: Telemetry | Gap | Status) -> bytes:
+    """Return one item of a message, which may have held others, as JSON."""
+    return encode(item) if isinstance(item, Telemetry) else msgspec.json.encode(item)
 
 
 def _place(topic: str) -> bulk.Place | None:

@@ -1,13 +1,15 @@
 """Who may speak for which machine."""
 
+import msgspec
 import pytest
 
 from cloud.ingest.entitlement import Entitlement, covers
-from cloud.store.port import Arrivals, DeadLetter
-from contract.delivery import Gap
+from cloud.ingest.message import Message, Received, receive
+from contract.delivery import Gap, Status
 from contract.machine_key import MachineKey
 from contract.states import MachineState
-from contract.telemetry import Telemetry, decode_message
+from contract.telemetry import Telemetry, decode_message, encode
+from contract.topics import gateway_topic, machine_topic
 
 FILLER = MachineKey("berlin", "packaging", "line-1", "filler-1")
 CAPPER = MachineKey("berlin", "packaging", "line-2", "capper-2")
@@ -48,30 +50,63 @@ def test_a_place_holds_what_lies_beneath_it(pattern: str, covered: set[MachineKe
     assert {machine for machine in (FILLER, CAPPER) if covers(pattern, machine)} == covered
 
 
+def backlog(gateway: str, *records: Telemetry) -> Message:
+    return Message(gateway_topic("berlin", gateway, "backlog"), msgspec.json.encode(records))
+
+
+def live(one: Telemetry) -> Message:
+    return Message(machine_topic(one.machine_key, "telemetry"), encode(one))
+
+
+def stored(received: Received) -> list[tuple[str, str]]:
+    """Return (gateway, machine) of all records, whichever way they were read."""
+    found = [(one.gateway, one.machine) for one in received.arrivals.records]
+    for draft in received.arrivals.drafts:
+        found += [
+            (draft.sources[place][4], draft.sources[place][3]) for place in draft.rows["machine"].tolist()
+        ]
+    return sorted(found)
+
+
 def test_without_a_list_everybody_speaks_for_everything() -> None:
-    arrivals = Arrivals([record(FILLER, "any")], [gap(CAPPER, "any")])
-    assert Entitlement({}).sift(arrivals, NOW_US) is arrivals
-    assert Entitlement({}).knows("any")
+    received = receive([live(record(FILLER, "any")), backlog("some", record(CAPPER, "some"))], NOW_US, 60.0)
+    assert stored(received) == [("any", "filler-1"), ("some", "capper-2")]
+    assert not received.arrivals.dead_letters
 
 
 def test_what_a_gateway_may_not_say_is_kept_with_the_reason_and_its_neighbours_are_stored() -> None:
     entitlement = Entitlement({"gw-1": ["berlin/packaging/line-1"], "gw-2": ["berlin/packaging/line-2"]})
-    before = DeadLetter(NOW_US, "t", "not JSON", b"{")
-    arrivals = Arrivals(
-        [record(FILLER, "gw-1"), record(FILLER, "gw-2"), record(FILLER, "gw-3")],
-        [gap(CAPPER, "gw-2"), gap(CAPPER, "gw-1")],
-        [before],
-    )
-    sifted = entitlement.sift(arrivals, NOW_US)
-    assert [item.gateway for item in sifted.records] == ["gw-1"]
-    assert [item.gateway for item in sifted.gaps] == ["gw-2"]
-    assert [letter.reason for letter in sifted.dead_letters] == [
-        "not JSON",
-        f"gateway gw-2 may not speak for {FILLER}: see gateways under [ingest] in cloud.toml",
-        "gateway gw-3 is not among gateways under [ingest] in cloud.toml",
-        f"gateway gw-1 may not speak for {CAPPER}: see gateways under [ingest] in cloud.toml",
+    gaps = [gap(CAPPER, "gw-2"), gap(CAPPER, "gw-1")]
+    messages = [
+        live(record(FILLER, "gw-2")),
+        live(record(FILLER, "gw-1")),
+        live(record(FILLER, "gw-3")),
+        backlog("gw-1", record(FILLER, "gw-1"), record(CAPPER, "gw-1")),
+        *(Message(gateway_topic("berlin", one.gateway, "gap"), msgspec.json.encode(one)) for one in gaps),
+        *(
+            Message(
+                gateway_topic("berlin", name, "status"),
+                msgspec.json.encode(Status(gateway=name, site="berlin", online=True, epochtime=1.0)),
+            )
+            for name in ("gw-1", "gw-3")
+        ),
     ]
-    refused = sifted.dead_letters[1]
+    received = receive(messages, NOW_US, 60.0, entitlement)
+    assert stored(received) == [("gw-1", "filler-1")] * 2
+    assert [item.gateway for item in received.arrivals.gaps] == ["gw-2"]
+    assert set(received.statuses) == {("berlin", "gw-1")}
+    may_not = "gateway {} may not speak for {}: see gateways under [ingest] in cloud.toml"
+    unknown = "gateway gw-3 is not among gateways under [ingest] in cloud.toml"
+    assert sorted(letter.reason for letter in received.arrivals.dead_letters) == sorted(
+        [
+            may_not.format("gw-2", FILLER),
+            may_not.format("gw-1", CAPPER),
+            may_not.format("gw-1", CAPPER),
+            unknown,
+            unknown,
+        ]
+    )
+    refused = next(letter for letter in received.arrivals.dead_letters if "gw-2" in letter.reason)
     assert decode_message(refused.topic, refused.payload, now_us=NOW_US) == [record(FILLER, "gw-2")]
 
 
