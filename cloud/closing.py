@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from cloud.evaluation import Evaluation
+from cloud.locks import locked_before_us
 from cloud.oee.calendar import ShiftWindow, shift_before, shifts_between
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
@@ -280,7 +281,7 @@ class Closing:
     ) -> list[ClosedShift]:
         """Return revisions of the machines' and their line's shifts where figures differ from the stored.
 
-        A line's shift is closed when it has ended for all of its machines.
+        A line's shift is closed when it has ended for all of its machines, and locked when it is for any.
 
         closed_us: until when all shifts are closed with this
         """
@@ -288,6 +289,7 @@ class Closing:
             return []
         self._evaluation.look_for_corrections()
         of_line = _of_line(members, windows)
+        locked_us = {machine.key: locked_before_us(self._store, machine, now_us) or 0 for machine in members}
         from_us = min(window.start_us for window in of_line)
         to_us = max(window.end_us for window in of_line)
         keys = [machine.key for machine in members]
@@ -298,14 +300,16 @@ class Closing:
             group: total
             for group, total in sums.items()
             if (group.window.start_us, group.window.end_us) in wanted
+            and group.window.end_us > locked_us[group.machine]
         }
+        locked = {_name(group.window) for group in sums if group.window.end_us <= locked_us[group.machine]}
         last_us: dict[_Name, int] = {}
         for window in of_line:
             last_us[_name(window)] = max(window.end_us, last_us.get(_name(window), 0))
         together = {
             group: total
             for group, total in sums.items()
-            if last_us.get(_name(group.window), _NEVER) <= closed_us
+            if last_us.get(_name(group.window), _NEVER) <= closed_us and _name(group.window) not in locked
         }
         rows = [
             *rolled_up(alone, self._plant, level="machine"),
@@ -322,7 +326,7 @@ class Closing:
             if {**figures, "revision": last.revision} == last.figures:
                 return None
             figures["revision"] = last.revision + 1
-            why = ONGOING if why == FIRST else why
+            why = self._why_again(row) if why == FIRST else why
         else:
             why = FIRST
         return ClosedShift(
@@ -331,6 +335,19 @@ class Closing:
             row.window.end_us,
             Revision(revision=figures["revision"], made_epochtime=now_us / 1e6, why=why, figures=figures),
         )
+
+    def _why_again(self, row: Figures) -> str:
+        """Return why a closed shift changes as another is closed: what came meanwhile, or what went on."""
+        place = tuple(part for part in row.place if part is not None)
+        for dirty in self._dirty:
+            start_us, end_us = dirty.hour * US_PER_HOUR, (dirty.hour + 1) * US_PER_HOUR
+            if (
+                start_us < row.window.end_us
+                and row.window.start_us < end_us
+                and tuple(self._store.names.name("machine", dirty.machine)[: len(place)]) == place
+            ):
+                return LATE if dirty.why is None else dirty.why
+        return ONGOING
 
 
 def _of_line(members: Iterable[Machine], windows: Sequence[ShiftWindow]) -> list[ShiftWindow]:

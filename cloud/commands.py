@@ -114,6 +114,7 @@ def import_telemetry(
     files: Sequence[Path], config: Path | None = None, *, data_dir: Path | None = None
 ) -> int:
     """Load telemetry files into the store; lines that may not be used become dead letters."""
+    from cloud import locks, plant
     from cloud.config import CloudConfig, load
     from cloud.ingest import files as telemetry_files
     from cloud.service import clock_us, open_store
@@ -124,11 +125,15 @@ def import_telemetry(
         settings = settings.model_copy(
             update={"cloud": settings.cloud.model_copy(update={"data_dir": data_dir})}
         )
+    keeps_locks = config is not None and settings.cloud.plant.exists()
+    the_plant = plant.load(settings.cloud.plant) if keeps_locks else None
     store = open_store(settings)
     stored = repeated = refused = 0
     failed = False
     latest_secs = clock_us() / 1e6 + settings.cloud.max_future_secs
     with contextlib.closing(store), _progress(files) as advance:
+        if the_plant is not None:
+            locks.lock(store, the_plant, clock_us())
         for file in files:
             try:
                 for batch in telemetry_files.read(file, latest_epochtime=latest_secs):
@@ -449,6 +454,8 @@ def _revision_rows(item: "Shift | Difference") -> Iterator[dict[str, Any]]:
                 "made": iso_utc(round(each.made_epochtime * 1e6)),
                 "why": each.why,
                 **{key: each.figures[key] for key in ("total_units", "oee")},
+                "after_lock": 0 if item.after_lock is None else item.after_lock.records,
+                "after_lock_last": None if item.after_lock is None else iso_utc(item.after_lock.last_us),
             }
     else:
         for key, before, after in item.changes:

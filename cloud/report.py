@@ -14,7 +14,7 @@ from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, Per, figures
 from cloud.plant import Plant
-from cloud.store.port import Store
+from cloud.store.port import AfterLock, Store
 from cloud.views import Revision
 
 _NOT_COMPARED = frozenset({"revision"})
@@ -36,6 +36,8 @@ class Shift(NamedTuple):
 
     scope: str
     revisions: list[Revision]
+    after_lock: AfterLock | None
+    """Records that arrived when it was locked."""
 
 
 class Difference(NamedTuple):
@@ -103,12 +105,22 @@ def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Lev
     scopes = map(str, plant.machines) if level == "machine" else map("/".join, plant.lines)
     for scope in scopes:
         for shift in store.closed_between(scope, from_us, to_us):
-            yield Shift(scope, store.closed(scope, shift.start_us))
+            late = after_lock(plant, store, scope, shift.start_us, shift.end_us)
+            yield Shift(scope, store.closed(scope, shift.start_us), late)
+
+
+def after_lock(plant: Plant, store: Store, scope: str, from_us: int, to_us: int) -> AfterLock | None:
+    """Return what arrived of [from_us, to_us) of a machine or line when that was locked; None: nothing."""
+    place = tuple(scope.split("/"))
+    numbers = (
+        store.names.find("machine", tuple(key)) for key in plant.machines if key[: len(place)] == place
+    )
+    return store.after_lock([number for number in numbers if number >= 0], from_us, to_us)
 
 
 def differences(shifts: Iterator[Shift]) -> Iterator[Difference]:
     """Yield what each revision after the first changed."""
-    for scope, revisions in shifts:
+    for scope, revisions, _ in shifts:
         for before, after in pairwise(revisions):
             old, new = flat(before.figures), flat(after.figures)
             changes = [

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from cloud import control, questions
+from cloud import control, locks, questions
 from cloud import plant as plants
 from cloud.alerts import notify, rules
 from cloud.alerts.channels import Courier
@@ -36,10 +36,12 @@ from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
 from cloud.plant import Plant
 from cloud.questions import Every
+from cloud.report import after_lock
 from cloud.store.port import Appended, ClosedShift, Store
 from cloud.store.rows import US_PER_HOUR
 from cloud.store.sqlite import SqliteStore
 from cloud.views import (
+    AfterLockView,
     AlertView,
     BoardView,
     GatewayView,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 _EVENTS_AT_ONCE: Final = 100
 _MAX_ALERTS: Final = 500
 _FEED_LIMIT: Final = 8
+_LOCK_EVERY_US: Final = 30_000_000
 
 _log = structlog.get_logger("cloud.service")
 
@@ -116,6 +119,8 @@ class Cloud:
         self._now_us = now_us
         self._started_us = now_us()
         self._correcting = threading.Lock()
+        self._locked_us = 0
+        """When the store was last told what is locked."""
         self._masterdata = () if config.cloud.masterdata is None else load_sources(config.cloud.masterdata)
         self._alerting = AlertsConfig() if config.cloud.alerts is None else load_alerts(config.cloud.alerts)
         self._plant_faults: list[str] = []
@@ -248,6 +253,15 @@ class Cloud:
     def revisions(self, scope: str, start_us: int) -> list[Revision]:
         """Return all revisions of a closed shift, oldest first; scope is `site/area/line[/machine]`."""
         return self._store.closed(scope, start_us)
+
+    def after_lock(self, scope: str, start_us: int) -> AfterLockView | None:
+        """Return what arrived of a closed shift when it was locked; None when nothing did."""
+        shifts = self._store.closed_between(scope, start_us, start_us + 1)
+        found = [after_lock(self._plant, self._store, scope, start_us, shift.end_us) for shift in shifts]
+        if not found or found[0] is None:
+            return None
+        records, first_us, last_us = found[0]
+        return AfterLockView(records=records, first_epochtime=first_us / 1e6, last_epochtime=last_us / 1e6)
 
     def alerts(self, open_only: bool = True) -> list[AlertView]:  # noqa: FBT001, FBT002  as the port has it
         """Return alerts, newest first."""
@@ -492,6 +506,7 @@ class Cloud:
         """Renew the picture, judge alerts and close what is due; in the live thread."""
         now_us = self._now_us()
         self._look_for_others()
+        self._lock(now_us)
         self._picture = self._live.look(now_us)
         self._set_marks(now_us)
         self._judge_alerts(now_us)
@@ -506,6 +521,13 @@ class Cloud:
             self._note_closed(shift)
         self._board = self._make_board(self._picture)
         return closed
+
+    def _lock(self, now_us: int) -> None:
+        """Keep apart what arrives for locked shifts; let it count when the plant no longer locks them."""
+        if now_us - self._locked_us >= _LOCK_EVERY_US:
+            self._locked_us = now_us
+            if records := locks.lock(self._store, self._plant, now_us):
+                _log.info("records count that arrived after the lock", records=records)
 
     def _look_for_others(self) -> None:
         """See to it that records are shown that another process, such as an import, has stored."""
@@ -652,6 +674,8 @@ class Cloud:
         self._picture = self._live.look(now_us)
         self._board = self._make_board(self._picture)
         self._set_marks(now_us)
+        self._locked_us = -_LOCK_EVERY_US
+        self._lock(now_us)
 
     def _load_closed(self, scope: str) -> None:
         span = self._store.closed_span(scope)

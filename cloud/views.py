@@ -191,6 +191,15 @@ class Revision(Struct, frozen=True, kw_only=True):
     figures: dict[str, Any]
 
 
+class AfterLockView(Struct, frozen=True, kw_only=True):
+    """Records of a closed shift that arrived after it was locked: they are kept, and in no figure."""
+
+    records: int
+    first_epochtime: float
+    """When the first of them arrived, and the last."""
+    last_epochtime: float
+
+
 class Update(Struct, frozen=True, kw_only=True):
     """What changed since the last update; sent at most once a second, and only what changed."""
 

@@ -10,7 +10,16 @@ from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
 from cloud.plant import Plant
 from cloud.questions import Every
-from cloud.views import AlertView, BoardView, GatewayView, Revision, ShiftRow, TimelineView, Update
+from cloud.views import (
+    AfterLockView,
+    AlertView,
+    BoardView,
+    GatewayView,
+    Revision,
+    ShiftRow,
+    TimelineView,
+    Update,
+)
 from contract.machine_key import MachineKey
 
 
@@ -54,6 +63,10 @@ class CloudReader(Protocol):
 
     def revisions(self, scope: str, start_us: int) -> list[Revision]:
         """Return the revisions of a closed shift, oldest first; scope is `site/area/line[/machine]`."""
+        ...
+
+    def after_lock(self, scope: str, start_us: int) -> AfterLockView | None:
+        """Return what arrived of a closed shift when it was locked; None when nothing did."""
         ...
 
     def corrections(self) -> list[Correction]:

@@ -59,6 +59,15 @@ class Dirty(NamedTuple):
     """What else than late records is the cause, such as a correction."""
 
 
+class AfterLock(NamedTuple):
+    """Records of a time that was locked when they arrived: they are kept, and in no figure."""
+
+    records: int
+    first_us: int
+    """When the first of them arrived, and the last."""
+    last_us: int
+
+
 class StoredGateway(NamedTuple):
     """What the store knows of one gateway."""
 
@@ -175,6 +184,17 @@ class Store(Protocol):
 
     def closed_between(self, scope: str, from_us: int, to_us: int) -> list[ClosedShift]:
         """Return the newest revision of each closed shift that starts in [from_us, to_us), in order."""
+
+    def lock(self, machine: int, before_us: int | None, now_us: int) -> int:
+        """Keep apart what arrives from now on of a machine's time before an instant; None: nothing.
+
+        Of what was kept apart, that from the instant on counts again, as if it arrived now; return how much.
+
+        now_us: what is said to be the moment at which records arrive, until this is called again
+        """
+
+    def after_lock(self, machines: Iterable[int], from_us: int, to_us: int) -> AfterLock | None:
+        """Return what is kept apart of [from_us, to_us); None when nothing is."""
 
     def closed_span(self, scope: str) -> tuple[int, int] | None:
         """Return the beginning of the first and the end of the last closed shift."""

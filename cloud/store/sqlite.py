@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from cloud.errors import StoreError
 from cloud.store import rows as row_format
 from cloud.store.ledger import Ledger
 from cloud.store.port import (
+    AfterLock,
     Appended,
     Arrivals,
     ClosedShift,
@@ -126,6 +127,15 @@ CREATE TABLE IF NOT EXISTS delivery (
     payload BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS delivery_by_channel ON delivery (channel, id);
+CREATE TABLE IF NOT EXISTS after_lock (
+    id INTEGER PRIMARY KEY,
+    machine INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    received_us INTEGER NOT NULL,
+    rows BLOB NOT NULL,         -- this and the next as in chunk
+    rest BLOB
+);
+CREATE INDEX IF NOT EXISTS after_lock_by_machine ON after_lock (machine, hour);
 """
 """Made in files that lack them; programs that do not know them leave them alone."""
 
@@ -138,6 +148,8 @@ class SqliteStore:
         self._path = path
         self.names = Names()
         self.live_from_us: dict[int, int] = {}
+        self._locked: dict[int, tuple[int, int]] = {}
+        """By machine: before which instant its time is locked, and when that was last said."""
         self._ledgers: dict[int, Ledger] = {}
         self._first_hours: dict[int, int] = {}
         self._write_lock = threading.RLock()
@@ -158,7 +170,7 @@ class SqliteStore:
             table = self._table(arrivals)
             kept, changed, gateways = self._unknown(table.rows)
             fresh = row_format.in_order(table.rows if kept is None else table.rows[kept])
-            self._insert_chunks(connection, fresh, table.rest)
+            self._insert_chunks(connection, self._keep_apart(connection, fresh, table.rest), table.rest)
             for gateway, sequences in changed.items():
                 self._note_stored(connection, gateway, sequences)
             connection.executemany(
@@ -370,6 +382,39 @@ class SqliteStore:
                 )
             ]
 
+    def lock(self, machine: int, before_us: int | None, now_us: int) -> int:
+        """Keep apart what arrives from now on of a machine's time before an instant; None: nothing."""
+        from_us = -_ALWAYS if before_us is None else before_us
+        with self._write_lock:
+            if before_us is None:
+                self._locked.pop(machine, None)
+            else:
+                self._locked[machine] = (before_us, now_us)
+        with self._reading() as connection:
+            (waits,) = connection.execute(
+                "SELECT count(*) FROM after_lock WHERE machine = ? AND hour >= ?",
+                (machine, from_us // US_PER_HOUR),
+            ).fetchone()
+        return self._count_again(machine, from_us) if waits else 0
+
+    def after_lock(self, machines: Iterable[int], from_us: int, to_us: int) -> AfterLock | None:
+        """Return what is kept apart of [from_us, to_us); None when nothing is."""
+        found: list[tuple[int, int]] = []
+        for machine in machines:
+            with self._reading() as connection:
+                chunks = connection.execute(
+                    "SELECT received_us, rows FROM after_lock WHERE machine = ? AND hour BETWEEN ? AND ?",
+                    (machine, from_us // US_PER_HOUR, (to_us - 1) // US_PER_HOUR),
+                ).fetchall()
+            for received_us, body in chunks:
+                times = np.frombuffer(body, dtype=ROW)["time_us"]
+                if count := int(((times >= from_us) & (times < to_us)).sum()):
+                    found.append((received_us, count))
+        if not found:
+            return None
+        arrivals = [received_us for received_us, _ in found]
+        return AfterLock(sum(count for _, count in found), min(arrivals), max(arrivals))
+
     def closed_span(self, scope: str) -> tuple[int, int] | None:
         """Return the beginning of the first and the end of the last closed shift."""
         with self._reading() as connection:
@@ -519,6 +564,42 @@ class SqliteStore:
         found = np.concatenate(kept) if kept else np.empty(0, dtype=np.intp)
         return (None if len(found) == len(rows) else np.sort(found)), changed, gateways
 
+    def _keep_apart(
+        self, connection: sqlite3.Connection, fresh: Rows, rest: dict[tuple[int, int], Rest]
+    ) -> Rows:
+        """Keep the rows of locked time apart, and return the others."""
+        locked = np.zeros(len(fresh), dtype=np.bool_)
+        for machine, (before_us, _) in self._locked.items():
+            locked |= (fresh["machine"] == machine) & (fresh["time_us"] < before_us)
+        if not locked.any():
+            return fresh
+        connection.executemany(
+            "INSERT INTO after_lock (machine, hour, rows, rest, received_us) VALUES (?, ?, ?, ?, ?)",
+            [(*chunk, self._locked[chunk.machine][1]) for chunk in _chunks(fresh[locked], rest)],
+        )
+        return fresh[~locked]
+
+    def _count_again(self, machine: int, from_us: int) -> int:
+        """Put what was kept apart of a machine from an instant on where it belongs; return how much."""
+        moved = 0
+        with self._transaction() as connection:
+            for id_, received_us, rows, rest in connection.execute(
+                "SELECT id, received_us, rows, rest FROM after_lock WHERE machine = ? AND hour >= ?",
+                (machine, from_us // US_PER_HOUR),
+            ).fetchall():
+                table = joined([(rows, rest)])
+                free = table.rows["time_us"] >= from_us
+                if not free.any():
+                    continue
+                self._insert_chunks(connection, table.rows[free], table.rest)
+                connection.execute("DELETE FROM after_lock WHERE id = ?", (id_,))
+                connection.executemany(
+                    "INSERT INTO after_lock (machine, hour, rows, rest, received_us) VALUES (?, ?, ?, ?, ?)",
+                    [(*chunk, received_us) for chunk in _chunks(table.rows[~free], table.rest)],
+                )
+                moved += int(free.sum())
+        return moved
+
     def _insert_chunks(
         self,
         connection: sqlite3.Connection,
@@ -528,27 +609,13 @@ class SqliteStore:
         mark: bool = True,
     ) -> None:
         """Write rows, which stand by machine and time, as one chunk per machine and hour."""
-        if not len(fresh):
-            return
-        hours = fresh["time_us"] // US_PER_HOUR
-        breaks = np.flatnonzero((np.diff(fresh["machine"]) != 0) | (np.diff(hours) != 0)) + 1
-        starts = [0, *breaks.tolist()]
-        ends = [*breaks.tolist(), len(fresh)]
-        chunks = [
-            (
-                int(fresh["machine"][start]),
-                int(hours[start]),
-                fresh[start:end].tobytes(),
-                _rest_of(fresh[start:end], rest) if rest else None,
-            )
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        chunks = _chunks(fresh, rest)
         connection.executemany("INSERT INTO chunk (machine, hour, rows, rest) VALUES (?, ?, ?, ?)", chunks)
         if mark:
             late = [
-                (machine, hour)
-                for start, (machine, hour, *_) in zip(starts, chunks, strict=True)
-                if fresh["time_us"][start] < self.live_from_us.get(machine, _ALWAYS)
+                (chunk.machine, chunk.hour)
+                for chunk in chunks
+                if chunk.first_us < self.live_from_us.get(chunk.machine, _ALWAYS)
             ]
             _mark(connection, late, None)
 
@@ -656,6 +723,38 @@ class SqliteStore:
             gateway: Ledger(intervals[gateway], bases.get(gateway)) for gateway in {*intervals, *bases}
         }
         return True
+
+
+class _Chunk(NamedTuple):
+    """Rows of one machine and hour."""
+
+    machine: int
+    hour: int
+    rows: bytes
+    rest: bytes | None
+
+    @property
+    def first_us(self) -> int:
+        return int(np.frombuffer(self.rows, dtype=ROW, count=1)["time_us"][0])
+
+
+def _chunks(rows: Rows, rest: dict[tuple[int, int], Rest]) -> list[_Chunk]:
+    """Return rows, which stand by machine and time, as one chunk per machine and hour."""
+    if not len(rows):
+        return []
+    hours = rows["time_us"] // US_PER_HOUR
+    breaks = np.flatnonzero((np.diff(rows["machine"]) != 0) | (np.diff(hours) != 0)) + 1
+    starts = [0, *breaks.tolist()]
+    ends = [*breaks.tolist(), len(rows)]
+    return [
+        _Chunk(
+            int(rows["machine"][start]),
+            int(hours[start]),
+            rows[start:end].tobytes(),
+            _rest_of(rows[start:end], rest) if rest else None,
+        )
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def joined(chunks: Iterable[tuple[bytes, bytes | None]]) -> Table:

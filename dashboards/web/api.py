@@ -82,6 +82,7 @@ class Api:
         get("/revisions", summary="How a closed shift came to be as it is", **_answers(list[Revision]))(
             self._revisions
         )
+        get("/after-lock", summary="Records of a closed shift that came too late to count")(self._after_lock)
         get("/corrections", summary="What people said of the past", **_answers(list[Correction]))(
             self._corrections
         )
@@ -177,6 +178,11 @@ class Api:
     async def _revisions(self, at: At, start: Moment) -> Response:
         scope, start_us = "/".join(self._place(at)), self._instant_us(start)
         return _json(await self._ask(lambda: self._cloud.revisions(scope, start_us)))
+
+    async def _after_lock(self, at: At, start: Moment) -> Response:
+        scope, start_us = "/".join(self._place(at)), self._instant_us(start)
+        found = await self._ask(lambda: self._cloud.after_lock(scope, start_us))
+        return _json({"records": 0} if found is None else found)
 
     async def _corrections(self) -> Response:
         return _json(await self._ask(self._cloud.corrections))

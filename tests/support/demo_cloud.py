@@ -28,6 +28,7 @@ from cloud.oee.totals import Stops
 from cloud.plant import Plant
 from cloud.questions import Every
 from cloud.views import (
+    AfterLockView,
     AlertView,
     BoardView,
     Category,
@@ -473,6 +474,9 @@ class DemoCloud:
         level = ("site", "area", "line", "machine")[len(place) - 1]
         row = self.figures_of(place, level, shift.start_epochtime, shift.end_epochtime)[0]
         return [Revision(revision=1, made_epochtime=shift.end_epochtime + 61, why="closed", figures=row)]
+
+    def after_lock(self, scope: str, start_us: int) -> AfterLockView | None:
+        return None
 
     def classify(
         self,

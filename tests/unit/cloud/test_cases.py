@@ -4,10 +4,15 @@ A case holds `plant.toml`, `telemetry.jsonl`, a `README.md` with the arithmetic,
 `expected_error.txt` or `expected.json`: the rows in order, each with the keys that matter. A text such as
 "22380/25200" stands for that quotient. `options.toml` may say since, until, per and level; `corrections.json`
 what people said afterwards, of which the last one is checked where `options.toml` says `now`.
+
+With `late.jsonl` the records are stored, their shifts closed when `options.toml` says `closes`, and the late
+ones come at `arrives`; `expected.json` tells the revisions of the shifts between `since` and `until`.
 """
 
 import json
+import tempfile
 import tomllib
+from contextlib import closing
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -15,10 +20,17 @@ from typing import Any
 
 import pytest
 
+from cloud.closing import Closing
 from cloud.compute import Computation, compute, parse_moment
 from cloud.errors import CloudError
+from cloud.evaluation import Evaluation
+from cloud.ingest.files import read
+from cloud.locks import lock
 from cloud.oee.corrections import Correction, check
 from cloud.plant import load
+from cloud.report import history
+from cloud.store.port import Arrivals
+from cloud.store.sqlite import SqliteStore
 
 CASES = sorted(path for path in (Path(__file__).parents[2] / "cases").iterdir() if path.is_dir())
 
@@ -38,6 +50,9 @@ def test_case(case):
             assert line in str(raised.value).replace(f"{case}/", "")
         return
     expected = json.loads((case / "expected.json").read_text())
+    if (case / "late.jsonl").exists():
+        assert differences(expected, revisions(case)) == []
+        return
     found = run(case)
     rows = expected if isinstance(expected, list) else expected["figures"]
     figures = [row.to_dict() for row in found.figures]
@@ -71,6 +86,32 @@ def run(case: Path) -> Computation:
         level=options.get("level", "machine"),
         corrections=corrections,
     )
+
+
+def revisions(case: Path) -> dict[str, Any]:
+    """Return what a store keeps of m1's shifts when late.jsonl arrives after they are closed."""
+    options = tomllib.loads((case / "options.toml").read_text())
+    service = load(case / "plant.toml")
+    with tempfile.TemporaryDirectory() as folder, closing(SqliteStore(Path(folder) / "store")) as store:
+        for file, at in (("telemetry.jsonl", options["closes"]), ("late.jsonl", options["arrives"])):
+            now_us = instant(at)
+            lock(store, service, now_us)
+            for batch in read(case / file):
+                store.append(Arrivals(batch.records, batch.gaps))
+            closes = Closing(Evaluation(service, store), grace_us=0, settle_us=0)
+            while not closes.step(now_us).is_done:
+                pass
+        since, until = parse_moment(options["since"]), parse_moment(options["until"])
+        shifts = history(service, store, since, until, "machine")
+        return {
+            "shifts": [
+                {
+                    "revisions": [{"why": each.why, **each.figures} for each in shift.revisions],
+                    "after_lock": 0 if shift.after_lock is None else shift.after_lock.records,
+                }
+                for shift in shifts
+            ]
+        }
 
 
 def read_corrections(path: Path) -> list[Correction]:

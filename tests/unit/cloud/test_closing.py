@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloud import locks
 from cloud.closing import Closing
 from cloud.evaluation import Evaluation
 from cloud.plant import Plant, loads
-from cloud.store.port import Arrivals, ClosedShift
+from cloud.report import history, report
+from cloud.store.port import AfterLock, Arrivals, ClosedShift
 from cloud.store.sqlite import SqliteStore
 from contract.states import MachineState
 from contract.telemetry import Telemetry
@@ -121,3 +124,107 @@ def test_late_records_of_one_machine_revise_the_whole_line(store: SqliteStore) -
     assert before["unknown_secs"] > 0
     assert after["unknown_secs"] == 0
     assert after["planned_production_secs"] == before["planned_production_secs"] == (8 + 9) * HOUR
+
+
+DAY = 24 * HOUR
+
+
+def late(number: int = 100) -> list[Telemetry]:
+    return ran("m1", SHIFT, SHIFT + 10 * HOUR)[number : 2 * number]
+
+
+def stored_but_for_late(store: SqliteStore) -> None:
+    store.append(Arrivals(ran("m2", SHIFT, SHIFT + 10 * HOUR)))
+    every = ran("m1", SHIFT, SHIFT + 10 * HOUR)
+    store.append(Arrivals([item for item in every if item not in late()]))
+
+
+@pytest.mark.parametrize("locking", [None, "m1", "both"])
+def test_a_locked_shift_keeps_its_figures_and_lists_what_came_late(store: SqliteStore, locking: str) -> None:
+    definitions = "lock_after_days = 2" if locking == "both" else ""
+    of_machine = "definitions = { lock_after_days = 2 }" if locking == "m1" else ""
+    service = loads(
+        f'[site]\nname = "site"\ntimezone = "UTC"\n[definitions]\n{definitions}\n{CALENDARS}\n'
+        + MACHINES.replace('name = "m1"', f'name = "m1"\n{of_machine}')
+    )
+    stored_but_for_late(store)
+    closed(store, service, SHIFT + 10 * HOUR)
+    before = {scope: figures(store, scope) for scope in (LINE, f"{LINE}/m1")}
+    now = SHIFT + 4 * DAY
+    assert locks.lock(store, service, round(now * SEC)) == 0
+    appended = store.append(Arrivals(late()))
+    assert len(appended.fresh) == 100
+    revised = closed(store, service, now + 10, now + 60)
+    if locking is None:
+        assert [shift.revision.revision for shift in revised if shift.start_us == SHIFT * SEC] == [2, 2]
+        return
+    assert not [shift for shift in revised if shift.start_us == SHIFT * SEC]
+    assert {scope: figures(store, scope) for scope in before} == before
+    for level in ("machine", "line"):
+        kept = [
+            shift.after_lock
+            for shift in history(service, store, date(2021, 6, 30), date(2021, 7, 1), level)  # type: ignore[arg-type]
+            if shift.scope in before and shift.revisions[0].figures["shift"] == "early"
+        ]
+        assert kept == [AfterLock(100, round(now * SEC), round(now * SEC))]
+    (day,) = report(
+        service,
+        store,
+        since=date(2021, 6, 30),
+        until=date(2021, 7, 1),
+        now_us=now * SEC,
+        per="day",
+        level="line",
+    )
+    assert day.to_dict()["unknown_secs"] >= 100 * 30 - 60
+
+
+def test_without_the_lock_what_came_late_counts(store: SqliteStore) -> None:
+    locked, free = plant("lock_after_days = 1"), plant()
+    stored_but_for_late(store)
+    closed(store, locked, SHIFT + 10 * HOUR)
+    now = SHIFT + 4 * DAY
+    locks.lock(store, locked, now * SEC)
+    store.append(Arrivals(late()))
+    assert store.append(Arrivals(late())).repeated == 100
+    closed(store, locked, now, now + 60)
+    assert locks.lock(store, free, (now + 100) * SEC) == 100
+    assert locks.lock(store, free, (now + 101) * SEC) == 0
+    revised = closed(store, free, now + 110, now + 120)
+    found = {shift.scope: shift.revision for shift in revised if shift.start_us == SHIFT * SEC}
+    assert set(found) == {LINE, f"{LINE}/m1"}
+    assert found[LINE].why == "late data"
+    assert found[LINE].figures["unknown_secs"] == 0
+    assert all(
+        shift.after_lock is None
+        for shift in history(free, store, date(2021, 6, 30), date(2021, 7, 1), "machine")
+    )
+
+
+def test_what_waited_on_the_edge_while_the_cloud_side_was_down_is_not_locked_out(store: SqliteStore) -> None:
+    """The shift ended long ago, but was closed only now."""
+    service = plant("lock_after_days = 1")
+    now = SHIFT + 5 * DAY
+    store.append(Arrivals(ran("m1", SHIFT, SHIFT + HOUR)))
+    closed(store, service, now)
+    assert figures(store, f"{LINE}/m1")
+    locks.lock(store, service, now * SEC)
+    store.append(Arrivals(ran("m1", SHIFT + HOUR, SHIFT + 10 * HOUR, first=1000)))
+    closed(store, service, now + 10, now + 60)
+    assert figures(store, f"{LINE}/m1")[-1]["unknown_secs"] == 0
+
+
+def test_a_lock_that_moves_lets_a_part_of_what_came_late_count(store: SqliteStore) -> None:
+    short, long = plant("lock_after_days = 1"), plant("lock_after_days = 3")
+    store.append(Arrivals(ran("m1", SHIFT, SHIFT + 50 * HOUR, step=600)))
+    closed(store, short, *(SHIFT + hour * HOUR for hour in range(10, 60, 4)))
+    now = SHIFT + 3.5 * DAY
+    locks.lock(store, short, round(now * SEC))
+    early = ran("m1", SHIFT + 5, SHIFT + HOUR, first=5000, gateway="other")
+    later = ran("m1", SHIFT + 40 * HOUR + 5, SHIFT + 41 * HOUR, first=9000, gateway="other")
+    store.append(Arrivals([*early, *later]))
+    assert locks.lock(store, long, round(now * SEC)) == len(later)
+    machine = store.names.find("machine", ("site", "area", "line", "m1"))
+    kept = store.after_lock([machine], 0, 2**62)
+    assert kept is not None
+    assert kept.records == len(early)
