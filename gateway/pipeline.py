@@ -14,6 +14,7 @@ from contract.strict import MAX_INTEGER
 from gateway.config import Configuration, Connection
 from gateway.errors import OutboxError
 from gateway.outbox.port import Draft, Outbox
+from gateway.recorder import WAITING_VALUES
 from gateway.sampling import ConnectionSampler
 from gateway.sources.port import TagBatch, severity
 from gateway.sources.statuses import status_name
@@ -172,23 +173,26 @@ class Lane:
             drafts = self._held
         if not drafts and not save and not self._sampler.has_unsaved:
             return
-        checkpoints = {f"{self.name}/{position}": saved for position, saved in self._sampler.unsaved()}
+        prefix = f"{self.name}/"
+        checkpoints = {prefix + key: saved for key, saved in self._sampler.unsaved()}
         saved = _SavedConnection(self._sampler.clock.lag_us, self._source)
         checkpoints[self.name] = msgspec.msgpack.encode(saved)
         try:
             self._outbox.append(drafts, checkpoints)
         except OutboxError:
             self._held = drafts
-            self._sampler.unsaved_again(int(key.rpartition("/")[2]) for key in checkpoints if "/" in key)
+            self._sampler.unsaved_again(
+                key.removeprefix(prefix) for key in checkpoints if key.startswith(prefix)
+            )
             raise
         self._held = []
 
     def _restored(self, absent: str) -> bytes | None:
         """Take up what the outbox kept of the time before this process."""
-        for position in range(len(self.machines)):
-            known = self._outbox.checkpoint(f"{self.name}/{position}")
-            if known is not None:
-                self._sampler.restore(position, known, absent)
+        keys = [*map(str, range(len(self.machines))), WAITING_VALUES]
+        kept = {key: self._outbox.checkpoint(f"{self.name}/{key}") for key in keys}
+        known = {key: saved for key, saved in kept.items() if saved is not None}
+        self._sampler.restore(known, absent)
         connection = self._outbox.checkpoint(self.name)
         if connection is None:
             return None

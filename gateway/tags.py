@@ -87,6 +87,15 @@ class _Slot:
     deadband: float = 0.0
 
 
+class _Reader(NamedTuple):
+    """A tag's way to its field: `read` returns the field's value, and 0 or the status of why it has none."""
+
+    name: str
+    slot: int
+    read: Callable[[object], tuple[Any, int]]
+    is_further: bool = False
+
+
 class MachineTags:
     """The tags of one machine and how their values become fields.
 
@@ -126,6 +135,7 @@ class MachineTags:
             self._state_slots = (self.moving_slot,)
         self._state_of = _state_reader(machine.state)
         self._readers = list(self._made_readers())
+        self.addresses = [slot.node for slot in self.slots]
 
     def _add(self, name: str, tag: Any, role: Role) -> int:
         if tag is None:
@@ -164,21 +174,21 @@ class MachineTags:
         if state_status:
             worst, worst_status = severity(state_status), state_status
         kept: dict[str, Any] = {}
-        for name, slot, read in self._readers:
+        further: dict[str, Any] = {}
+        for name, slot, read, is_further in self._readers:
             status = statuses[slot]
-            value = None
-            if status >> 30 < BAD:
+            if status >> 30 >= BAD:
+                value = None
+            else:
                 value, fault = read(values[slot])
                 status = status or fault
-            kept[name] = value
+            if value is not None:
+                (further if is_further else kept)[name] = value
             if status >> 30 and worst == GOOD:
                 worst, worst_status = UNCERTAIN, status
         said = self._status_name(worst_status) if worst else None
         if note is not None and worst == GOOD:
             worst, said = UNCERTAIN, note
-        further = {
-            tag: value for tag, _, _ in self._further if (value := kept.get(f"tags.{tag}")) is not None
-        }
         get = kept.get
         return Fields(
             state,
@@ -197,26 +207,26 @@ class MachineTags:
 
     def takes(self, slot: int, value: object) -> bool:
         """Tell whether a good value can be what the tag means; a state's values all can."""
-        for _, place, read in self._readers:
+        for _, place, read, _ in self._readers:
             if place == slot:
                 _, fault = read(value)
                 return not fault
         return True
 
-    def _made_readers(self) -> Iterator[tuple[str, int, Callable[[object], tuple[Any, int]]]]:
+    def _made_readers(self) -> Iterator["_Reader"]:
         for name, slot in self._texts.items():
             if slot >= 0:
-                yield name, slot, _as_text
+                yield _Reader(name, slot, _as_text)
         if self._reason_slot >= 0:
-            yield "reason_code", self._reason_slot, self._as_reason
+            yield _Reader("reason_code", self._reason_slot, self._as_reason)
         for name, (slot, tag) in self._counters.items():
             if slot >= 0:
-                yield name, slot, lambda value, tag=tag: as_count(value, tag)  # type: ignore[misc]
+                yield _Reader(name, slot, lambda value, tag=tag: as_count(value, tag))  # type: ignore[misc]
         rate_slot, rate = self._rate
         if rate is not None:
-            yield "ideal_run_rate", rate_slot, lambda value: _as_rate(value, rate)
+            yield _Reader("ideal_run_rate", rate_slot, lambda value: _as_rate(value, rate))
         for name, slot, tag in self._further:
-            yield f"tags.{name}", slot, lambda value, tag=tag: _as_further(value, tag)  # type: ignore[misc]
+            yield _Reader(name, slot, _further_reader(tag), is_further=True)
 
     def _as_reason(self, value: object) -> tuple[int | str | None, int]:
         if self._reason is not None and not isinstance(value, bool | float) and value in self._reason.none:
@@ -234,7 +244,7 @@ class MachineTags:
         """Return the state and the status that lowers the record's quality; 0 for none."""
         worst = 0
         for slot in self._state_slots:
-            if statuses[slot] >> 30 > worst >> 30:
+            if statuses[slot] and statuses[slot] >> 30 > worst >> 30:
                 worst = statuses[slot]
         if worst >> 30 >= BAD:
             return MachineState.UNKNOWN, worst
@@ -295,7 +305,8 @@ def as_count(value: object, tag: CounterTag) -> tuple[int | None, int]:
 
 def _as_text(value: object) -> tuple[str | None, int]:
     if isinstance(value, str):
-        return value[:MAX_TEXT].encode("utf-8", "replace").decode(), 0
+        text = value[:MAX_TEXT]
+        return text if text.isascii() else text.encode("utf-8", "replace").decode(), 0
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None, 0 if value is None else _TYPE_MISMATCH
     return f"{value:.15g}" if isinstance(value, float) else str(value), 0
@@ -316,6 +327,20 @@ def _as_rate(value: object, tag: NumberTag) -> tuple[float | None, int]:
     if rate is None:
         return None, _TYPE_MISMATCH
     return (float(rate), 0) if 0 < rate < 1e9 else (None, 0)  # a rate of zero means that none is set
+
+
+def _further_reader(tag: NumberTag) -> Callable[[object], tuple[Any, int]]:
+    """Return how a further tag is read; made once, because nearly all are numbers as they come."""
+    if tag.scale == 1.0 and tag.offset == 0.0:
+        isfinite = math.isfinite
+
+        def read(value: object) -> tuple[Any, int]:
+            if type(value) is float and isfinite(value):
+                return value, 0
+            return _as_further(value, tag)
+
+        return read
+    return lambda value: _as_further(value, tag)
 
 
 def _as_further(value: object, tag: NumberTag) -> tuple[Any, int]:
@@ -351,6 +376,8 @@ def _state_reader(tag: StateTag) -> Callable[[list[object]], MachineState]:
 
 def _spelled(value: object) -> str:
     """Return a value as the keys of a state map spell it: 1, true, Running."""
+    if type(value) is int:
+        return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():

@@ -4,16 +4,17 @@ Written after OPC UA part 6 (binary encoding). Nothing that a message says is be
 against what is left of the message, and a message has to end exactly where its parts do. What this module
 does not know it does not guess: it says so (`UnknownLayoutError`), and the caller decodes the stock way.
 
-Three ways, each several times faster than the next, all with the same result:
+Three ways, all with the same result:
 
-1. a *plan*: a message that looks like an earlier one is taken apart by one precompiled `struct`, then checked
-2. a *run*: neighbours of equal layout are taken apart together
-3. one by one, by a table of layouts; and what is in no table (arrays, times, structures) by walking over it
+1. a *plan*: a message that looks like an earlier one, of the same tags with texts of the same lengths, is
+   compared with it as one large number, and then only what may differ is taken out of it by one `struct`
+2. item by item, by a table of layouts; neighbours of equal layout are taken apart together
+3. what is in no table (arrays, times, structures) is walked over
 """
 
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +31,8 @@ _MAX_PLAN: Final = 20_000
 _MAX_PLANS: Final = 128
 _MAX_MISFITS: Final = 8
 _RUN_WORTH: Final = 3
+_MAX_TEXT: Final = 255
+"""Bytes of the longest text that has a layout; a longer one is walked over."""
 
 _PUBLISH_RESPONSE: Final = b"\x01\x00\x3d\x03"
 _DATA_CHANGE: Final = b"\x01\x00\x2b\x03\x01"
@@ -58,15 +61,57 @@ class UnknownLayoutError(ValueError):
 class _Layout(NamedTuple):
     """How the bytes of an item lie whose mask and type are known.
 
-    status, source, server: positions in what `unpack` returns; 0 where the item has none
+    unpack: returns handle, value, and what the mask adds of status, source ticks, server ticks
     """
 
     unpack: Callable[[bytes, int], tuple[Any, ...]]
     iterate: Callable[[Any], Any]
     size: int
-    status: int
-    source: int
-    server: int
+
+
+class _Mask:
+    """How items of one mask lie.
+
+    tail: what follows the value, as `struct` has it; tail_size: [bytes]
+    status, source, server: positions in what a layout's `unpack` returns; 0 where the mask has none
+    scalars: the layout of each type with a fixed size, by its number
+    """
+
+    def __init__(self, mask: int, types: Mapping[int, str]) -> None:
+        self.tail = ""
+        self.status = self.source = self.server = 0
+        position = 2
+        for bit, name, part in _TAIL:
+            if mask & bit:
+                self.tail += part
+                if name:
+                    setattr(self, name, position)
+                    position += 1
+        self.tail_size = struct.calcsize("<" + self.tail)
+        self.scalars = {kind: self._layout(sign) for kind, sign in types.items()}
+        self._texts: dict[int, _Layout] = {}
+
+    def text(self, length: int) -> _Layout | None:
+        """Return the layout of a text of so many bytes, left as bytes by `unpack`; None for a long one."""
+        known = self._texts.get(length)
+        if known is None and 0 <= length <= _MAX_TEXT:
+            known = self._texts[length] = self._layout(f"4x{length}s")
+        return known
+
+    def _layout(self, sign: str) -> _Layout:
+        packed = struct.Struct(f"<I2x{sign}{self.tail}")
+        return _Layout(packed.unpack_from, packed.iter_unpack, packed.size)
+
+
+_TAIL: Final = (
+    (_HAS_STATUS, "status", "I"),
+    (_HAS_SOURCE, "source", "q"),
+    (_HAS_SOURCE_PICO, "", "2x"),
+    (_HAS_SERVER, "server", "q"),
+    (_HAS_SERVER_PICO, "", "2x"),
+)
+_MASKS: Final = {mask: _Mask(mask, _SCALARS) for mask in range(1, 64, 2)}
+_NO_LAYOUTS: Final = _Mask(0, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,56 +135,24 @@ class Published:
     unhurried: int
 
 
-def _layouts() -> dict[int, _Layout]:
-    """Return the layout for each pair of mask and scalar type, keyed by mask + 256 * type."""
-    made: dict[int, _Layout] = {}
-    for kind, sign in _SCALARS.items():
-        for mask in range(1, 64, 2):
-            text, position = "<IBB" + sign, 4
-            places = {}
-            for bit, part in (
-                (_HAS_STATUS, "I"),
-                (_HAS_SOURCE, "q"),
-                (_HAS_SOURCE_PICO, "H"),
-                (_HAS_SERVER, "q"),
-                (_HAS_SERVER_PICO, "H"),
-            ):
-                if mask & bit:
-                    text += part
-                    places[bit] = position
-                    position += 1
-            packed = struct.Struct(text)
-            made[mask | kind << 8] = _Layout(
-                packed.unpack_from,
-                packed.iter_unpack,
-                packed.size,
-                places.get(_HAS_STATUS, 0),
-                places.get(_HAS_SOURCE, 0),
-                places.get(_HAS_SERVER, 0),
-            )
-    return made
-
-
-_LAYOUTS: Final = _layouts()
-
-
 class _Plan(NamedTuple):
-    """A message's items, all with the same mask, as one struct of equally many fields per item.
+    """What a message has in common with the one that it was made from, and where the rest lies.
 
-    size: bytes that it covers
-    fields: per item a handle, mask and type as one number, the value, and what the mask adds
-    keys: what the second field of each item must be
-    strings: items whose value is a text with its length before it, with that length
+    size: bytes of its items
+    mask, constant: the bits that may not differ, and what they are: handles, types, lengths, status codes
+    unpack: returns value and ticks of each item, the value alone where there are no ticks
+    fields: how many that are
+    texts: items whose value is a text
     """
 
-    unpack: Callable[[bytes, int], tuple[Any, ...]]
     size: int
+    mask: int
+    constant: int
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
     fields: int
-    keys: tuple[int, ...]
-    strings: tuple[tuple[int, int], ...]
-    status: int
-    source: int
-    server: int
+    texts: tuple[int, ...]
+    handles: tuple[int, ...]
+    statuses: tuple[int, ...]
 
 
 class Decoder:
@@ -268,82 +281,86 @@ class Decoder:
 
 
 def _plan(b: bytes, p: int, count: int) -> _Plan | None:
-    """Return the plan of items that were just decoded; None where their masks differ."""
+    """Return the plan of items that were just decoded.
+
+    None where their masks differ, or where the server says that it threw values away: that must not repeat.
+    """
     mask = b[p + 4]
-    tail = ""
-    places = {}
-    fields = 3
-    for bit, part in (
-        (_HAS_STATUS, "I"),
-        (_HAS_SOURCE, "q"),
-        (_HAS_SOURCE_PICO, "H"),
-        (_HAS_SERVER, "q"),
-        (_HAS_SERVER_PICO, "H"),
-    ):
-        if mask & bit:
-            tail += part
-            places[bit] = fields
-            fields += 1
-    tail_size = struct.calcsize("<" + tail)
+    layouts = _MASKS[mask]
+    start = p
+    has_ticks = layouts.source or layouts.server
+    status_size = 4 if layouts.status else 0
+    rest = layouts.tail_size - status_size - (8 if has_ticks else 0)
+    ignored = b"\x00" * (layouts.tail_size - status_size)
     text: list[str] = []
-    keys: list[int] = []
-    strings: list[tuple[int, int]] = []
+    bits: list[bytes] = []
+    texts: list[int] = []
+    handles: list[int] = []
+    statuses: list[int] = []
     for item in range(count):
         if b[p + 4] != mask:
             return None
-        kind = b[p + 5]
-        keys.append(mask | kind << 8)
-        sign = _SCALARS.get(kind)
-        if sign is None:
-            size = 4 + max(_i32(b, p + 6)[0], 0)
-            strings.append((item, size))
-            sign = f"{size}s"
-            p += 6 + size + tail_size
+        handles.append(_u32(b, p)[0])
+        sign = _SCALARS.get(b[p + 5])
+        known_size = 6
+        if sign is None:  # a text
+            (length,) = _i32(b, p + 6)
+            if length < 0:  # none at all, which has a status of its own
+                return None
+            texts.append(item)
+            sign, known_size, size = f"{length}s", 10, length
         else:
-            p += 6 + struct.calcsize("<" + sign) + tail_size
-        text.append(f"IH{sign}{tail}")
+            size = struct.calcsize("<" + sign)
+        p += known_size + size
+        bits.append(b"\xff" * known_size + b"\x00" * size + b"\xff" * status_size + ignored)
+        text.append(f"{known_size}x{sign}{status_size}x{'q' if has_ticks else ''}{rest}x")
+        code = _u32(b, p)[0] if status_size else 0
+        if code & OVERFLOW == OVERFLOW:
+            return None
+        statuses.append(code & CODE_BITS)
+        p += layouts.tail_size
     packed = struct.Struct("<" + "".join(text))
+    wanted = int.from_bytes(b"".join(bits), "little")
     return _Plan(
-        packed.unpack_from,
         packed.size,
-        fields,
-        tuple(keys),
-        tuple(strings),
-        places.get(_HAS_STATUS, 0),
-        places.get(_HAS_SOURCE, 0),
-        places.get(_HAS_SERVER, 0),
+        wanted,
+        int.from_bytes(b[start:p], "little") & wanted,
+        packed.unpack_from,
+        2 if has_ticks else 1,
+        tuple(texts),
+        tuple(handles),
+        tuple(statuses),
     )
 
 
 def _by_plan(plan: _Plan, b: bytes, p: int, end: int, columns: Columns) -> int:
     """Append all items of a message at once; return where they end, or -1 where the plan does not fit."""
-    if p + plan.size > end:
+    after = p + plan.size
+    if after > end or int.from_bytes(b[p:after], "little") & plan.mask != plan.constant:
         return -1
     told = plan.unpack(b, p)
-    step = plan.fields
-    if told[1::step] != plan.keys:
-        return -1
-    values: Any = told[2::step]
-    nothing = False
-    if plan.strings:
+    count = len(plan.handles)
+    if plan.fields == 1:
+        values: Any = told
+        stamps = [0] * count
+    else:
+        values, ticks = told[0::2], told[1::2]
+        first = ticks[0]
+        if ticks.count(first) == count:
+            stamps = [first // _TICKS_PER_US - _US_TO_1970] * count
+        else:
+            stamps = [one // _TICKS_PER_US - _US_TO_1970 for one in ticks]
+        if min(stamps) <= 0 or max(stamps) >= _LATEST_US:
+            return -1
+    if plan.texts:
         values = list(values)
-        for item, size in plan.strings:
-            text = values[item]
-            (length,) = _i32(text, 0)
-            if length == size - 4:
-                values[item] = text[4:].decode("utf-8", "surrogateescape")
-            elif length == -1 and size == 4:
-                values[item] = None
-                nothing = True
-            else:
-                return -1
-    statuses = told[plan.status :: step] if plan.status else None
-    source = told[plan.source :: step] if plan.source else None
-    server = told[plan.server :: step] if plan.server else None
-    _append(columns, told[0::step], values, statuses, (source, server))
-    if nothing:
-        _amend_nothing(columns, len(values))
-    return p + plan.size
+        for item in plan.texts:
+            values[item] = values[item].decode("utf-8", "surrogateescape")
+    columns.handles += plan.handles
+    columns.values += values
+    columns.statuses += plan.statuses
+    columns.source_us += stamps
+    return after
 
 
 def _append(
@@ -392,53 +409,80 @@ def _stamp(source: int, server: int) -> int:
     return 0
 
 
-def _amend_nothing(columns: Columns, count: int) -> None:
-    """Give a bad status to the last values that are nothing although their status is not bad."""
-    values, statuses = columns.values, columns.statuses
-    for position in range(len(values) - count, len(values)):
-        if values[position] is None and statuses[position] >> 30 < 2:
-            statuses[position] = NO_DATA
-
-
 def _one_by_one(b: bytes, p: int, end: int, count: int, columns: Columns) -> tuple[int, int]:
     """Append items of any layout; return where they end, and how many were in no table."""
-    layouts = _LAYOUTS.get
     unhurried = 0
     left = count
+    mask = kind_before = -1
+    layouts = _MASKS[1]
+    rows: list[tuple[Any, ...]] = []
+    texts: list[int] = []
     while left:
-        layout = layouts(b[p + 4] | b[p + 5] << 8)
+        kind = b[p + 5]
+        if b[p + 4] != mask:
+            _append_rows(columns, layouts, rows, texts)
+            mask, kind_before = b[p + 4], -1
+            layouts = _MASKS.get(mask, _NO_LAYOUTS)
+        layout = layouts.scalars.get(kind)
         if layout is None:
-            p, walked = _walk_item(b, p, end, columns)
-            unhurried += walked
-            left -= 1
-            continue
-        unpack, iterate, size, status, source, server = layout
-        run = 1
-        if left > _RUN_WORTH and b[p + 4 + size : p + 6 + size] == b[p + 4 : p + 6]:
-            reach = p + min(left, (end - p) // size) * size
-            masks, kinds = b[p + 4 : reach : size], b[p + 5 : reach : size]
-            run = min(len(masks) - len(masks.lstrip(masks[:1])), len(kinds) - len(kinds.lstrip(kinds[:1])))
-        if run > 1:
-            found = list(zip(*iterate(memoryview(b)[p : p + run * size]), strict=True))
-            times = (found[source] if source else None, found[server] if server else None)
-            _append(columns, found[0], found[3], found[status] if status else None, times)
-            p += run * size
-            left -= run
-            continue
-        told = unpack(b, p)
-        columns.handles.append(told[0])
-        columns.values.append(told[3])
-        code = told[status] if status else 0
-        columns.statuses.append(code & CODE_BITS)
-        if code & OVERFLOW == OVERFLOW:
-            columns.overflowed.append(told[0])
-        stamp = (told[source] // _TICKS_PER_US - _US_TO_1970) if source else 0
-        if not 0 < stamp < _LATEST_US:
-            stamp = _stamp(told[source] if source else 0, told[server] if server else 0)
-        columns.source_us.append(stamp)
-        p += size
+            layout = layouts.text(_i32(b, p + 6)[0]) if kind == _STRING else None
+            if layout is None:
+                _append_rows(columns, layouts, rows, texts)
+                p, walked = _walk_item(b, p, end, columns)
+                unhurried += walked
+                left -= 1
+                kind_before = -1
+                continue
+            texts.append(len(rows))
+        elif kind == kind_before:
+            run = _run(b, p, layout.size, min(left, (end - p) // layout.size))
+            if run >= _RUN_WORTH:
+                rows += layout.iterate(memoryview(b)[p : p + run * layout.size])
+                p += run * layout.size
+                left -= run
+                continue
+        rows.append(layout.unpack(b, p))
+        p += layout.size
         left -= 1
+        kind_before = kind
+    _append_rows(columns, layouts, rows, texts)
     return p, unhurried
+
+
+def _run(b: bytes, p: int, size: int, most: int) -> int:
+    """Return how many items from here on are of the layout of the first."""
+    if b[p + 4 + size : p + 6 + size] != b[p + 4 : p + 6]:
+        return 1
+    reach = p + most * size
+    masks, kinds = b[p + 4 : reach : size], b[p + 5 : reach : size]
+    return min(len(masks) - len(masks.lstrip(masks[:1])), len(kinds) - len(kinds.lstrip(kinds[:1])))
+
+
+def _append_rows(columns: Columns, layouts: _Mask, rows: list[tuple[Any, ...]], texts: list[int]) -> None:
+    """Append what layouts of one mask have unpacked, and forget it.
+
+    texts: which of them have a text, still as bytes
+    """
+    if not rows:
+        return
+    found = list(zip(*rows, strict=True))
+    values: Any = found[1]
+    if texts:
+        values = list(values)
+        for item in texts:
+            values[item] = values[item].decode("utf-8", "surrogateescape")
+    _append(
+        columns,
+        found[0],
+        values,
+        found[layouts.status] if layouts.status else None,
+        (
+            found[layouts.source] if layouts.source else None,
+            found[layouts.server] if layouts.server else None,
+        ),
+    )
+    rows.clear()
+    texts.clear()
 
 
 def _walk_item(b: bytes, p: int, end: int, columns: Columns) -> tuple[int, int]:

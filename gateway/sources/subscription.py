@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from gateway.config import Connection
 from gateway.errors import OutboxError, SourceError
-from gateway.sampling import SourceClock
+from gateway.source_clock import SourceClock
 from gateway.sources import stock
 from gateway.sources.addresses import Unresolved, resolve
 from gateway.sources.columns import Columns

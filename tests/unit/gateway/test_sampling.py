@@ -4,6 +4,7 @@ import random
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +12,11 @@ from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry, decode_one
 from gateway.config import Machine
 from gateway.outbox.port import GapDraft
-from gateway.sampling import ConnectionSampler, SourceClock, TelemetryDraft
+from gateway.sampling import ConnectionSampler
+from gateway.source_clock import SourceClock
 from gateway.sources.port import TagBatch
 from gateway.tags import Binding, MachineTags, Role
+from gateway.telemetry_draft import TelemetryDraft
 
 US = 1_000_000
 NOON = 1_700_000_000 * US
@@ -422,11 +425,12 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    ((position, saved),) = list(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved())
+    assert list(saved) == ["0"]
     assert list(bench.sampler.unsaved()) == []
     after = Bench()
     after.now_us = NOON + 5 * US
-    after.sampler.restore(position, saved, "was off")
+    after.sampler.restore(saved, "was off")
     after.sampler.clock.lag_us = 0
     after.subscribe(resumed=True)
     after.put(("state", 0, US), ("total_units", 101, 2 * US), ("state", 2, 3 * US))
@@ -434,7 +438,7 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     assert after.gaps == []
     again = Bench()
     again.now_us = NOON + 5 * US
-    again.sampler.restore(position, saved, "was off")
+    again.sampler.restore(saved, "was off")
     again.sampler.clock.lag_us = 0
     again.start()
     assert [(g.from_us - NOON, g.to_us - NOON, g.cause) for g in again.gaps] == [(US, 5 * US, "was off")]
@@ -460,15 +464,15 @@ def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    list(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved())
     bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
     assert bench.sampler.has_unsaved
-    ((position, saved),) = list(bench.sampler.unsaved())
+    saved |= dict(bench.sampler.unsaved())
     assert bench.told[-1][0] == US
     for resumed in (True, False):
         after = Bench()
         after.now_us = NOON + 5 * US
-        after.sampler.restore(position, saved, "was off")
+        after.sampler.restore(saved, "was off")
         after.sampler.clock.lag_us = 0
         if resumed:
             after.subscribe(resumed=True)
@@ -478,9 +482,33 @@ def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
         assert [gap.from_us - NOON for gap in after.gaps] == ([] if resumed else [2 * US])
 
 
+def test_what_no_longer_waits_is_not_told_again_after_a_crash() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
+    saved = dict(bench.sampler.unsaved())
+    bench.tick(NOON + 4 * US)
+    assert bench.told[-1][2] == 105
+    saved |= dict(bench.sampler.unsaved())
+    after = Bench()
+    after.sampler.restore(saved, "was off")
+    after.subscribe(resumed=True)
+    assert after.told == []
+
+
+def test_what_an_earlier_version_saved_of_a_waiting_value_is_told() -> None:
+    bench = Bench()
+    addresses = [slot.node for slot in bench.sampler._recorder.machines[0].tags.slots]
+    newest = {"state": 1, "total_units": 105, "product": "cola", "tags.temp": 20.0}
+    row = [NOON, addresses, [newest[name] for name in bench.order], [0] * 4, NOON + US, "counter"]
+    bench.sampler.restore({"0": msgspec.msgpack.encode(row)}, "was off")
+    bench.subscribe(resumed=True)
+    assert bench.told == [(US, "running", 105)]
+
+
 def test_a_saved_state_that_cannot_be_read_is_as_if_there_were_none() -> None:
     bench = Bench()
-    bench.sampler.restore(0, b"\xc1nonsense", "was off")
+    bench.sampler.restore({"0": b"\xc1nonsense", "waiting": b"\xc1"}, "was off")
     bench.start()
     assert (len(bench.told), bench.gaps) == (1, [])
 
@@ -578,5 +606,5 @@ def test_every_fact_is_told_once_in_order_however_values_arrive(writes: list[Any
 
 def test_roles_are_as_the_contract_ranks_them() -> None:
     bench = Bench()
-    roles = [slot.role for slot in bench.sampler._machines[0].tags.slots]
+    roles = [slot.role for slot in bench.sampler._recorder.machines[0].tags.slots]
     assert roles == [Role.FACT, Role.FACT, Role.COUNT, Role.ANALOGUE]

@@ -1,0 +1,532 @@
+"""Values that are believed become records of their machines, in source time. Pure.
+
+What is decided here: what a change means for its machine (at once, with its interval, or not at all), what is
+due by the passing of source time, and what each record says.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from contract import topics
+from gateway.outbox.port import Draft, GapDraft, Kind
+from gateway.sources.port import BAD
+from gateway.tags import WAITING, Binding, Fields, MachineTags, Role
+from gateway.telemetry_draft import TelemetryDraft
+
+NEVER: Final = 1 << 62
+MAX_FILL_US: Final = 26 * 3600 * 1_000_000
+"""Silence longer than this is not filled with heartbeats: no shift is that long."""
+WAITING_VALUES: Final = "waiting"
+_COUNT: Final = 1
+_ANALOGUE: Final = 2
+
+_Kept = TypeVar("_Kept")
+Reading = tuple[Any, int, str | None]
+"""A value, its status, and why its time is not the source's own; None where it is."""
+
+
+class Saved(Struct, frozen=True, array_like=True):
+    """What must be known of a machine after a crash, so that the same values are not told twice.
+
+    pending_us, pending_kind: only in what an earlier version kept, which had no WAITING_VALUES
+    """
+
+    last_us: int
+    addresses: list[str]
+    values: list[Any]
+    statuses: list[int]
+    pending_us: int = 0
+    pending_kind: Kind = "analogue"
+
+
+@dataclass(slots=True, eq=False)
+class SampledMachine:
+    """How one machine stands.
+
+    handles: of its tags, slot by slot
+    awaiting: handles of which nothing has been heard since they are read
+    notes: by handle, why its time is not the source's own
+    subscribed_us: [us, our clock] since when it is read and has had no record; NEVER when neither
+    newest_us, last_us: [us, source time] of its newest value, and of its last record
+    lost_us: [us, source time] up to where it was known before it could not be read
+    pending_us: [us, source time] of the newest value that waits for its interval's end; 0 for none
+    flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
+    """
+
+    position: int
+    tags: MachineTags
+    handles: range
+    topic: str
+    awaiting: set[int]
+    notes: dict[int, str] = field(default_factory=dict)
+    subscribed_us: int = NEVER
+    ready: bool = False
+    newest_us: int = 0
+    last_us: int = 0
+    lost_us: int = 0
+    cause: str = ""
+    facts: tuple[Any, ...] = ()
+    pending_us: int = 0
+    pending_kind: Kind = "analogue"
+    flush_us: int = NEVER
+    beat_us: int = NEVER
+    moving: bool | None = None
+    still_us: int = NEVER
+    changed: bool = False
+    fell: bool = False
+
+
+@dataclass(slots=True)
+class Rows:
+    """Values in the order of their source times, while they are taken in.
+
+    at_us: [us, source time] of the value that was taken in last
+    is_heard: whether one of them has said when it is at the source
+    """
+
+    times: Sequence[int]
+    handles: Sequence[int]
+    values: Sequence[Any]
+    statuses: Sequence[int]
+    at_us: int = 0
+    is_heard: bool = False
+
+    def following(self, start: int) -> Iterator[tuple[int, int, Any, int]]:
+        """Yield time, handle, value and status of each from a position on."""
+        columns = self.times, self.handles, self.values, self.statuses
+        if start:
+            return zip(*(islice(column, start, None) for column in columns), strict=True)
+        return zip(*columns, strict=True)
+
+
+class Recorder:
+    """All machines of one connection.
+
+    gateway: the gateway's name
+    machines, bindings: as `gateway.tags.bindings` made them
+    interval_us: [us] one record per machine and interval of source time, besides changed facts
+    heartbeat_us: [us] at least one record per machine in this time
+    margin_us: [us] how much later than its source time a value may come although nothing is wrong
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        machines: Sequence[MachineTags],
+        bindings: Sequence[Binding],
+        *,
+        interval_us: int,
+        heartbeat_us: int,
+        margin_us: int,
+    ) -> None:
+        self._gateway = gateway
+        self._interval_us = interval_us
+        self._heartbeat_us = heartbeat_us
+        self._margin_us = margin_us
+        self.machines = list(_machines(machines, bindings))
+        self.machine_of: dict[int, SampledMachine] = {b.handle: self.machines[b.machine] for b in bindings}
+        self.role_of = {b.handle: b.role for b in bindings}
+        self.values: list[Any] = [None] * (len(bindings) + 1)
+        """The newest of each tag, by its handle, as all that follows."""
+        self.statuses = [WAITING] * (len(bindings) + 1)
+        self.observed_us = NEVER
+        self.next_us = NEVER
+        self._deadbands = {b.handle: self._slot_deadband(b) for b in bindings}
+        self._watched = {
+            one.handles[one.tags.moving_slot] for one in self.machines if one.tags.moving_slot >= 0
+        }
+        self._places = [(self.machines[0], 0)]
+        self._places += [(self.machines[b.machine], self._coalesced(b)) for b in bindings]
+        self._drafts: list[Draft] = []
+        self._touched: list[SampledMachine] = []
+        self._unsaved: set[int] = set()
+        self._waiting: set[int] = set()
+        """Positions of machines with values that wait for the end of their interval."""
+        self._is_waiting_unsaved = False
+
+    def _slot_deadband(self, binding: Binding) -> float:
+        return self.machines[binding.machine].tags.slots[binding.slot].deadband
+
+    def _coalesced(self, binding: Binding) -> int:
+        """Return whether the newest value of an interval says all: _COUNT or _ANALOGUE.
+
+        That is 0 for tags that need a closer look: facts, a counter that is watched for moving, a deadband.
+        """
+        if binding.role is Role.FACT or binding.handle in self._watched or self._deadbands[binding.handle]:
+            return 0
+        return _COUNT if binding.role is Role.COUNT else _ANALOGUE
+
+    def taken(self) -> list[Draft]:
+        """Return, once, the drafts that were made."""
+        drafts, self._drafts = self._drafts, []
+        return drafts
+
+    # --- values come ---
+
+    def take(self, rows: Rows, start: int, listen: Callable[[int], None]) -> int:
+        """Take in values up to one whose time has to be judged first; return its position, or the end.
+
+        listen: called, once per batch, with the source time of its first value that says when it is there
+
+        Most values are of a counter or a further tag, good as the one before: those are taken in right here,
+        because a call for each would cost more than all that is done with it.
+        """
+        places, values, statuses, waits = self._places, self.values, self.statuses, self._waiting.add
+        position = start - 1
+        now_us, is_heard, some_wait = rows.at_us, rows.is_heard, False
+        for at_us, handle, value, status in rows.following(start):
+            position += 1
+            machine, coalesced = places[handle]
+            if at_us < machine.last_us or machine.notes or not machine.ready:
+                break
+            before, status_before = values[handle], statuses[handle]
+            if not is_heard and status_before >> 30 < BAD:
+                is_heard = True
+                listen(at_us)
+            if at_us > now_us:
+                now_us = at_us
+                if self._touched:
+                    self.settle()
+                if at_us >= self.next_us:
+                    self.advance(at_us, at_us - self._margin_us)
+            if value == before and status == status_before and type(value) is type(before):
+                continue
+            if (
+                not coalesced
+                or status != status_before
+                or (coalesced == _COUNT and (type(value) is not type(before) or value < before))
+            ):
+                self.put(machine, handle, (value, status, None), at_us)
+                continue
+            values[handle] = value
+            if at_us > machine.newest_us:  # noqa: PLR1730 - max() is several times slower
+                machine.newest_us = at_us
+            if at_us > machine.pending_us:  # noqa: PLR1730
+                machine.pending_us = at_us
+            if coalesced == _COUNT:
+                machine.pending_kind = "counter"
+            waits(machine.position)
+            some_wait = True
+            if machine.flush_us == NEVER:
+                machine.flush_us = self._interval_end(at_us)
+                self.next_us = min(self.next_us, machine.flush_us)
+        else:
+            position += 1
+        rows.at_us, rows.is_heard = now_us, is_heard
+        self._is_waiting_unsaved |= some_wait
+        return position
+
+    def put(self, machine: SampledMachine, handle: int, reading: Reading, at_us: int) -> None:
+        """Take in one value, whatever it is, of a machine that has had its first record."""
+        value, status, note = reading
+        before, status_before = self.values[handle], self.statuses[handle]
+        machine.newest_us = max(machine.newest_us, at_us)
+        if note != machine.notes.get(handle):
+            self.mark(machine, handle, note)
+            self._touch(machine)
+        if value == before and status == status_before and type(value) is type(before):
+            return
+        role = self.role_of[handle]
+        if role is Role.ANALOGUE and status == status_before:
+            deadband = self._deadbands[handle]
+            if deadband and _is_within(before, value, deadband):
+                return
+        if role is Role.COUNT and _falls(before, value):
+            # Coalescing across a reset would lose what was counted just before it, or just after.
+            if 0 < machine.pending_us < at_us:
+                self.emit(machine, machine.pending_us, machine.pending_kind)
+            machine.fell = True
+            self._touch(machine)
+        self.values[handle] = value
+        self.statuses[handle] = status
+        if role is Role.FACT or status >> 30 != status_before >> 30:
+            self._touch(machine)
+        elif handle in self._watched:
+            self._moved(machine, before, value, at_us)
+        if role is not Role.FACT and status >> 30 < BAD:
+            machine.pending_us = max(at_us, machine.pending_us)
+            if role is not Role.ANALOGUE:
+                machine.pending_kind = "counter"
+            self._waiting.add(machine.position)
+            self._is_waiting_unsaved = True
+            machine.flush_us = self._interval_end(at_us)
+            self.next_us = min(self.next_us, machine.flush_us)
+
+    def fail(self, machine: SampledMachine, handle: int, status: int, at_us: int) -> None:
+        """Take note that a tag of a machine that has had its first record cannot be read any more."""
+        self.advance(at_us, at_us)
+        machine.newest_us = max(machine.newest_us, at_us)
+        if handle in machine.notes or self.values[handle] is not None or self.statuses[handle] != status:
+            self._touch(machine)
+        self.values[handle], self.statuses[handle] = None, status
+        self.mark(machine, handle, None)
+
+    def mark(self, machine: SampledMachine, handle: int, note: str | None) -> None:
+        """Keep, or forget, why a tag's time is not the source's own."""
+        if note is None:
+            machine.notes.pop(handle, None)
+        else:
+            machine.notes[handle] = note
+
+    def _interval_end(self, at_us: int) -> int:
+        """Return when a value's interval is over: intervals include their end, as shifts do for counts."""
+        return ((at_us - 1) // self._interval_us + 1) * self._interval_us + 1
+
+    def _touch(self, machine: SampledMachine) -> None:
+        """Have a machine's facts looked at once all values of the moment are in."""
+        if not machine.changed:
+            machine.changed = True
+            self._touched.append(machine)
+
+    def _moved(self, machine: SampledMachine, before: Any, value: Any, at_us: int) -> None:
+        """Take note that the watched counter has another value."""
+        machine.still_us = at_us + machine.tags.moving_for_us
+        self.next_us = min(self.next_us, machine.still_us)
+        if machine.moving is not True and before is not None and value is not None:
+            machine.moving = True
+            self._touch(machine)
+
+    # --- records become due ---
+
+    def settle(self, before_us: int = NEVER) -> None:
+        """Make records of facts that changed, once all values of their moment are in: before this one."""
+        if not self._touched or self._touched[0].newest_us >= before_us:
+            return
+        for machine in self._touched:
+            machine.changed = False
+            fields = self._fields(machine)
+            if fields.facts != machine.facts or machine.fell:
+                self.emit(machine, machine.newest_us, "counter", fields)
+        self._touched.clear()
+
+    def advance(self, to_us: int, beat_to_us: int) -> None:
+        """Do for every machine, in order, what is due up to a source time.
+
+        to_us: [us] up to where coalesced values are due
+        beat_to_us: [us] up to where the server is known to have told all, so that silence means no change
+        """
+        if self.observed_us == NEVER:
+            beat_to_us = 0  # nobody has watched yet
+        next_us = NEVER
+        for machine in self.machines:
+            if machine.ready:
+                due_us = self._run(machine, to_us, beat_to_us)
+                next_us = min(next_us, due_us)
+        self.next_us = next_us
+
+    def _run(self, machine: SampledMachine, to_us: int, beat_to_us: int) -> int:
+        """Do what is due for one machine; return when something is due next."""
+        if beat_to_us - machine.beat_us > MAX_FILL_US:
+            machine.beat_us = beat_to_us
+        while True:
+            beat_us, still_us, flush_us = machine.beat_us, machine.still_us, machine.flush_us
+            if flush_us <= to_us and flush_us <= beat_us and flush_us <= still_us:
+                self.emit(machine, machine.pending_us, machine.pending_kind)
+            elif still_us <= beat_to_us and still_us <= beat_us:
+                machine.still_us = NEVER
+                machine.moving = False
+                fields = self._fields(machine)
+                if fields.facts != machine.facts:
+                    self.emit(machine, max(still_us, machine.last_us), "state", fields)
+            elif beat_us <= beat_to_us:
+                self.emit(machine, max(beat_us, machine.last_us, machine.pending_us), "counter")
+            elif flush_us <= to_us:
+                self.emit(machine, machine.pending_us, machine.pending_kind)
+            else:
+                return min(flush_us, beat_us + self._margin_us, still_us + self._margin_us)
+
+    def observe_from(self, source_us: int) -> None:
+        """Settle from which source time on silence means that nothing changed."""
+        self.observed_us = source_us
+        for machine in self.machines:
+            if machine.ready:
+                self.watch_from(machine, source_us)
+
+    def watch_from(self, machine: SampledMachine, source_us: int) -> None:
+        """Have no heartbeat and no standstill of a machine lie before a moment."""
+        machine.beat_us = max(machine.beat_us, source_us)
+        if machine.still_us != NEVER:
+            machine.still_us = max(machine.still_us, source_us)
+        self._due_soon(machine)
+
+    def begin(self, machine: SampledMachine, at_us: int) -> None:
+        """Make a machine's first record since it is read."""
+        self._made_ready(machine)
+        machine.still_us = at_us + machine.tags.moving_for_us if machine.tags.moving_slot >= 0 else NEVER
+        machine.moving = None
+        self.emit(machine, at_us, "state")
+
+    def resume(self, machine: SampledMachine) -> None:
+        """Go on with a machine of which nothing was missed."""
+        self._made_ready(machine)
+        machine.beat_us = machine.last_us + self._heartbeat_us
+        if machine.tags.moving_slot >= 0 and machine.moving is not False:
+            machine.still_us = machine.last_us + machine.tags.moving_for_us
+        self._due_soon(machine)
+
+    def _made_ready(self, machine: SampledMachine) -> None:
+        machine.ready = True
+        machine.lost_us = 0
+        machine.subscribed_us = NEVER
+
+    def forget(self, machine: SampledMachine, present_us: int, cause: str) -> None:
+        """Stop speaking for a machine that is not read any more."""
+        if not machine.ready:
+            return
+        if machine.pending_us:
+            self.emit(machine, machine.pending_us, machine.pending_kind)
+        machine.ready = False
+        machine.lost_us = max(present_us - self._margin_us, machine.last_us)
+        machine.cause = cause
+        machine.awaiting = set(machine.handles)
+        machine.beat_us = machine.flush_us = machine.still_us = NEVER
+
+    def gap(self, machine: SampledMachine, from_us: int, to_us: int, cause: str) -> None:
+        """Record that a machine was not read between two source times."""
+        self._drafts.append(GapDraft(machine.tags.key, self._gateway, from_us, to_us, cause))
+
+    def gap_while_ready(self, machine: SampledMachine, from_us: int, to_us: int, cause: str) -> None:
+        """Record that values of a machine that is read are missing between two source times."""
+        start_us = max(from_us, machine.last_us)
+        end_us = max(start_us, to_us)
+        self.gap(machine, start_us, end_us, cause)
+        machine.facts = ()  # the next value or heartbeat says anew what holds
+        machine.beat_us = min(machine.beat_us, end_us)
+        self.next_us = min(self.next_us, machine.beat_us + self._margin_us)
+
+    def _due_soon(self, machine: SampledMachine) -> None:
+        self.next_us = min(self.next_us, min(machine.beat_us, machine.still_us) + self._margin_us)
+
+    def _fields(self, machine: SampledMachine) -> Fields:
+        note = machine.notes[min(machine.notes)] if machine.notes else None
+        values, statuses = self._newest(machine)
+        return machine.tags.compose(values, statuses, moving=machine.moving, note=note)
+
+    def _newest(self, machine: SampledMachine) -> tuple[list[Any], list[int]]:
+        where = slice(machine.handles.start, machine.handles.stop)
+        return self.values[where], self.statuses[where]
+
+    def emit(self, machine: SampledMachine, at_us: int, kind: Kind, fields: Fields | None = None) -> None:
+        """Make a machine's record as of a moment [us, source time]."""
+        fields = fields or self._fields(machine)
+        facts = fields.facts
+        if facts != machine.facts:
+            kind = "state"
+        machine.facts = facts
+        machine.fell = False
+        machine.last_us = at_us
+        machine.pending_us = 0
+        machine.pending_kind = "analogue"
+        machine.flush_us = NEVER
+        machine.beat_us = at_us + self._heartbeat_us
+        self._due_soon(machine)
+        self._unsaved.add(machine.position)
+        if machine.position in self._waiting:
+            self._waiting.discard(machine.position)
+            self._is_waiting_unsaved = True
+        self._drafts.append(
+            TelemetryDraft(machine.tags.key, self._gateway, at_us, kind, fields, machine.topic)
+        )
+
+    # --- after a crash ---
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Tell whether `unsaved` would yield anything."""
+        return bool(self._unsaved) or self._is_waiting_unsaved
+
+    def unsaved(self) -> Iterator[tuple[str, bytes]]:
+        """Yield, once, under the same keys as ever, what has changed of what must be known after a crash.
+
+        That is each machine with a new record, by its position; and under WAITING_VALUES all values that wait
+        to be one: they were acknowledged to the server, so that they too have to be on disk.
+        """
+        positions, self._unsaved = self._unsaved, set()
+        for position in positions:
+            machine = self.machines[position]
+            saved = Saved(machine.last_us, machine.tags.addresses, *self._newest(machine))
+            yield str(position), msgspec.msgpack.encode(saved)
+        if self._is_waiting_unsaved:
+            self._is_waiting_unsaved = False
+            waiting = [
+                (position, machine.pending_us, machine.pending_kind, *self._newest(machine))
+                for position in self._waiting
+                for machine in (self.machines[position],)
+            ]
+            yield WAITING_VALUES, msgspec.msgpack.encode(waiting)
+
+    def unsaved_again(self, keys: Iterable[str]) -> None:
+        """Have `unsaved` yield these again: what it gave did not reach the disk."""
+        for key in keys:
+            if key == WAITING_VALUES:
+                self._is_waiting_unsaved = True
+            else:
+                self._unsaved.add(int(key))
+
+    def restore(self, saved: Mapping[str, bytes], cause: str) -> None:
+        """Go on from what `unsaved` gave before the crash; what does not fit any more is left out.
+
+        cause: why nothing was read meanwhile
+        """
+        fitting: set[int] = set()
+        for machine in self.machines:
+            known = _decoded(saved.get(str(machine.position)), Saved)
+            if known is None:
+                continue
+            machine.last_us = machine.newest_us = known.last_us
+            machine.cause = cause
+            if known.addresses == machine.tags.addresses and self._restore_values(
+                machine, known.values, known.statuses
+            ):
+                fitting.add(machine.position)
+                machine.facts = machine.tags.compose(known.values, known.statuses).facts
+                if known.pending_us:
+                    self.emit(machine, known.pending_us, known.pending_kind)
+        for position, pending_us, kind, values, statuses in (
+            _decoded(saved.get(WAITING_VALUES), list[tuple[int, int, Kind, list[Any], list[int]]]) or ()
+        ):
+            if position in fitting and self._restore_values(self.machines[position], values, statuses):
+                self.emit(self.machines[position], pending_us, kind)
+        for machine in self.machines:
+            machine.newest_us = machine.lost_us = machine.last_us
+
+    def _restore_values(
+        self, machine: SampledMachine, values: Sequence[Any], statuses: Sequence[int]
+    ) -> bool:
+        if not len(values) == len(statuses) == len(machine.handles):
+            return False
+        where = slice(machine.handles.start, machine.handles.stop)
+        self.values[where], self.statuses[where] = values, statuses
+        return True
+
+
+def _decoded(saved: bytes | None, kind: type[_Kept]) -> _Kept | None:
+    if saved is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(saved, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def _machines(machines: Sequence[MachineTags], bindings: Sequence[Binding]) -> Iterator[SampledMachine]:
+    first = {binding.machine: binding.handle for binding in bindings if binding.slot == 0}
+    for position, tags in enumerate(machines):
+        handles = range(first[position], first[position] + len(tags.slots))
+        topic = topics.machine_topic(tags.key, "telemetry")
+        yield SampledMachine(position, tags, handles, topic, awaiting=set(handles))
+
+
+def _is_within(one: Any, other: Any, deadband: float) -> bool:
+    """Tell whether two numbers differ by no more than a deadband."""
+    return isinstance(one, int | float) and isinstance(other, int | float) and abs(one - other) <= deadband
+
+
+def _falls(before: Any, after: Any) -> bool:
+    """Tell whether a counter has become less."""
+    return isinstance(before, int | float) and isinstance(after, int | float) and after < before

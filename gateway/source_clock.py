@@ -1,0 +1,49 @@
+"""What time it is at a source, judged by how old its values are when they come. Pure."""
+
+from typing import Final
+
+_US: Final = 1_000_000
+_NEVER: Final = 1 << 62
+_LAG_WINDOW_US: Final = 60 * _US
+
+
+class SourceClock:
+    """What time it is at the source, judged by how old its values are when they come.
+
+    The lag is the least that was seen in the last one to two minutes. Before any fresh value has come it is
+    unknown, and after `assume_live_after_us` taken to be nothing.
+    """
+
+    def __init__(self, assume_live_after_us: int, lag_us: int | None = None) -> None:
+        self._assume_live_after_us = assume_live_after_us
+        self._connected_us = _NEVER
+        self._window_us = 0
+        self._least: int | None = None
+        self._least_before: int | None = None
+        self.lag_us = lag_us
+        """[us] our clock less the source's; None while unknown."""
+
+    def connected(self, wall_us: int) -> None:
+        """Take note that values of this source come from now on."""
+        self._connected_us = min(self._connected_us, wall_us)
+
+    def lost(self) -> None:
+        """Take note that no values come any more."""
+        self._connected_us = _NEVER
+
+    def heard(self, source_us: int, wall_us: int) -> None:
+        """Take note of the newest of some fresh values and of when it came."""
+        lag = wall_us - source_us
+        if wall_us - self._window_us >= _LAG_WINDOW_US or wall_us < self._window_us:
+            self._least_before, self._least = self._least, None
+            self._window_us = wall_us
+        self._least = lag if self._least is None else min(lag, self._least)
+        self.lag_us = self._least if self._least_before is None else min(self._least, self._least_before)
+
+    def at(self, wall_us: int) -> int | None:
+        """Return the source's time at a moment of ours; None while unknown."""
+        if self.lag_us is None:
+            if wall_us - self._connected_us < self._assume_live_after_us:
+                return None
+            self.lag_us = 0
+        return wall_us - self.lag_us
