@@ -159,7 +159,9 @@ class Decoder:
     """Decodes the messages of one subscription; remembers what they look like."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[tuple[int, int], _Plan | None] = OrderedDict()
+        self._plans: dict[tuple[int, int], _Plan | None] = {}
+        self._seen: OrderedDict[tuple[int, int], int] = OrderedDict()
+        """For each count and size, the handles of the last message that had no plan, as a hash."""
         self._misfits: Counter[tuple[int, int]] = Counter()
 
     def decode(self, body: bytes, start: int = 0, end: int | None = None) -> Published:
@@ -255,28 +257,29 @@ class Decoder:
                 start = p
                 p, unhurried = _one_by_one(b, p, end, count, columns)
                 if not unhurried and _MIN_PLAN <= count <= _MAX_PLAN:
-                    self._learn(key, b, start)
+                    self._learn(key, b, start, columns.handles[-count:])
         if p > end:
             raise DecodeError("items that are longer than their notification")
         if _skip_diagnostics_list(b, p, end) != end:
             raise DecodeError("a notification that does not end where it says")
         return unhurried
 
-    def _learn(self, key: tuple[int, int], b: bytes, p: int) -> None:
-        """Make a plan of a message whose size was seen before; the first time only the size is noted.
+    def _learn(self, key: tuple[int, int], b: bytes, p: int, handles: list[int]) -> None:
+        """Make a plan of a message whose size and tags were seen before; the first time only note them.
 
         A size that many different messages have is left alone.
         """
-        if key not in self._plans:
-            self._plans[key] = None
-        elif self._misfits[key] < _MAX_MISFITS:
+        tags = hash(tuple(handles))
+        if self._seen.get(key) != tags or self._misfits[key] >= _MAX_MISFITS:
+            self._plans.pop(key, None)
+        else:
             self._misfits[key] += 1
             self._plans[key] = _plan(b, p, key[0])
-        else:
-            self._plans[key] = None
-        self._plans.move_to_end(key)
-        while len(self._plans) > _MAX_PLANS:
-            oldest, _ = self._plans.popitem(last=False)
+        self._seen[key] = tags
+        self._seen.move_to_end(key)
+        while len(self._seen) > _MAX_PLANS:
+            oldest, _ = self._seen.popitem(last=False)
+            self._plans.pop(oldest, None)
             del self._misfits[oldest]
 
 
@@ -414,8 +417,10 @@ def _one_by_one(b: bytes, p: int, end: int, count: int, columns: Columns) -> tup
     unhurried = 0
     left = count
     mask = kind_before = -1
-    layouts = _MASKS[1]
+    layouts = _NO_LAYOUTS
+    scalars = layouts.scalars.get
     rows: list[tuple[Any, ...]] = []
+    append = rows.append
     texts: list[int] = []
     while left:
         kind = b[p + 5]
@@ -423,7 +428,8 @@ def _one_by_one(b: bytes, p: int, end: int, count: int, columns: Columns) -> tup
             _append_rows(columns, layouts, rows, texts)
             mask, kind_before = b[p + 4], -1
             layouts = _MASKS.get(mask, _NO_LAYOUTS)
-        layout = layouts.scalars.get(kind)
+            scalars = layouts.scalars.get
+        layout = scalars(kind)
         if layout is None:
             layout = layouts.text(_i32(b, p + 6)[0]) if kind == _STRING else None
             if layout is None:
@@ -434,15 +440,16 @@ def _one_by_one(b: bytes, p: int, end: int, count: int, columns: Columns) -> tup
                 kind_before = -1
                 continue
             texts.append(len(rows))
-        elif kind == kind_before:
-            run = _run(b, p, layout.size, min(left, (end - p) // layout.size))
+        unpack, iterate, size = layout
+        if kind == kind_before and kind != _STRING:
+            run = _run(b, p, size, min(left, (end - p) // size))
             if run >= _RUN_WORTH:
-                rows += layout.iterate(memoryview(b)[p : p + run * layout.size])
-                p += run * layout.size
+                rows += iterate(memoryview(b)[p : p + run * size])
+                p += run * size
                 left -= run
                 continue
-        rows.append(layout.unpack(b, p))
-        p += layout.size
+        append(unpack(b, p))
+        p += size
         left -= 1
         kind_before = kind
     _append_rows(columns, layouts, rows, texts)
