@@ -123,16 +123,16 @@ class ConnectionSampler:
         What was unknown until now has a gap of its own cause; the next one goes on where that ends.
         """
         present = self._present(wall_us)
-        for machine in self._machines:
-            self._forget(machine, present, cause)
-            machine.subscribed_us = _NEVER
+        for machine in self._recorder.machines:
+            self._recorder.forget(machine, present, cause)
+            machine.subscribed_us = NEVER
             if machine.last_us:
                 from_us = max(machine.lost_us, machine.last_us)
                 end_us = max(from_us, present)
-                self._drafts.append(self._gap(machine, from_us, end_us, machine.cause or cause))
+                self._recorder.gap(machine, from_us, end_us, machine.cause or cause)
                 machine.lost_us, machine.cause = end_us, cause
         self.clock.lost()
-        return self._taken()
+        return self._recorder.taken()
 
     def gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> list[Draft]:
         """Record that values of tags between two source times are missing for ever."""
