@@ -42,6 +42,8 @@ def _cloud_block(user: str, *, commands: bool) -> list[str]:
         *(["gateways/+/command"] if commands else []),
         "+/+/+/oee",
         "+/+/+/alert",
+        "+/+/alert",
+        "alert",
     ]
     return [
         f"user {user}",

@@ -6,14 +6,14 @@ shift before, and is cut anew every few hours.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.alerts.rules import Standing, Stretch, standing
+from cloud.alerts.conditions import Past, Stretch
 from cloud.evaluation import Evaluation
 from cloud.oee import timeline as oee_timeline
 from cloud.oee.calendar import NOT_SCHEDULED, PLANNED_STOP, PRODUCTION, ShiftWindow, shift_at
@@ -36,7 +36,7 @@ _REREAD_US: Final = 2_000_000
 _WARNING_SHARE: Final = 0.9
 _CATEGORIES: Final[tuple[Category, ...]] = ("not_scheduled", "production", "break", "planned_stop")
 """By the calendar's code."""
-_STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
+_STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED, MachineState.FAULTED})
 _STANDING_CODES: Final = [STATE_CODES[state] for state in sorted(_STANDING)]
 _NO_SHIFT_US: Final = 10_000_000
 """How often it is looked whether a shift has begun."""
@@ -53,7 +53,8 @@ class Picture(NamedTuple):
     """Those of the plant in its order, then those that are not in it."""
     lines: dict[tuple[str, str, str], LineView]
     """Without their machines."""
-    standings: dict[MachineKey, Standing]
+    pasts: dict[MachineKey, Past]
+    """What alert rules ask of machines."""
 
 
 class Live:
@@ -75,7 +76,8 @@ class Live:
         self._indexes = np.array([self._names.machine(key) for key in self._plant.machines], dtype=np.int32)
         self._views: dict[MachineKey, MachineView] = {}
         self._lines: dict[tuple[str, str, str], LineView] = {}
-        self._standings: dict[MachineKey, Standing] = {}
+        self._pasts: dict[MachineKey, Past] = {}
+        self._reread: set[MachineKey] = set()
         self._sums: dict[MachineKey, tuple[Group, Totals]] = {}
         self._windows: dict[MachineKey, tuple[int, ShiftWindow | None]] = {}
         """By machine: the shift that runs, and until when that is known."""
@@ -107,6 +109,11 @@ class Live:
         if machine in self._plant.machines:
             self._late.add(machine)
 
+    def take_late(self) -> set[MachineKey]:
+        """Return the machines whose past was read again since this was last asked: records came late."""
+        late, self._reread = self._reread, set()
+        return late
+
     def look(self, now_us: int) -> Picture:
         """Return everything as it is now."""
         if self._is_stale or not self._frame.from_us <= now_us < self._fresh_until_us:
@@ -118,7 +125,7 @@ class Live:
         chosen = self._choose(now_us)
         if len(chosen):
             self._renew(chosen, now_us)
-        return Picture(now_us, self._views | self._strangers, dict(self._lines), dict(self._standings))
+        return Picture(now_us, self._views | self._strangers, dict(self._lines), dict(self._pasts))
 
     def segments(self, machine: MachineKey, from_us: int, to_us: int, now_us: int) -> list[Segment] | None:
         """Return a machine's timeline; None when it begins before what is held here."""
@@ -139,8 +146,8 @@ class Live:
         silent = (now_us - self._last_us > self._rules.max_gap_us) & ~self._rules.hold
         states = np.where(silent, np.int8(UNKNOWN), self._last_state)
         urgent = (states != self._shown_state) | np.isin(states, _STANDING_CODES)
-        for key, stands in self._standings.items():
-            if stands.state in _STANDING:
+        for key, past in self._pasts.items():
+            if past.state in _STANDING:
                 urgent[self._names.machine(key)] = True
         self._shown_state = states
         order = np.lexsort((self._shown_us[self._indexes], ~urgent[self._indexes]))
@@ -172,7 +179,7 @@ class Live:
             self._views[key] = self._machine_view(
                 key, index, past, interval, figures.get(place_of(key, "machine")), now_us
             )
-            self._standings[key] = past.standing(now_us)
+            self._pasts[key] = past.recent(now_us, self._names.text_or_none)
         self._renew_lines({key[:3] for key in keys})
 
     def _whole(self, now_us: int, chosen: NDArray[np.int32]) -> Timeline:
@@ -202,6 +209,7 @@ class Live:
         self._frame = self._evaluation.frame(keys, now_us, now_us + _LOOK_AHEAD_US)
         self._fresh_until_us = now_us + _LOOK_AHEAD_US
         self._late.clear()
+        self._reread.update(keys)
         self._piece = self._read(keys, now_us)
 
     def _read(self, machines: list[MachineKey], now_us: int) -> Piece:
@@ -282,6 +290,7 @@ class Live:
         if not due:
             return
         self._late.difference_update(due)
+        self._reread.update(due)
         for key in due:
             self._ahead.pop(key, None)
         self._reread_us.update(dict.fromkeys(due, now_us))
@@ -390,28 +399,31 @@ class _Past(NamedTuple):
             since_us = int(self.cells.start_us[row])
         return since_us
 
-    def standing(self, now_us: int) -> Standing:
-        """Return how the machine stands, as the idle rule asks."""
+    def recent(self, now_us: int, name_of: Callable[[int], str | None]) -> Past:
+        """Return the timeline back to where the machine last began, or ceased, to run or to be known."""
         stretches: list[Stretch] = []
-        production: list[tuple[int, int]] = []
-        category = NOT_SCHEDULED
+        category, is_unknown = NOT_SCHEDULED, False
+        if self.state is MachineState.RUNNING:  # nobody asks of which parts its running is
+            category = int(self.frame.category[self.cells.interval[self.end - 1]])
+            running = Stretch(self.state_since_us(now_us), now_us, self.state, category == PRODUCTION)
+            return Past((running,), is_planned=category not in (NOT_SCHEDULED, PLANNED_STOP))
         for row in range(self.end - 1, self.begin - 1, -1):
             state = STATES_BY_CODE[self.cells.state[row]]
-            start_us, end_us = int(self.cells.start_us[row]), int(self.cells.end_us[row])
             here = int(self.frame.category[self.cells.interval[row]])
             if not stretches:
-                category = here
-            stretches.append(Stretch(start_us, end_us, state))
-            if here == PRODUCTION:
-                production.append((start_us, end_us))
-            if state not in _STANDING:
+                category, is_unknown = here, state is MachineState.UNKNOWN
+            elif state is MachineState.RUNNING or (state is MachineState.UNKNOWN) != is_unknown:
                 break
-        return standing(
-            stretches[::-1],
-            production[::-1],
-            now_us,
-            is_planned=category not in (NOT_SCHEDULED, PLANNED_STOP),
-        )
+            stretches.append(
+                Stretch(
+                    int(self.cells.start_us[row]),
+                    int(self.cells.end_us[row]),
+                    state,
+                    here == PRODUCTION,
+                    name_of(int(self.cells.reason[row])),
+                )
+            )
+        return Past(tuple(stretches[::-1]), is_planned=category not in (NOT_SCHEDULED, PLANNED_STOP))
 
 
 def verdicts(figures: Mapping[str, Any] | None, machines: Iterable[Machine]) -> dict[str, LossLevel]:

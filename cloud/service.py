@@ -5,9 +5,9 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,14 +17,14 @@ import structlog
 
 from cloud import control, locks, questions
 from cloud import plant as plants
-from cloud.alerts import notify, rules
-from cloud.alerts.channels import Courier
+from cloud.alerts.channels import Couriers
 from cloud.alerts.config import AlertsConfig
 from cloud.alerts.config import load as load_alerts
+from cloud.alerts.desk import AlertDesk
 from cloud.backup import STORE_FILE
 from cloud.closing import Closing
 from cloud.config import CloudConfig
-from cloud.errors import CloudError, ConfigError, ControlError, Fault, StoreError, UnknownMachineError
+from cloud.errors import ConfigError, ControlError, Fault, StoreError, UnknownMachineError
 from cloud.evaluation import Evaluation
 from cloud.ingest.intake import Intake
 from cloud.ingest.mqtt import Broker, Inbox
@@ -49,6 +49,7 @@ from cloud.views import (
     JobView,
     LineView,
     MachineView,
+    MuteView,
     Revision,
     ShiftRow,
     TimelineView,
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from cloud.jobs import Job, Jobs
 
 _EVENTS_AT_ONCE: Final = 100
-_MAX_ALERTS: Final = 500
 _FEED_LIMIT: Final = 8
 _LOCK_EVERY_US: Final = 30_000_000
 
@@ -122,10 +122,14 @@ class Cloud:
         self._locked_us = 0
         """When the store was last told what is locked."""
         self._masterdata = () if config.cloud.masterdata is None else load_sources(config.cloud.masterdata)
-        self._alerting = AlertsConfig() if config.cloud.alerts is None else load_alerts(config.cloud.alerts)
+        alerts_file = config.cloud.alerts
+        self._alerts_stamp = None if alerts_file is None else stamp(alerts_file)
+        alerting = AlertsConfig() if alerts_file is None else load_alerts(alerts_file)
+        self._alert_faults: list[str] = []
+        self._desk = AlertDesk(alerting, plant, store, config.cloud.data_dir, self._started_us)
+        self._couriers = Couriers(store, now_us=now_us, timezone_of=self._desk.timezone_of)
         self._plant_faults: list[str] = []
         self._feeds: set[_Feed] = set()
-        self._open_alerts = {alert.id: alert for alert in store.alerts(open_only=True, limit=_MAX_ALERTS)}
         self._broker: Broker | None = None
         self._inbox: Inbox | None = None
         self._intake: Intake | None = None
@@ -164,20 +168,14 @@ class Cloud:
                 on_stored=self._on_stored,
             )
             self._publish_receipts()
-            names = [channel.name for channel in self._alerting.channel]
-            if forgotten := self._store.forget_deliveries(names):
-                _log.warning("channels are gone, and what waited for them", messages=forgotten)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._broker.run(), name="cloud.mqtt")
                 group.create_task(self._intake.run(), name="cloud.ingest")
                 group.create_task(self._keep_live(loop, looking), name="cloud.live")
                 group.create_task(self._make_jobs().run(), name="cloud.jobs")
                 group.create_task(self._watch_plant(loop, looking), name="cloud.plant")
-                for channel in self._alerting.channel:
-                    courier = Courier(
-                        channel, self._store, now_us=self._now_us, timezone_of=self._timezone_of
-                    )
-                    group.create_task(courier.run(), name=f"cloud.channel.{channel.name}")
+                self._couriers.take(self._desk.config.channel, group)
+                group.create_task(self._watch_alerts(loop, looking, group), name="cloud.alerts")
                 if serve_pages is not None:
                     group.create_task(serve_pages(self), name="cloud.pages")
 
@@ -265,19 +263,36 @@ class Cloud:
 
     def alerts(self, open_only: bool = True) -> list[AlertView]:  # noqa: FBT001, FBT002  as the port has it
         """Return alerts, newest first."""
-        if open_only:
-            return self._alerts_now()
-        return self._store.alerts(open_only=False, limit=_MAX_ALERTS)
+        return self._desk.open_alerts() if open_only else self._desk.alerts()
 
     def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:
         """Note who has seen an open alert; raise CloudError when it is not open."""
-        alert = self._open_alerts.get(alert_id)
-        if alert is None:
-            raise CloudError(f"{alert_id} is not an open alert")
+        return self._desk.acknowledge(alert_id, by, note, self._now_us())
+
+    def mutes(self) -> list[MuteView]:
+        """Return the mutes that are in force, oldest first."""
+        return self._desk.mutes(self._now_us())
+
+    def mute(self, place: str, until_us: int, *, who: str, why: str, rules: Sequence[str] = ()) -> MuteView:
+        """Let alerts of a place and of all below it wake nobody until an instant; raise CloudError otherwise.
+
+        rules: only of these; empty: of all
+        """
         now_us = self._now_us()
-        alert = notify.acknowledged(alert, by, note, now_us)
-        self._keep_alert(alert, "acknowledged", now_us)
-        return alert
+        wanted = MuteView(
+            id=0,
+            place=place,
+            rules=list(rules),
+            from_epochtime=now_us / 1e6,
+            until_epochtime=until_us / 1e6,
+            who=who,
+            why=why,
+        )
+        return self._desk.mute(wanted, now_us)
+
+    def unmute(self, number: int, by: str) -> MuteView:
+        """End a mute; raise CloudError when none of that number is in force."""
+        return self._desk.unmute(number, by, self._now_us())
 
     def correct(self, correction: Correction) -> int:
         """Keep a correction of the past and return its number; raise CorrectionError when it may not be made.
@@ -423,6 +438,8 @@ class Cloud:
             clock_warnings=[] if intake is None else intake.clock_warnings,
             plant_faults=self._plant_faults,
             store_fault=None if intake is None else intake.store_fault,
+            alert_faults=self._alert_faults,
+            channels=self._couriers.views(),
         )
 
     async def subscribe(self) -> AsyncIterator[Update]:
@@ -538,37 +555,38 @@ class Cloud:
         self._marks_seen = marks
 
     def _judge_alerts(self, now_us: int) -> None:
-        open_alerts = [
-            rules.OpenAlert(
-                alert.id,
-                MachineKey(alert.site, alert.area, alert.line, alert.machine),
-                round(alert.since_epochtime * 1e6),
+        broker = self._broker
+        is_watching = broker is not None and broker.state == "connected"
+        since_us = broker.state_since_us if broker is not None and is_watching else None
+        self._desk.judge(self._picture, self._live, since_us, now_us)
+
+    async def _watch_alerts(
+        self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor, group: asyncio.TaskGroup
+    ) -> None:
+        """Take a changed alerts.toml when it is valid; else say what is wrong, and keep the one before."""
+        path = self.config.cloud.alerts
+        if path is None:
+            return
+        while True:
+            await asyncio.sleep(self.config.cloud.plant_check_secs)
+            found = stamp(path)
+            if found == self._alerts_stamp:
+                continue
+            self._alerts_stamp = found
+            try:
+                config = await loop.run_in_executor(looking, load_alerts, path)
+            except ConfigError as error:
+                self._alert_faults = [str(fault) for fault in error.faults]
+                _log.error(
+                    "the changed alerts.toml is refused; the one before stays", faults=self._alert_faults
+                )
+                continue
+            self._alert_faults = []
+            await loop.run_in_executor(looking, self._desk.take, config, self._plant)
+            self._couriers.take(config.channel, group)
+            _log.info(
+                "the changed alerts.toml is in force", rules=len(config.rule), channels=len(config.channel)
             )
-            for alert in self._open_alerts.values()
-            if alert.rule == rules.IDLE_RULE
-        ]
-        thresholds = {key: machine.idle_alert_us for key, machine in self._plant.machines.items()}
-        for change in rules.idle(self._picture.standings, thresholds, open_alerts, now_us):
-            known = self._open_alerts.get(change.id)
-            alert = notify.raised(change, now_us) if known is None else notify.cleared(known, change, now_us)
-            self._keep_alert(alert, change.event, now_us)
-
-    def _keep_alert(self, alert: AlertView, event: Any, now_us: int) -> None:
-        message = notify.message(alert, event, now_us)
-        key = MachineKey(alert.site, alert.area, alert.line, alert.machine)
-        channels = [channel.name for channel in self._alerting.channel if channel.wants(message)]
-        self._store.save_alert(
-            alert, topics.machine_topic(key, "alert"), msgspec.json.encode(message), channels
-        )
-        if alert.state == "cleared":
-            self._open_alerts.pop(alert.id, None)
-        else:
-            self._open_alerts[alert.id] = alert
-        _log.warning(f"alert {event}", machine=str(key), rule=alert.rule, what=message.message)
-
-    def _timezone_of(self, site: str) -> tzinfo:
-        found = self._plant.sites.get(site)
-        return UTC if found is None else found.timezone
 
     def _set_marks(self, now_us: int) -> None:
         """Say which records the live figures see, so that only others leave dirty marks."""
@@ -652,6 +670,7 @@ class Cloud:
             return
         self._plant_faults = []
         self._take_plant(plant)
+        self._desk.take(self._desk.config, plant)
         for feed in list(self._feeds):
             feed.put_whole()
         _log.info("the changed plant is in force", machines=len(plant.machines))
@@ -685,7 +704,7 @@ class Cloud:
 
     def _make_board(self, picture: Picture) -> BoardView:
         by_machine: dict[MachineKey, list[AlertView]] = {}
-        alerts = self._alerts_now()
+        alerts = self._desk.open_alerts()
         for alert in alerts:
             key = MachineKey(alert.site, alert.area, alert.line, alert.machine)
             by_machine.setdefault(key, []).append(alert)
@@ -708,11 +727,6 @@ class Cloud:
             alerts=alerts,
             health=self.health(),
         )
-
-    def _alerts_now(self) -> list[AlertView]:
-        alerts = list(self._open_alerts.values())
-        alerts.sort(key=lambda alert: (-alert.raised_epochtime, alert.id))
-        return alerts
 
     def _stored_table(self, from_us: int, to_us: int, level: Level) -> list[ShiftRow]:
         views: Mapping[str, MachineView | LineView]

@@ -32,14 +32,22 @@ class AlertView(Struct, frozen=True, kw_only=True):
 
     id: str
     rule: str
-    """What was watched, such as `idle`."""
+    """The rule's name, as alerts.toml has it; `idle` for what plant.toml asks for."""
+    kind: str = "idle"
+    """What the rule watches, such as `idle` or `gateway`."""
     site: str
-    area: str
-    line: str
-    machine: str
+    area: str = ""
+    """Levels that do not apply are empty: a gateway has no line, a line no machine."""
+    line: str = ""
+    machine: str = ""
+    gateway: str = ""
+    connection: str = ""
     state: AlertState
     level: int
     message: str
+    """What is wrong."""
+    advice: str = ""
+    """What to do about it."""
     since_epochtime: float
     """When the condition began."""
     raised_epochtime: float
@@ -47,6 +55,70 @@ class AlertView(Struct, frozen=True, kw_only=True):
     acknowledged_by: str | None = None
     note: str | None = None
     cleared_epochtime: float | None = None
+    ended_epochtime: float | None = None
+    """When the condition ended, by what is known now; late records may set it back."""
+    outcome: str | None = None
+    """How it ended."""
+    returns: int = 0
+    """How often the condition came back before the alert could be cleared."""
+    told: list[str] = []
+    """Channels that were told of it."""
+    muted_until_epochtime: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what people call what it is of."""
+        if self.gateway:
+            return self.connection or self.gateway
+        return self.machine or self.line or self.site
+
+    @property
+    def place(self) -> str:
+        """Return where that is, from the area down; for a gateway, that it is one."""
+        if self.gateway:
+            return f"PLC at {self.gateway}" if self.connection else "gateway"
+        return " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join(filter(None, (self.area, self.line)))
+
+
+class MuteView(Struct, frozen=True, kw_only=True):
+    """A place whose alerts wake nobody until a moment, because somebody works there."""
+
+    id: int
+    place: str
+    """From the site down, such as `berlin/packaging/line-1`; all that lies below is muted, too."""
+    rules: list[str] = []
+    """Only these; empty: all."""
+    from_epochtime: float
+    until_epochtime: float
+    who: str
+    why: str
+    lifted_epochtime: float | None = None
+    lifted_by: str | None = None
+
+    @property
+    def end_epochtime(self) -> float:
+        """Return when it ends, or ended."""
+        lifted = self.lifted_epochtime
+        return self.until_epochtime if lifted is None else min(lifted, self.until_epochtime)
+
+
+class ChannelView(Struct, frozen=True, kw_only=True):
+    """One channel of alerts.toml and its outbox."""
+
+    name: str
+    kind: str
+    waiting: int
+    """Messages that it has not taken yet."""
+    oldest_epochtime: float | None = None
+    """Of the oldest of them."""
+    sent: int = 0
+    """Since the channel is known."""
+    failures: int = 0
+    dropped: int = 0
+    """Messages that grew too old."""
+    last_sent_epochtime: float | None = None
+    fault: str | None = None
+    """Why it takes nothing now."""
 
 
 class MachineView(Struct, frozen=True, kw_only=True):
@@ -121,6 +193,9 @@ class HealthView(Struct, frozen=True, kw_only=True):
     """Why a changed plant.toml was refused; the plant before it stays in force."""
     store_fault: str | None = None
     """Why the store cannot be written now, such as a full disk."""
+    alert_faults: list[str] = []
+    """Why a changed alerts.toml was refused; the one before it stays in force."""
+    channels: list[ChannelView] = []
 
 
 class BoardView(Struct, frozen=True, kw_only=True):

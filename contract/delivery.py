@@ -135,6 +135,13 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     backlog_bytes: Count = 0
     oldest_epochtime: Epoch | UnsetType = UNSET
     dropped_records: Count = 0
+    backlog_limit_bytes: Annotated[
+        Count | UnsetType, Meta(description="How large the backlog may grow before the oldest is dropped.")
+    ] = UNSET
+    disk_free_bytes: Annotated[
+        Count | UnsetType, Meta(description="Free space where the backlog is kept.")
+    ] = UNSET
+    disk_total_bytes: Count | UnsetType = UNSET
     last_error: Text | UnsetType = UNSET
     accepts_commands: Annotated[bool, Meta(description="Whether connections may be started and stopped.")] = (
         False
@@ -176,21 +183,42 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One change in the life of an alert."""
+    """One change in the life of an alert.
+
+    What it is of stands in its levels: a machine has area, line and machine; a line has area and line; a
+    gateway has `gateway`, a PLC connection `gateway` and `connection`; the service itself has its site alone.
+    """
 
     id: Text
     event: Literal["raised", "escalated", "acknowledged", "cleared"]
-    rule: Text
+    rule: Annotated[Text, Meta(description="The rule's name, as alerts.toml has it.")]
     site: Level
-    area: Level
-    line: Level
-    machine: Level
+    area: Level | UnsetType = UNSET
+    line: Level | UnsetType = UNSET
+    machine: Level | UnsetType = UNSET
+    gateway: Level | UnsetType = UNSET
+    connection: Text | UnsetType = UNSET
     epochtime: Epoch
     since_epochtime: Annotated[Epoch, Meta(description="When the condition began.")]
     message: Annotated[str, Meta(max_length=1024)]
-    level: Annotated[int, Meta(ge=1, le=9)] = 1
+    kind: Annotated[
+        Text | UnsetType, Meta(description="What the rule watches, such as `idle` or `gateway`.")
+    ] = UNSET
+    level: Annotated[int, Meta(ge=1, le=9, description="How urgent; it rises when nobody answers.")] = 1
+    advice: Annotated[
+        Annotated[str, Meta(max_length=1024)] | UnsetType,
+        Meta(description="What to do, as alerts.toml says for the rule."),
+    ] = UNSET
     by: Text | UnsetType = UNSET
     note: Annotated[str, Meta(max_length=1024)] | UnsetType = UNSET
+
+    @property
+    def place(self) -> str:
+        """Return the path from the site down to what the alert is of."""
+        of_gateway = ("gateways", self.gateway, self.connection)
+        of_machine = (self.area, self.line, self.machine)
+        rest = of_machine if self.gateway is UNSET else of_gateway
+        return "/".join((self.site, *(level for level in rest if isinstance(level, str))))
 
 
 Message = TypeVar("Message", bound=Struct)

@@ -10,7 +10,8 @@ MAX_TOPIC_BYTES: Final = 256
 """AWS IoT Core's limit, as are the 7 slashes."""
 
 MachineChannel = Literal["telemetry", "oee", "alert"]
-GatewayChannel = Literal["backlog", "receipt", "status", "gap", "command"]
+GatewayChannel = Literal["backlog", "receipt", "status", "gap", "command", "alert"]
+PlaceChannel = Literal["alert"]
 _MACHINE_CHANNELS: Final[frozenset[str]] = frozenset(get_args(MachineChannel))
 _GATEWAY_CHANNELS: Final[frozenset[str]] = frozenset(get_args(GatewayChannel))
 
@@ -18,6 +19,8 @@ ALL_TELEMETRY: Final = f"{PREFIX}/+/+/+/+/telemetry"
 ALL_BACKLOG: Final = f"{PREFIX}/+/gateways/+/backlog"
 ALL_GAPS: Final = f"{PREFIX}/+/gateways/+/gap"
 ALL_STATUS: Final = f"{PREFIX}/+/gateways/+/status"
+ALL_ALERTS: Final = (f"{PREFIX}/+/+/+/+/alert", f"{PREFIX}/+/+/+/alert", f"{PREFIX}/+/alert")
+"""Of machines; of lines and gateways; of sites."""
 
 
 class MachineTopic(NamedTuple):
@@ -35,6 +38,15 @@ class GatewayTopic(NamedTuple):
     channel: str
 
 
+class PlaceTopic(NamedTuple):
+    """A parsed topic of a line, or of a site, whose area and line are empty."""
+
+    site: str
+    area: str
+    line: str
+    channel: str
+
+
 def machine_topic(machine: MachineKey, channel: MachineChannel) -> str:
     """Return `oee/v1/{site}/{area}/{line}/{machine}/{channel}`; raise ValueError beyond the limits."""
     return _checked(f"{PREFIX}/{machine}/{channel}", machine)
@@ -45,8 +57,18 @@ def gateway_topic(site: str, gateway: str, channel: GatewayChannel) -> str:
     return _checked(f"{PREFIX}/{site}/gateways/{gateway}/{channel}", (site, gateway))
 
 
+def line_topic(site: str, area: str, line: str, channel: PlaceChannel) -> str:
+    """Return `oee/v1/{site}/{area}/{line}/{channel}`; raise ValueError beyond the limits."""
+    return _checked(f"{PREFIX}/{site}/{area}/{line}/{channel}", (site, area, line))
+
+
+def site_topic(site: str, channel: PlaceChannel) -> str:
+    """Return `oee/v1/{site}/{channel}`; raise ValueError beyond the limits."""
+    return _checked(f"{PREFIX}/{site}/{channel}", (site,))
+
+
 @lru_cache(maxsize=4096)
-def parse(topic: str) -> MachineTopic | GatewayTopic:
+def parse(topic: str) -> MachineTopic | GatewayTopic | PlaceTopic:
     """Take a topic apart; raise ValueError for one that is not of this contract."""
     levels = topic.split("/")
     if (
@@ -59,6 +81,10 @@ def parse(topic: str) -> MachineTopic | GatewayTopic:
                 return GatewayTopic(site, gateway, channel)
             case [site, area, line, machine, channel] if channel in _MACHINE_CHANNELS:
                 return MachineTopic(MachineKey(site, area, line, machine), channel)
+            case [site, area, line, "alert"] if area != "gateways":
+                return PlaceTopic(site, area, line, "alert")
+            case [site, "alert"]:
+                return PlaceTopic(site, "", "", "alert")
     raise ValueError(f"{topic[:MAX_TOPIC_BYTES]!r} is not a topic of {PREFIX}")
 
 

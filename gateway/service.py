@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -512,6 +513,7 @@ class Daemon:
         lanes = [self._pipeline.lanes[name] for name in self._readings]
         statistics = self._outbox.statistics()
         problem = statistics.alarm or self._last_error
+        free_bytes, total_bytes = _disk_bytes(self._configuration.gateway.data_dir)
         status = Status(
             gateway=self._configuration.gateway.name,
             site=self._configuration.gateway.site,
@@ -524,6 +526,9 @@ class Daemon:
             backlog_bytes=statistics.bytes,
             oldest_epochtime=msgspec.UNSET if statistics.oldest_us is None else statistics.oldest_us / _US,
             dropped_records=sum(statistics.dropped.values()),
+            backlog_limit_bytes=self._configuration.outbox.max_bytes,
+            disk_free_bytes=free_bytes,
+            disk_total_bytes=total_bytes,
             last_error=msgspec.UNSET if problem is None else problem[:256],
             accepts_commands=self._control.is_open,
             answers=list(self._control.answers),
@@ -643,3 +648,12 @@ def _resident_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
+
+
+def _disk_bytes(folder: Path) -> tuple[int | msgspec.UnsetType, int | msgspec.UnsetType]:
+    """Return the free and the whole space of a folder's disk; nothing where the system does not tell."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return msgspec.UNSET, msgspec.UNSET
+    return usage.free, usage.total

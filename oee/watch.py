@@ -21,7 +21,7 @@ _NEW_OUTBOX: Final = 100_000_000
 """A leap this wide means that the gateway began a new outbox: sequences begin at the clock's microseconds."""
 _FILTERS: Final = tuple(
     (f"{topics.PREFIX}/+/{rest}", 1)
-    for rest in ("+/+/+/oee", "+/+/+/alert", "gateways/+/status", "gateways/+/receipt")
+    for rest in ("+/+/+/oee", "+/+/+/alert", "+/+/alert", "alert", "gateways/+/status", "gateways/+/receipt")
 )
 
 
@@ -50,7 +50,11 @@ class Heard:
             match topics.parse(topic):
                 case topics.MachineTopic(machine, "oee"):
                     self._take_result(machine, msgspec.json.decode(payload, type=Result))
-                case topics.MachineTopic(_, "alert"):
+                case (
+                    topics.MachineTopic(_, "alert")
+                    | topics.GatewayTopic(_, _, "alert")
+                    | topics.PlaceTopic(_, _, _, "alert")
+                ):
                     return self._take_alert(msgspec.json.decode(payload, type=Alert))
                 case topics.GatewayTopic(self.site, _, "status"):
                     self.status = msgspec.json.decode(payload, type=Status)

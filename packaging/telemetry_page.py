@@ -35,6 +35,9 @@ This page is made from the code (`python packaging/telemetry_page.py`); the JSON
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/command` | asks the gateway to start or stop one connection | no |
 | `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/oee` | figures of the running and the last closed shift | yes |
 | `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/alert` | an alert raised, escalated, acknowledged, cleared | no |
+| `{topics.PREFIX}/SITE/AREA/LINE/alert` | the same, of a line as a whole | no |
+| `{topics.PREFIX}/SITE/gateways/GATEWAY/alert` | the same, of a gateway or one of its PLC connections | no |
+| `{topics.PREFIX}/SITE/alert` | the same, of the service itself | no |
 
 All at QoS 1. A level is 1 to 64 of `A-Z a-z 0-9 _ . -`; a topic has at most {topics.MAX_TOPIC_BYTES} bytes and 7 slashes, which are AWS IoT
 Core's limits. No area may be called `gateways`.

@@ -3,23 +3,35 @@
 What was sent twice, after a crash at the wrong moment, a FIFO topic of SNS drops.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, Final, Protocol
 
 import msgspec
+import structlog
 
 from cloud.alerts.config import ChannelTable
 from cloud.carrier import Carrier
-from cloud.errors import NotificationError
+from cloud.errors import NotificationError, StoreError
 from cloud.store.port import Delivery, Store
+from cloud.views import ChannelView
 from contract.delivery import Alert
 
 _AT_ONCE: Final = 50
 _TIMEOUT_SECS: Final = 5
 _SUBJECT_CHARACTERS: Final = 100
+_ATTRIBUTES: Final = (
+    *("site", "area", "line", "machine", "gateway", "connection"),
+    *("place", "rule", "kind", "event"),
+)
+"""What SNS subscriptions may filter by, beside the level. No alert has more than ten: SQS takes no more."""
+
+
+_log = structlog.get_logger("cloud.alerts.channels")
 
 
 class Door(Protocol):
@@ -83,8 +95,9 @@ class SnsDoor:
     def send(self, alert: Alert, title: str, body: str) -> None:
         """Publish one message; raise NotificationError when it was not taken."""
         attributes = {
-            key: {"DataType": "String", "StringValue": getattr(alert, key)}
-            for key in ("site", "area", "line", "machine", "rule", "event")
+            key: {"DataType": "String", "StringValue": said}
+            for key in _ATTRIBUTES
+            if isinstance(said := getattr(alert, key), str) and said
         }
         attributes["level"] = {"DataType": "Number", "StringValue": str(alert.level)}
         once: dict[str, str] = {}
@@ -133,30 +146,104 @@ class Courier(Carrier[Delivery]):
         self._timezone_of = timezone_of
         self._opener = opener
         self._door: Door | None = None
+        known = {each.name: each for each in store.channels()}.get(channel.name)
+        self._before = known or ChannelView(name=channel.name, kind=channel.kind, waiting=0)
+        self.view = self._before
+        """What was done since the channel is known, and what waits."""
 
     def waiting(self) -> Sequence[Delivery]:
-        """Return what the channel has not taken yet."""
-        return self._store.deliveries(self.channel.name, _AT_ONCE)
+        """Return what the channel has not taken yet and may be told now."""
+        after = 0
+        while found := self._store.deliveries(self.channel.name, _AT_ONCE, after):
+            if may_be_told := [each for each in found if not self._is_held(each)]:
+                return may_be_told
+            after = found[-1].id
+        return []
 
     def done(self, item: Delivery) -> None:
         """Note that the channel has taken a message, or never will."""
         self._store.delivery_done(item.id)
 
     def carry(self, item: Delivery) -> bool:
-        """Send or drop one message; return False when it has to wait."""
+        """Send or drop one message."""
         alert = msgspec.json.decode(item.payload, type=Alert)
-        now_us = self._now_us()
-        if now_us / 1e6 - alert.epochtime > self.channel.max_age_secs:
+        if self._now_us() / 1e6 - alert.epochtime > self.channel.max_age_secs:
             self._note_dropped("too old to be told", alert.id)
             return True
-        site = self._timezone_of(alert.site)
-        if self.channel.is_quiet(now_us, site):
-            return False
         if self._door is None:
             self._door = self._opener(self.channel)
-        self._door.send(alert, *self.channel.words(alert, site))
+        self._door.send(alert, *self.channel.words(alert, self._timezone_of(alert.site)))
         self._note_sent()
+        self.view = msgspec.structs.replace(self.view, last_sent_epochtime=self._now_us() / 1e6)
         return True
+
+    def turn(self) -> float:
+        """Send what may be sent now, oldest first, and keep count; return how long to wait [s]."""
+        seen = self.view
+        wait_secs = super().turn()
+        done = self.statistics
+        with contextlib.suppress(StoreError):  # a store that cannot be used says so itself
+            self.view = msgspec.structs.replace(
+                self.view,
+                sent=self._before.sent + done.sent,
+                failures=self._before.failures + done.failures,
+                dropped=self._before.dropped + done.dropped,
+                fault=self.fault,
+                **waiting(self._store, self.channel.name),
+            )
+            if self.view != seen:
+                self._store.save_channel(self.view)
+        return wait_secs
+
+    def _is_held(self, item: Delivery) -> bool:
+        """Tell whether a message waits for the end of quiet hours."""
+        alert = msgspec.json.decode(item.payload, type=Alert)
+        now_us = self._now_us()
+        is_old = now_us / 1e6 - alert.epochtime > self.channel.max_age_secs
+        is_calm = alert.level < self.channel.quiet_below_level
+        return is_calm and not is_old and self.channel.is_quiet(now_us, self._timezone_of(alert.site))
+
+
+class Couriers:
+    """One courier for each channel of alerts.toml, whichever these are by now."""
+
+    def __init__(
+        self, store: Store, *, now_us: Callable[[], int], timezone_of: Callable[[str], tzinfo] = lambda _: UTC
+    ) -> None:
+        self._store = store
+        self._now_us = now_us
+        self._timezone_of = timezone_of
+        self._running: dict[str, tuple[Courier, asyncio.Task[None]]] = {}
+
+    def views(self) -> list[ChannelView]:
+        """Return the channels with their outboxes."""
+        return [courier.view for courier, _ in list(self._running.values())]
+
+    def take(self, channels: Iterable[ChannelTable], group: asyncio.TaskGroup) -> None:
+        """Serve these channels from now on; what waits for others is dropped. In the loop's thread."""
+        wanted = {channel.name: channel for channel in channels}
+        for name, (courier, task) in list(self._running.items()):
+            if wanted.get(name) != courier.channel:
+                task.cancel()
+                del self._running[name]
+        if forgotten := self._store.forget_deliveries(wanted):
+            _log.warning("channels are gone, and what waited for them", messages=forgotten)
+        for name, channel in wanted.items():
+            if name not in self._running:
+                courier = Courier(channel, self._store, now_us=self._now_us, timezone_of=self._timezone_of)
+                self._running[name] = (
+                    courier,
+                    group.create_task(courier.run(), name=f"cloud.channel.{name}"),
+                )
+
+
+def waiting(store: Store, channel: str) -> dict[str, Any]:
+    """Return what waits for a channel, as its view shows it."""
+    first = store.deliveries(channel, 1)
+    return {
+        "waiting": store.delivery_count(channel),
+        "oldest_epochtime": msgspec.json.decode(first[0].payload, type=Alert).epochtime if first else None,
+    }
 
 
 def _subject(title: str) -> str:

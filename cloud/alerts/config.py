@@ -1,9 +1,9 @@
-"""alerts.toml: who is told of which alert, over which channel, in which words."""
+"""alerts.toml: what is watched, and who is told of it, over which channel, in which words."""
 
 import os
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -11,9 +11,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from cloud.alerts.notify import Event
+from cloud.alerts.life import Event
+from cloud.alerts.rule_tables import PLANT_IDLE, RuleTable, StepTable, oddities, steps_oddities
+from cloud.alerts.subjects import Subject, lies_in
 from cloud.config import File, PositiveSecs
 from cloud.errors import ConfigError, Fault, NotificationError
+from cloud.plant import Plant
 from cloud.toml_file import Array, TomlModel, read_table, validate
 from contract.delivery import Alert
 
@@ -22,12 +25,18 @@ DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 FIELDS: Final = (
     "event",
     "rule",
+    "kind",
     "level",
+    "name",
+    "place",
     "site",
     "area",
     "line",
     "machine",
+    "gateway",
+    "connection",
     "message",
+    "advice",
     "since",
     "at",
     "by",
@@ -70,23 +79,35 @@ class ChannelTable(TomlModel):
     rules: Annotated[tuple[str, ...], Array] = ()
     events: Annotated[tuple[Event, ...], Array] = ("raised", "escalated", "acknowledged", "cleared")
     min_level: Annotated[int, Field(ge=1, le=9)] = 1
+    max_level: Annotated[int, Field(ge=1, le=9)] = 9
     places: Annotated[tuple[str, ...], Array] = ()
+    shifts: Annotated[tuple[str, ...], Array] = ()
+    crews: Annotated[tuple[str, ...], Array] = ()
     quiet: Annotated[tuple[QuietTable, ...], Array] = ()
+    quiet_below_level: Annotated[int, Field(ge=1, le=10)] = 10
     timezone: str | None = None
-    title: str = "{line}/{machine}: {rule} {event}"
-    body: str = "{message}\n{site}/{area}/{line}/{machine}, since {since}"
+    title: str = "{name}: {rule} {event}"
+    body: str = "{message}\n{advice}\n{place}, since {since}"
     retry_max_secs: PositiveSecs = 60.0
     max_age_secs: PositiveSecs = 86_400.0
 
     def wants(self, alert: Alert) -> bool:
         """Tell whether this channel is told of a change of an alert."""
-        place = f"{alert.site}/{alert.area}/{alert.line}/{alert.machine}/"
         return (
             alert.event in self.events
-            and alert.level >= self.min_level
+            and self.min_level <= alert.level <= self.max_level
             and (not self.rules or alert.rule in self.rules)
-            and (not self.places or any(place.startswith(f"{wanted.strip('/')}/") for wanted in self.places))
+            and (not self.places or any(lies_in(alert.place, wanted) for wanted in self.places))
         )
+
+    @property
+    def has_shifts(self) -> bool:
+        """Tell whether it is on call in some shifts alone."""
+        return bool(self.shifts or self.crews)
+
+    def is_on_call(self, shift: str | None, crew: str | None) -> bool:
+        """Tell whether it is on call in a shift; None: no shift runs, or it has no crew."""
+        return (not self.shifts or shift in self.shifts) and (not self.crews or crew in self.crews)
 
     def zone(self, site: tzinfo) -> tzinfo:
         """Return the time zone of what it writes and of its quiet hours; the site's when it names none."""
@@ -101,13 +122,14 @@ class ChannelTable(TomlModel):
         """Return title and body of a message."""
         zone = self.zone(site)
         said = {
-            **{key: getattr(alert, key) for key in FIELDS if hasattr(alert, key)},
-            "by": alert.by or "",
-            "note": alert.note or "",
+            **{key: found or "" for key in FIELDS if (found := getattr(alert, key, None)) is not None},
+            "name": Subject(*(getattr(alert, level) or "" for level in Subject._fields)).name,
             "since": _moment(alert.since_epochtime, zone),
             "at": _moment(alert.epochtime, zone),
         }
-        return self.title.format(**said), self.body.format(**said)
+        body = self.body.format(**said)
+        # A field that says nothing leaves no empty line.
+        return self.title.format(**said), "\n".join(line for line in body.splitlines() if line.strip())
 
     def secret_url(self) -> str:
         """Return the URL from where it is kept; raise NotificationError when it is not there."""
@@ -123,9 +145,17 @@ class ChannelTable(TomlModel):
         return self.url or ""
 
 
+class EscalationTable(TomlModel):
+    """`[escalation]`: how alerts grow more urgent whose rule says nothing of it."""
+
+    steps: Annotated[tuple[StepTable, ...], Array] = ()
+
+
 class AlertsConfig(TomlModel):
     """All of alerts.toml."""
 
+    escalation: EscalationTable = Field(default_factory=EscalationTable)
+    rule: Annotated[tuple[RuleTable, ...], Array] = ()
     channel: Annotated[tuple[ChannelTable, ...], Array] = ()
 
 
@@ -134,7 +164,7 @@ def load(path: Path) -> AlertsConfig:
     config, faults = validate(read_table(path), AlertsConfig, file=str(path))
     if config is None:
         raise ConfigError(faults)
-    faults += list(_faults(config.channel, str(path)))
+    faults += list(_faults(config, str(path)))
     if faults:
         raise ConfigError(faults)
     folder = path.absolute().parent
@@ -145,12 +175,55 @@ def load(path: Path) -> AlertsConfig:
     return config.model_copy(update={"channel": channels})
 
 
-def _faults(tables: Iterable[ChannelTable], file: str) -> Iterator[Fault]:
+def unknown_names(config: AlertsConfig, plant: Plant) -> list[str]:
+    """Return what alerts.toml names and the plant does not have: nobody would be told, or nothing watched."""
+    versions = [
+        version
+        for site in plant.sites.values()
+        for calendar in site.calendars.values()
+        for version in calendar.versions
+    ]
+    shifts = {shift.name for version in versions for shift in version.shifts}
+    crews = {
+        crew for version in versions if version.rotation is not None for crew in version.rotation.crews
+    } | {
+        exception.crew
+        for site in plant.sites.values()
+        for calendar in site.calendars.values()
+        for exception in calendar.table.exceptions
+        if exception.crew
+    }
+    found = []
+    for channel in config.channel:
+        found += [f"channel[{channel.name}].shifts: no shift {name!r}" for name in {*channel.shifts} - shifts]
+        found += [f"channel[{channel.name}].crews: no crew {name!r}" for name in {*channel.crews} - crews]
+    found += [
+        f"rule[{rule.name}]: covers no machine of the plant"
+        for rule in config.rule
+        if rule.is_of_machines and not any(rule.covers(Subject(*key)) for key in plant.machines)
+    ]
+    return sorted(found)
+
+
+def _faults(config: AlertsConfig, file: str) -> Iterator[Fault]:
     names: set[str] = set()
-    for table in tables:
+    for key, problem, allowed in steps_oddities(config.escalation.steps, 0):
+        yield Fault(file, f"escalation.{key}", problem, allowed)
+    for rule in config.rule:
+        for key, problem, allowed in oddities(rule):
+            yield Fault(file, f"rule[{rule.name}].{key}".rstrip("."), problem, allowed)
+        if rule.name in names:
+            yield Fault(file, f"rule[{rule.name}].name", "stands twice", "each rule has its own name")
+        names.add(rule.name)
+    known = names | {PLANT_IDLE}
+    names = set()
+    for table in config.channel:
         place = f"channel[{table.name}]"
         for key, problem, allowed in _oddities(table):
             yield Fault(file, f"{place}.{key}".rstrip("."), problem, allowed)
+        for name in table.rules:
+            if name not in known:
+                yield Fault(file, f"{place}.rules", f"names {name!r}", f"allowed: {', '.join(sorted(known))}")
         if table.name in names:
             yield Fault(file, f"{place}.name", "stands twice", "each channel has its own name")
         names.add(table.name)
@@ -158,6 +231,8 @@ def _faults(tables: Iterable[ChannelTable], file: str) -> Iterator[Fault]:
 
 def _oddities(table: ChannelTable) -> Iterator[tuple[str, str, str]]:
     """Yield what does not go together: key, problem and what is allowed; never the URL, which is a secret."""
+    if table.min_level > table.max_level:
+        yield "max_level", f"is {table.max_level}, below min_level", f"{table.min_level} or more"
     urls = [key for key in ("url", "url_env", "url_file") if getattr(table, key) is not None]
     if table.kind == "apprise":
         if len(urls) != 1:

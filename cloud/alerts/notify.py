@@ -1,62 +1,50 @@
-"""What is told of an alert: its view over its life, and the message of each change."""
-
-from typing import Literal
+"""What is published of a change of an alert."""
 
 import msgspec
+from msgspec import UNSET
 
-from cloud.alerts.rules import Change
+from cloud.alerts.conditions import span
+from cloud.alerts.life import Event
 from cloud.views import AlertView
 from contract.delivery import Alert
 
-Event = Literal["raised", "escalated", "acknowledged", "cleared"]
-
-
-def raised(change: Change, now_us: int) -> AlertView:
-    """Return the alert that a rule has just raised."""
-    return AlertView(
-        id=change.id,
-        rule=change.rule,
-        **change.machine._asdict(),
-        state="open",
-        level=1,
-        message=change.message,
-        since_epochtime=change.since_us / 1e6,
-        raised_epochtime=now_us / 1e6,
-    )
-
-
-def cleared(alert: AlertView, change: Change, now_us: int) -> AlertView:
-    """Return the alert as over; the message says why."""
-    return msgspec.structs.replace(
-        alert, state="cleared", cleared_epochtime=now_us / 1e6, message=f"{alert.message}; {change.message}"
-    )
-
-
-def acknowledged(alert: AlertView, by: str, note: str, now_us: int) -> AlertView:
-    """Return the alert as seen by somebody."""
-    return msgspec.structs.replace(
-        alert,
-        state="acknowledged",
-        acknowledged_epochtime=now_us / 1e6,
-        acknowledged_by=by[:256],
-        note=note[:1024] or None,
-    )
-
 
 def message(alert: AlertView, event: Event, now_us: int) -> Alert:
-    """Return what is published of one change."""
+    """Return what is published of one change: for one that is over, how it ended."""
     return Alert(
         id=alert.id[:256],
         event=event,
         rule=alert.rule,
+        kind=alert.kind,
         site=alert.site,
-        area=alert.area,
-        line=alert.line,
-        machine=alert.machine,
+        area=alert.area or UNSET,
+        line=alert.line or UNSET,
+        machine=alert.machine or UNSET,
+        gateway=alert.gateway or UNSET,
+        connection=alert.connection or UNSET,
         epochtime=now_us / 1e6,
         since_epochtime=alert.since_epochtime,
-        message=alert.message[:1024],
+        message=_text(alert, event)[:1024],
         level=alert.level,
-        by=msgspec.UNSET if alert.acknowledged_by is None else alert.acknowledged_by,
-        note=msgspec.UNSET if alert.note is None else alert.note,
+        advice=UNSET if event in ("acknowledged", "cleared") else alert.advice or UNSET,
+        by=UNSET if alert.acknowledged_by is None else alert.acknowledged_by,
+        note=UNSET if alert.note is None else alert.note,
     )
+
+
+def raised_again(alert: AlertView, now_us: int) -> bytes:
+    """Return what those are told who come on call while an alert is open."""
+    return msgspec.json.encode(message(alert, "raised", now_us))
+
+
+def _text(alert: AlertView, event: Event) -> str:
+    if event == "cleared" and alert.outcome is not None and alert.ended_epochtime is not None:
+        lasted = span(round((alert.ended_epochtime - alert.since_epochtime) * 1e6))
+        often = f" and came back {'once' if alert.returns == 1 else f'{alert.returns} times'}"
+        often = often if alert.returns else ""
+        return f"{alert.outcome}; it lasted {lasted}{often}"
+    if event == "escalated":
+        return f"Nobody has answered: {alert.message}"
+    if event == "acknowledged":
+        return f"{alert.acknowledged_by} looks after it: {alert.message}"
+    return alert.message

@@ -111,6 +111,7 @@ def _alone(item: Telemetry | Gap | Status) -> bytes:
 
 def _place(topic: str) -> bulk.Place | None:
     try:
-        return topics.parse(topic)
+        place = topics.parse(topic)
     except ValueError:
         return None
+    return None if isinstance(place, topics.PlaceTopic) else place

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cloud.store.rows import Draft, Names, Rows, Table
-from cloud.views import AlertView, Revision
+from cloud.views import AlertView, ChannelView, MuteView, Revision
 from contract.delivery import Gap, Receipt, Status
 from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry
@@ -104,6 +104,13 @@ class Delivery(NamedTuple):
     payload: bytes
 
 
+class Errand(NamedTuple):
+    """What somebody asks of the running service from beside it, such as to acknowledge an alert."""
+
+    id: int
+    body: bytes
+
+
 class JobRun(NamedTuple):
     """The last run of a job."""
 
@@ -199,11 +206,17 @@ class Store(Protocol):
     def closed_span(self, scope: str) -> tuple[int, int] | None:
         """Return the beginning of the first and the end of the last closed shift."""
 
-    def save_alert(self, alert: AlertView, topic: str, event: bytes, channels: Iterable[str] = ()) -> None:
+    def save_alert(
+        self, alert: AlertView, topic: str, event: bytes | None, channels: Iterable[str] = ()
+    ) -> None:
         """Keep an alert as it is now, and the event that told of the change, in one transaction.
 
+        event: None for a change that nobody is told of
         channels: names of those that are to be told of the event, each with a queue of its own
         """
+
+    def queue_delivery(self, alert: AlertView, event: bytes, channels: Iterable[str]) -> None:
+        """Keep an alert as it is now, and queue a message for some channels alone, in one transaction."""
 
     def alerts(self, *, open_only: bool, limit: int) -> list[AlertView]:
         """Return alerts, newest first."""
@@ -214,14 +227,41 @@ class Store(Protocol):
     def event_sent(self, event: int) -> None:
         """Note that an event has reached the broker."""
 
-    def deliveries(self, channel: str, limit: int) -> list[Delivery]:
-        """Return what a channel has not taken yet, oldest first."""
+    def deliveries(self, channel: str, limit: int, after: int = 0) -> list[Delivery]:
+        """Return what a channel has not taken yet, oldest first; after: only those behind a delivery."""
+
+    def delivery_count(self, channel: str) -> int:
+        """Return how many messages a channel has not taken yet."""
 
     def delivery_done(self, delivery: int) -> None:
         """Note that a channel has taken a message, or never will."""
 
     def forget_deliveries(self, channels: Iterable[str]) -> int:
         """Drop what waits for any channel but these, which are all there are; return how many were."""
+
+    def add_mute(self, mute: MuteView) -> MuteView:
+        """Keep a new mute and return it with its number."""
+
+    def lift_mute(self, mute: int, by: str, at_us: int) -> MuteView | None:
+        """End a mute that is in force; return it, or None when there is none of that number."""
+
+    def mutes(self, since_us: int) -> list[MuteView]:
+        """Return the mutes that end, or ended, after an instant, oldest first."""
+
+    def add_errand(self, body: bytes) -> None:
+        """Ask something of the running service."""
+
+    def errands(self) -> list[Errand]:
+        """Return what is asked of the service, oldest first."""
+
+    def errand_done(self, errand: int) -> None:
+        """Note that the service has done what was asked."""
+
+    def save_channel(self, channel: ChannelView) -> None:
+        """Keep what a channel has done."""
+
+    def channels(self) -> list[ChannelView]:
+        """Return what channels have done, by name."""
 
     def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
         """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""

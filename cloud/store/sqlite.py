@@ -30,12 +30,13 @@ from cloud.store.port import (
     DeadLetter,
     Delivery,
     Dirty,
+    Errand,
     Event,
     JobRun,
     StoredGateway,
 )
 from cloud.store.rows import ROW, US_PER_HOUR, Names, Rest, Rows, Table
-from cloud.views import AlertView, Revision
+from cloud.views import AlertView, ChannelView, MuteView, Revision
 from contract.delivery import Receipt, Status
 from contract.machine_key import MachineKey
 
@@ -136,6 +137,20 @@ CREATE TABLE IF NOT EXISTS after_lock (
     rest BLOB
 );
 CREATE INDEX IF NOT EXISTS after_lock_by_machine ON after_lock (machine, hour);
+CREATE TABLE IF NOT EXISTS mute (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    end_us INTEGER NOT NULL,
+    body BLOB NOT NULL          -- JSON of cloud.views.MuteView
+);
+CREATE INDEX IF NOT EXISTS mute_by_end ON mute (end_us);
+CREATE TABLE IF NOT EXISTS errand (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS channel (
+    name TEXT PRIMARY KEY,
+    body BLOB NOT NULL          -- JSON of cloud.views.ChannelView
+) WITHOUT ROWID;
 """
 """Made in files that lack them; programs that do not know them leave them alone."""
 
@@ -274,7 +289,9 @@ class SqliteStore:
             connection.execute(
                 "INSERT INTO gateway (id, first_sequence, status, received_us) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET first_sequence = excluded.first_sequence,"
-                " status = excluded.status, received_us = excluded.received_us",
+                # what a broker keeps and says again was heard when it was first said
+                " received_us = iif(status = excluded.status, received_us, excluded.received_us),"
+                " status = excluded.status",
                 (gateway, base, msgspec.json.encode(status), received_us),
             )
         ledger.base = base
@@ -426,7 +443,9 @@ class SqliteStore:
             ).fetchone()
         return None if first is None else (int(first[0]), int(last[0]))
 
-    def save_alert(self, alert: AlertView, topic: str, event: bytes, channels: Iterable[str] = ()) -> None:
+    def save_alert(
+        self, alert: AlertView, topic: str, event: bytes | None, channels: Iterable[str] = ()
+    ) -> None:
         """Keep an alert as it is now, and the event that told of the change, in one transaction."""
         with self._transaction() as connection:
             connection.execute(
@@ -438,10 +457,17 @@ class SqliteStore:
                     msgspec.json.encode(alert),
                 ),
             )
-            connection.execute("INSERT INTO event (topic, payload) VALUES (?, ?)", (topic, event))
-            connection.executemany(
-                "INSERT INTO delivery (channel, payload) VALUES (?, ?)", ((name, event) for name in channels)
+            if event is not None:
+                connection.execute("INSERT INTO event (topic, payload) VALUES (?, ?)", (topic, event))
+                _queue(connection, channels, event)
+
+    def queue_delivery(self, alert: AlertView, event: bytes, channels: Iterable[str]) -> None:
+        """Keep an alert and queue a message for some channels alone."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE alert SET body = ? WHERE id = ?", (msgspec.json.encode(alert), alert.id)
             )
+            _queue(connection, channels, event)
 
     def alerts(self, *, open_only: bool, limit: int) -> list[AlertView]:
         """Return alerts, newest first."""
@@ -469,16 +495,25 @@ class SqliteStore:
         with self._transaction() as connection:
             connection.execute("DELETE FROM event WHERE id = ?", (event,))
 
-    def deliveries(self, channel: str, limit: int) -> list[Delivery]:
-        """Return what a channel has not taken yet, oldest first."""
+    def deliveries(self, channel: str, limit: int, after: int = 0) -> list[Delivery]:
+        """Return what a channel has not taken yet, oldest first; after: only those behind a delivery."""
         with self._reading() as connection:
             return [
                 Delivery(*found)
                 for found in connection.execute(
-                    "SELECT id, channel, payload FROM delivery WHERE channel = ? ORDER BY id LIMIT ?",
-                    (channel, limit),
+                    "SELECT id, channel, payload FROM delivery"
+                    " WHERE channel = ? AND id > ? ORDER BY id LIMIT ?",
+                    (channel, after, limit),
                 )
             ]
+
+    def delivery_count(self, channel: str) -> int:
+        """Return how many messages a channel has not taken yet."""
+        with self._reading() as connection:
+            (count,) = connection.execute(
+                "SELECT count(*) FROM delivery WHERE channel = ?", (channel,)
+            ).fetchone()
+        return int(count)
 
     def delivery_done(self, delivery: int) -> None:
         """Note that a channel has taken a message, or never will."""
@@ -492,6 +527,75 @@ class SqliteStore:
                 "DELETE FROM delivery WHERE channel NOT IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(channels)),),
             ).rowcount
+
+    def add_mute(self, mute: MuteView) -> MuteView:
+        """Keep a new mute and return it with its number."""
+        with self._transaction() as connection:
+            number = connection.execute(
+                "INSERT INTO mute (end_us, body) VALUES (?, ?)",
+                (round(mute.end_epochtime * 1e6), b""),
+            ).lastrowid
+            assert number is not None
+            mute = msgspec.structs.replace(mute, id=number)
+            connection.execute("UPDATE mute SET body = ? WHERE id = ?", (msgspec.json.encode(mute), number))
+        return mute
+
+    def lift_mute(self, mute: int, by: str, at_us: int) -> MuteView | None:
+        """End a mute that is in force; return it, or None when there is none of that number."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                "SELECT body FROM mute WHERE id = ? AND end_us > ?", (mute, at_us)
+            ).fetchone()
+            if found is None:
+                return None
+            lifted = msgspec.structs.replace(
+                msgspec.json.decode(found[0], type=MuteView), lifted_epochtime=at_us / 1e6, lifted_by=by
+            )
+            connection.execute(
+                "UPDATE mute SET end_us = ?, body = ? WHERE id = ?",
+                (at_us, msgspec.json.encode(lifted), mute),
+            )
+        return lifted
+
+    def mutes(self, since_us: int) -> list[MuteView]:
+        """Return the mutes that end, or ended, after an instant, oldest first."""
+        with self._reading() as connection:
+            return [
+                msgspec.json.decode(body, type=MuteView)
+                for (body,) in connection.execute(
+                    "SELECT body FROM mute WHERE end_us > ? ORDER BY id", (since_us,)
+                )
+            ]
+
+    def add_errand(self, body: bytes) -> None:
+        """Ask something of the running service."""
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO errand (body) VALUES (?)", (body,))
+
+    def errands(self) -> list[Errand]:
+        """Return what is asked of the service, oldest first."""
+        with self._reading() as connection:
+            return [Errand(*found) for found in connection.execute("SELECT id, body FROM errand ORDER BY id")]
+
+    def errand_done(self, errand: int) -> None:
+        """Note that the service has done what was asked."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM errand WHERE id = ?", (errand,))
+
+    def save_channel(self, channel: ChannelView) -> None:
+        """Keep what a channel has done."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO channel VALUES (?, ?)", (channel.name, msgspec.json.encode(channel))
+            )
+
+    def channels(self) -> list[ChannelView]:
+        """Return what channels have done, by name."""
+        with self._reading() as connection:
+            return [
+                msgspec.json.decode(body, type=ChannelView)
+                for (body,) in connection.execute("SELECT body FROM channel ORDER BY name")
+            ]
 
     def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
         """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
@@ -798,6 +902,12 @@ def _mark(connection: sqlite3.Connection, hours: Iterable[tuple[int, int]], why:
 def _clean(connection: sqlite3.Connection, hours: Iterable[Dirty]) -> None:
     connection.executemany(
         "DELETE FROM dirty WHERE machine = ? AND hour = ? AND mark <= ?", (hour[:3] for hour in hours)
+    )
+
+
+def _queue(connection: sqlite3.Connection, channels: Iterable[str], event: bytes) -> None:
+    connection.executemany(
+        "INSERT INTO delivery (channel, payload) VALUES (?, ?)", ((name, event) for name in channels)
     )
 
 

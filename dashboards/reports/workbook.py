@@ -276,7 +276,7 @@ class _Writer:
         sheet = self.book.add_worksheet("Alerts")
         rows = [
             [
-                alert.machine,
+                alert.name,
                 alert.message,
                 _naive(alert.raised_epochtime, report.zone),
                 None if alert.cleared_epochtime is None else _naive(alert.cleared_epochtime, report.zone),

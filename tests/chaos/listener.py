@@ -55,7 +55,7 @@ class Listener:
         for topic in (topics.ALL_TELEMETRY, topics.ALL_BACKLOG, topics.ALL_GAPS):
             client.subscribe(topic, qos=0)
         client.subscribe(f"{topics.PREFIX}/+/gateways/+/receipt", qos=0)
-        client.subscribe(f"{topics.PREFIX}/+/+/+/+/alert", qos=0)
+        client.subscribe([(topic, 0) for topic in topics.ALL_ALERTS])
 
     def _on_message(self, _client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
         topic, payload = message.topic, bytes(message.payload)

@@ -95,7 +95,7 @@ def test_alerts_are_sent_in_order_and_once(store: SqliteStore) -> None:
     courier.turn()
     courier.turn()
     assert box.took == [str(number) for number in range(120)]
-    assert courier.statistics == (120, 0, 0)
+    assert (courier.view.sent, courier.view.failures, courier.view.dropped) == (120, 0, 0)
 
 
 def test_a_shut_channel_is_asked_at_growing_intervals_and_loses_nothing(
@@ -122,7 +122,7 @@ def test_what_is_too_old_is_dropped_and_counted(store: SqliteStore, age_secs: fl
     queue(store, said(1))
     courier.turn()
     assert box.took == took
-    assert courier.statistics.dropped == 1 - len(took)
+    assert courier.view.dropped == 1 - len(took)
     assert store.deliveries("c", 1) == []
 
 
@@ -246,6 +246,7 @@ def test_sns_gets_attributes_to_filter_by(monkeypatch: pytest.MonkeyPatch, suffi
             "area": "packaging",
             "line": "line-1",
             "machine": "filler-1",
+            "place": "berlin/packaging/line-1/filler-1",
             "rule": "idle",
             "event": "raised",
             "level": "1",
@@ -275,7 +276,7 @@ url_env = "OEE_NO_SUCH_VARIABLE"
     assert told.out == "hook: sent\n"
     assert "OEE_NO_SUCH_VARIABLE" in told.err
     assert alerts_test(tmp_path / "cloud.toml", "hook") == 0
-    assert [body["title"] for body in receiver.bodies] == ["test/test: test raised"] * 2
+    assert [body["title"] for body in receiver.bodies] == ["test on test: test raised"] * 2
     assert alerts_test(tmp_path / "cloud.toml", "pigeon") == 2
     (tmp_path / "cloud.toml").write_text("")
     assert alerts_test(tmp_path / "cloud.toml") == 2

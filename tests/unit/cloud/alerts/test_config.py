@@ -1,5 +1,7 @@
 """alerts.toml: what is asked of it, and who is told of what."""
 
+import re
+import tomllib
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cloud.alerts.config import ChannelTable, load
+from cloud.alerts.config import ChannelTable, EscalationTable, load
+from cloud.alerts.rule_tables import RuleTable
 from cloud.errors import ConfigError, NotificationError
 from contract.delivery import Alert
 
@@ -38,18 +41,23 @@ def channel(**changes: Any) -> ChannelTable:
 
 def test_the_example_says_the_defaults() -> None:
     text = EXAMPLE.read_text()
-    for name, field in ChannelTable.model_fields.items():
-        if not field.is_required():
-            assert f"\n# {name} =" in text or f"\n{name} =" in text, name
     first, second = load(EXAMPLE).channel
     assert (first.name, second.kind) == ("technicians", "sns")
-    lines = [line[2:] for line in text.split("[[channel]]")[1].splitlines() if line.startswith("# ")]
-    shown = "\n".join(line for line in lines if " = " in line and line.split(" =")[0].isidentifier())
-    import tomllib
-
-    for key, value in tomllib.loads(shown).items():
-        default = ChannelTable.model_fields[key].default
-        assert (tuple(value) if isinstance(value, list) else value) == default, key
+    for table, heading in (
+        (EscalationTable, "[escalation]"),
+        (RuleTable, "[[rule]]"),
+        (ChannelTable, "[[channel]]"),
+    ):
+        fields: dict[str, Any] = table.model_fields  # type: ignore[attr-defined]
+        for name, field in fields.items():
+            if not field.is_required():
+                assert f"\n# {name} =" in text or f"\n{name} =" in text, name
+        part = re.split(r"\n(?=\[)", text.split(f"\n{heading}\n")[1])[0]
+        lines = [line[2:] for line in part.splitlines() if line.startswith("# ")]
+        shown = "\n".join(line for line in lines if re.fullmatch(r"[a-z_]+ = .+", line))
+        for key, value in tomllib.loads(shown).items():
+            default = fields[key].default
+            assert (tuple(value) if isinstance(value, list) else value) == default, key
 
 
 def test_all_faults_are_told_at_once_and_no_secret(tmp_path: Path) -> None:
@@ -127,10 +135,10 @@ def test_quiet_hours_are_of_the_site_unless_the_channel_says_otherwise() -> None
 
 
 def test_words_are_the_templates_with_local_time() -> None:
-    words = channel(title="{level} {rule}/{event} {by}", body="{message} {since}")
+    words = channel(title="{level} {rule}/{event} {by}", body="{message} {since}\n{advice}\n{name}")
     assert words.words(said(), ZoneInfo("Europe/Berlin")) == (
         "1 idle/raised ",
-        "stands 2021-07-02 01:59:00 CEST",
+        "stands 2021-07-02 01:59:00 CEST\nfiller-1 on line-1",
     )
 
 
