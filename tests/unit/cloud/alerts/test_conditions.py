@@ -1,5 +1,6 @@
 """Each rule at both sides of its limits; breaks, planned stops, unknown time, silence."""
 
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,11 +38,11 @@ def rule(kind: str, **keys: Any) -> RuleTable:
 def past(
     *stretches: tuple[float, float, MachineState], breaks: tuple[float, float] = (0, 0), **keys: Any
 ) -> Past:
-    """Return a past of stretches [s since T0], cut at the edges of a break, with `reason` and `is_planned`."""
+    """Return a past of stretches [s since T0], cut at the edges of a break; `reason`, `is_planned`."""
     parts = []
     for start, end, state in stretches:
         cuts = sorted({start, end, *(edge for edge in breaks if start < edge < end)})
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in pairwise(cuts):
             in_break = breaks[0] <= low < breaks[1]
             parts.append(
                 Stretch(
