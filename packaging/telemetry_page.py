@@ -79,6 +79,8 @@ topic write oee/v1/+/gateways/+/receipt
 topic write oee/v1/+/gateways/+/command
 topic write oee/v1/+/+/+/+/oee
 topic write oee/v1/+/+/+/+/alert
+topic write oee/v1/+/+/+/alert
+topic write oee/v1/+/alert
 ```
 
 The line with `command` in the cloud side's part is the one that allows connections to be stopped: leave it out where
