@@ -7,6 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait for others, so more of them than cores run side by side; a file's tests stay together.
 WORKERS ?= 3
 SEEDS ?= 20
+SECS ?= 60
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -45,6 +46,10 @@ bench: dev  ## Run every benchmark, one after the other
 .PHONY: chaos
 chaos: dev system  ## Play seeded fault schedules against real processes: make chaos SEEDS=200
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
+
+.PHONY: fuzz
+fuzz: dev  ## Throw damaged messages at every reader: make fuzz SECS=600
+	$(BIN)/python -m tests.fuzz --secs $(SECS) $(ARGS)
 
 .PHONY: wheels
 wheels: dev  ## Build both wheels into dist/

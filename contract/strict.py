@@ -17,7 +17,8 @@ def loads(text: bytes) -> Any:
     if (deepest := depth(text)) > MAX_DEPTH:
         raise ValueError(f"nested {deepest} deep; {MAX_DEPTH} are allowed")
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        # As bytes it would be guessed to be UTF-16, or let surrogates pass that no writer can write.
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (RecursionError, OverflowError) as error:
         raise ValueError(reason(error)) from error
     if (fault := _impossible_number(value)) is not None:

@@ -1,0 +1,1 @@
+"""Hostile bytes for minutes on end: `python -m tests.fuzz --secs 600`."""
