@@ -61,31 +61,10 @@ in the same array are stored. Keys that are not listed here are accepted and kep
 ## Who may publish what
 
 A broker that lets anybody publish anything lets anybody forge figures, and stop the reading of a PLC. Give each gateway
-and the cloud side a login or a certificate of its own, and only what they need. For mosquitto, with the gateway
-`gw-packaging` of the site `berlin`:
-
-```
-user gw-packaging
-topic write oee/v1/berlin/packaging/#
-topic write oee/v1/berlin/gateways/gw-packaging/backlog
-topic write oee/v1/berlin/gateways/gw-packaging/gap
-topic write oee/v1/berlin/gateways/gw-packaging/status
-topic read oee/v1/berlin/gateways/gw-packaging/receipt
-topic read oee/v1/berlin/gateways/gw-packaging/command
-
-user cloud
-topic read oee/v1/#
-topic write oee/v1/+/gateways/+/receipt
-topic write oee/v1/+/gateways/+/command
-topic write oee/v1/+/+/+/+/oee
-topic write oee/v1/+/+/+/+/alert
-topic write oee/v1/+/+/+/alert
-topic write oee/v1/+/alert
-```
-
-The line with `command` in the cloud side's part is the one that allows connections to be stopped: leave it out where
-nobody shall, besides `accept_commands = false` in gateway.toml, which is the default. `oee gateway provision` writes the
-like for AWS IoT Core.
+and the cloud side a login or a certificate of its own, and only what they need: [security](security.md) says how, and
+`oee cloud acl` writes mosquitto's list. The line with `command` in the cloud side's part of it is the one that allows
+connections to be stopped: it is left out with `--no-commands`, besides `accept_commands = false` in gateway.toml, which is
+the default. `oee gateway provision` writes the like for AWS IoT Core.
 """
 
 
