@@ -198,7 +198,9 @@ class Subscription:
             _log.info("%s: the earlier subscription cannot go on: %s", self._connection.name, error)
             return False
         if status >> 30 >= BAD:
-            _log.info("%s: the earlier subscription is gone: %s", self._connection.name, status_name(status))
+            _log.info(
+                "%s: the earlier subscription is not ours: %s", self._connection.name, status_name(status)
+            )
             return False
         self.id = saved.subscription
         self.next_sequence = next_sequence

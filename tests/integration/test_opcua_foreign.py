@@ -1,12 +1,17 @@
 """The gateway against a server that nobody here wrote: node-opcua's."""
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from gateway.pipeline import _SavedConnection
 from gateway.sources.certificates import CertificateStore
+from gateway.sources.session import Resumable
+from gateway.sources.subscription import Saved
 from tests.support.foreign_server import ForeignServer, foreign_server
 from tests.support.mosquitto import free_port
 from tests.support.opcua_gateway import MemoryOutbox, Reading, clock_us, configured, reading
@@ -36,6 +41,14 @@ async def count_up(server: ForeignServer, first: int, last: int, pause_secs: flo
         await server.write("Total", "UInt32", total, at_us)
         await server.write("State", "Int32", total % 3, at_us)
         await asyncio.sleep(max(pause_secs, 0.002))
+
+
+async def trusted(gateway: Reading, folder: Path) -> None:
+    """Trust the server's certificate once it has been refused."""
+    await until(lambda: gateway.source.status.state == "failed", 20)
+    store = CertificateStore(folder / "pki")
+    (waiting,) = store.shelved()
+    store.trust(waiting.thumbprint)
 
 
 def assert_each_state(outbox: MemoryOutbox, first: int, last: int) -> None:
@@ -102,6 +115,75 @@ async def test_a_killed_gateway_goes_on_where_it_was(tmp_path: Path) -> None:
             await until(lambda: outbox.telemetry[-1].total_units == 160)
         assert_each_state(outbox, 101, 160)
         assert outbox.gaps == []
+
+
+def without_its_session(outbox: MemoryOutbox) -> None:
+    """Make the saved session one that the server does not know: its subscription must be transferred."""
+    kept = msgspec.msgpack.decode(outbox.checkpoints["plc-1"], type=_SavedConnection)
+    assert kept.source is not None
+    saved = msgspec.msgpack.decode(kept.source[4:], type=Saved)
+    stranger = msgspec.structs.replace(saved, session=Resumable("ns=0;g=" + str(uuid.uuid4()), b"x" * 32))
+    source = kept.source[:4] + msgspec.msgpack.encode(stranger)
+    outbox.checkpoints["plc-1"] = msgspec.msgpack.encode(msgspec.structs.replace(kept, source=source))
+
+
+SIGNED = {
+    "security": "Basic256Sha256",
+    "security_mode": "sign",
+    "allow_insecure": False,
+    "connect_timeout_secs": 10.0,
+}
+"""Without it, the server rightly lets nobody take over an anonymous reader's subscription."""
+
+
+@pytest.mark.parametrize("session", ["the same session", "another session"])
+async def test_what_a_killed_gateway_had_not_on_disk_is_sent_again(tmp_path: Path, session: str) -> None:
+    """TransferSubscriptions and Republish: messages had come, but were not acknowledged."""
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        options = SIGNED if session == "another session" else {}
+        configuration = configured(
+            server.url, [machine(server)], tmp_path, publishing_interval_secs=0.1, **options
+        )
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        if session == "another session":
+            await trusted(gateway, tmp_path)
+        await until(lambda: outbox.telemetry, 20)
+        received = gateway.source.counters.notifications
+        outbox.broken = True
+        await count_up(server, 101, 130, 0.01)
+        await until(lambda: gateway.source.counters.notifications > received)
+        subscription = gateway.source._subscription.id
+        await gateway.crash()
+        outbox.broken = False
+        await count_up(server, 131, 160, 0.01)
+        if session == "another session":
+            without_its_session(outbox)
+        async with reading(configuration, outbox) as again:
+            await until(lambda: outbox.telemetry[-1].total_units == 160, 20)
+            assert again.source._subscription.id == subscription
+            assert again.source._subscription._session.resumed == (session == "the same session")
+            assert again.source.counters.republished > 0
+        assert_each_state(outbox, 101, 160)
+        assert outbox.gaps == []
+
+
+async def test_a_subscription_that_may_not_be_taken_over_is_made_anew_and_the_gap_told(
+    tmp_path: Path,
+) -> None:
+    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        configuration = configured(server.url, [machine(server)], tmp_path)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: outbox.telemetry)
+        await gateway.crash()
+        await count_up(server, 101, 110)
+        without_its_session(outbox)
+        async with reading(configuration, outbox):
+            await until(lambda: outbox.telemetry[-1].total_units == 110)
+        assert [gap.cause for gap in outbox.gaps] == ["the gateway was not running"]
 
 
 async def test_a_killed_server_is_read_again(tmp_path: Path) -> None:
@@ -191,10 +273,7 @@ async def test_values_come_over_every_policy_with_a_named_user(
             "connect_timeout_secs": 10.0,
         }
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
-            await until(lambda: gateway.source.status.state == "failed", 20)
-            store = CertificateStore(tmp_path / "pki")
-            (waiting,) = store.shelved()
-            store.trust(waiting.thumbprint)
+            await trusted(gateway, tmp_path)
             await until(lambda: outbox.telemetry, 20)
             await server.write("State", "Int32", 2, clock_us())
             await until(lambda: outbox.states()[-1] == "idle")
@@ -210,10 +289,7 @@ async def test_the_secure_channel_is_renewed_in_time(tmp_path: Path) -> None:
         outbox = MemoryOutbox()
         options = {"security": "auto", "allow_insecure": False, "connect_timeout_secs": 10.0}
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
-            await until(lambda: gateway.source.status.state == "failed", 20)
-            store = CertificateStore(tmp_path / "pki")
-            (waiting,) = store.shelved()
-            store.trust(waiting.thumbprint)
+            await trusted(gateway, tmp_path)
             await until(lambda: outbox.telemetry, 20)
             token = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
             reconnects = gateway.source.counters.reconnects
