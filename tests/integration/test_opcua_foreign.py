@@ -71,7 +71,7 @@ async def test_values_of_every_type_are_read_fast(tmp_path: Path) -> None:
         "e": ("String", "Grüße"),
         "f": ("Byte", 200),
     }
-    async with foreign_server(tmp_path, tags, port=free_port()) as server:
+    async with foreign_server(tags, port=free_port()) as server:
         outbox = MemoryOutbox()
         one = machine(server) | {"tags": {name: server.node(name) for name in "abcdef"}}
         async with reading(configured(server.url, [one], tmp_path), outbox) as gateway:
@@ -86,7 +86,7 @@ async def test_values_of_every_type_are_read_fast(tmp_path: Path) -> None:
 
 
 async def test_a_cut_connection_loses_nothing(tmp_path: Path) -> None:
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
             await until(lambda: outbox.telemetry)
@@ -101,7 +101,7 @@ async def test_a_cut_connection_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_killed_gateway_goes_on_where_it_was(tmp_path: Path) -> None:
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         configuration = configured(server.url, [machine(server)], tmp_path)
         gateway = Reading(configuration, outbox)
@@ -139,7 +139,7 @@ SIGNED = {
 @pytest.mark.parametrize("session", ["the same session", "another session"])
 async def test_what_a_killed_gateway_had_not_on_disk_is_sent_again(tmp_path: Path, session: str) -> None:
     """TransferSubscriptions and Republish: messages had come, but were not acknowledged."""
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         options = SIGNED if session == "another session" else {}
         configuration = configured(
@@ -172,7 +172,7 @@ async def test_what_a_killed_gateway_had_not_on_disk_is_sent_again(tmp_path: Pat
 async def test_a_subscription_that_may_not_be_taken_over_is_made_anew_and_the_gap_told(
     tmp_path: Path,
 ) -> None:
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         configuration = configured(server.url, [machine(server)], tmp_path)
         gateway = Reading(configuration, outbox)
@@ -189,14 +189,14 @@ async def test_a_subscription_that_may_not_be_taken_over_is_made_anew_and_the_ga
 async def test_a_killed_server_is_read_again(tmp_path: Path) -> None:
     port = free_port()
     outbox = MemoryOutbox()
-    async with foreign_server(tmp_path, TAGS, port=port) as server:
+    async with foreign_server(TAGS, port=port) as server:
         configuration = configured(server.url, [machine(server)], tmp_path)
         gateway = Reading(configuration, outbox)
         gateway.start()
         await until(lambda: outbox.telemetry)
         await server.kill()
     try:
-        async with foreign_server(tmp_path, {**TAGS, "State": ("Int32", 2)}, port=port):
+        async with foreign_server({**TAGS, "State": ("Int32", 2)}, port=port):
             await until(lambda: outbox.states()[-1] == "idle", 15)
         assert len(outbox.gaps) == 1
     finally:
@@ -206,7 +206,7 @@ async def test_a_killed_server_is_read_again(tmp_path: Path) -> None:
 async def test_its_limits_are_kept(tmp_path: Path) -> None:
     limits = {"maxNodesPerRead": 4, "maxMonitoredItemsPerCall": 5, "maxNodesPerBrowse": 3}
     tags = {f"n{i}.{tag}": value for i in range(9) for tag, value in TAGS.items()}
-    async with foreign_server(tmp_path, tags, port=free_port(), limits=limits) as server:
+    async with foreign_server(tags, port=free_port(), limits=limits) as server:
         outbox = MemoryOutbox()
         machines = [machine(server, f"m{i}", f"n{i}.") for i in range(9)]
         async with reading(configured(server.url, machines, tmp_path), outbox) as gateway:
@@ -216,7 +216,7 @@ async def test_its_limits_are_kept(tmp_path: Path) -> None:
 
 async def test_a_full_queue_is_told_as_a_gap(tmp_path: Path) -> None:
     """This server sets the overflow bit, as real PLCs do."""
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         options = {"queue_size": 3, "publishing_interval_secs": 1.0}
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
@@ -229,7 +229,7 @@ async def test_a_full_queue_is_told_as_a_gap(tmp_path: Path) -> None:
 
 
 async def test_bad_nodes_do_not_hinder_good_ones(tmp_path: Path) -> None:
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         machines = [machine(server), machine(server, "m2", "late.")]
         async with reading(configured(server.url, machines, tmp_path), outbox):
@@ -245,7 +245,7 @@ async def test_bad_nodes_do_not_hinder_good_ones(tmp_path: Path) -> None:
 
 
 async def test_a_dropped_subscription_is_made_anew(tmp_path: Path) -> None:
-    async with foreign_server(tmp_path, TAGS, port=free_port()) as server:
+    async with foreign_server(TAGS, port=free_port()) as server:
         outbox = MemoryOutbox()
         options = {"silence_secs": 2.0}
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox):
@@ -260,7 +260,7 @@ async def test_a_dropped_subscription_is_made_anew(tmp_path: Path) -> None:
 async def test_values_come_over_every_policy_with_a_named_user(
     tmp_path: Path, policy: str, mode: str
 ) -> None:
-    async with foreign_server(tmp_path, TAGS, port=free_port(), anonymous=False) as server:
+    async with foreign_server(TAGS, port=free_port(), anonymous=False) as server:
         password = tmp_path / "password"
         password.write_text("secret")
         outbox = MemoryOutbox()
@@ -285,7 +285,7 @@ async def test_values_come_over_every_policy_with_a_named_user(
 
 async def test_the_secure_channel_is_renewed_in_time(tmp_path: Path) -> None:
     """The server grants a few seconds; when they are over the same session is still at work."""
-    async with foreign_server(tmp_path, TAGS, port=free_port(), token_ms=6000) as server:
+    async with foreign_server(TAGS, port=free_port(), token_ms=3000) as server:
         outbox = MemoryOutbox()
         options = {"security": "auto", "allow_insecure": False, "connect_timeout_secs": 10.0}
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
@@ -293,10 +293,10 @@ async def test_the_secure_channel_is_renewed_in_time(tmp_path: Path) -> None:
             await until(lambda: outbox.telemetry, 20)
             token = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
             reconnects = gateway.source.counters.reconnects
-            for total in range(101, 121):
+            for total in range(101, 112):
                 await count_up(server, total, total, 0.5)
-            await until(lambda: outbox.telemetry[-1].total_units == 120)
+            await until(lambda: outbox.telemetry[-1].total_units == 111)
             assert gateway.source.counters.reconnects == reconnects
             now = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
             assert now.TokenId != token.TokenId
-        assert_each_state(outbox, 101, 120)
+        assert_each_state(outbox, 101, 111)

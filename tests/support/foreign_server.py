@@ -1,12 +1,14 @@
 """node-opcua's server as a PLC for tests: installed by npm into a cache, driven over its standard input."""
 
 import asyncio
+import atexit
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "integration" / "node_opcua"
 _INSTALL_SECS = 600
-_START_SECS = 60
+_ANSWER_SECS = 120
 
 
 class NodeMissingError(RuntimeError):
@@ -48,10 +50,71 @@ def installed() -> Path:
     return folder / "node_modules"
 
 
+class Host:
+    """The process in which servers run, one for all tests: to load node-opcua takes seconds."""
+
+    def __init__(self) -> None:
+        self.pki = tempfile.mkdtemp(prefix="node-opcua-pki-")
+        self._process = subprocess.Popen(
+            ["node", str(FOLDER / "server.js")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "NODE_PATH": str(installed()), "HOME": self.pki},
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, port: int, command: str, **arguments: Any) -> Any:
+        """Have a server do something; fails with its own words when it cannot."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"port": port, "command": command, **arguments}
+        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        self._process.stdin.flush()
+        while True:
+            line = self._process.stdout.readline()
+            assert line, "the server has ended"
+            if line.startswith(b"{"):  # the library prints warnings between
+                answer: dict[str, Any] = json.loads(line)
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+
+    def kill(self) -> None:
+        """End the process as a power cut does."""
+        self._process.kill()
+        self.end()
+
+    def end(self) -> None:
+        """End the process, and remove what it has written."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.pki, ignore_errors=True)
+
+
+_hosts: list[Host] = []
+
+
+def host() -> Host:
+    """Return the running process, a new one where there is none."""
+    if not _hosts or not _hosts[-1].is_alive:
+        _hosts.append(Host())
+        atexit.register(_hosts[-1].end)
+    return _hosts[-1]
+
+
 class ForeignServer:
     """A running server; `tags` are {name: (type, value)}."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(self, process: Host, port: int) -> None:
         self.process = process
         self.port = port
 
@@ -64,69 +127,28 @@ class ForeignServer:
 
     async def ask(self, command: str, **arguments: Any) -> Any:
         """Have the server do something; fails with its own words when it cannot."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
-        await self.process.stdin.drain()
-        answer = await self._answer()
-        assert "error" not in answer, answer["error"]
-        return answer["result"]
+        async with asyncio.timeout(_ANSWER_SECS):
+            return await asyncio.to_thread(self.process.ask, self.port, command, **arguments)
 
     async def write(self, name: str, kind: str, value: Any, at_us: int, status: str | None = None) -> None:
         """Show a value; the server keeps milliseconds."""
         await self.ask("write", name=name, type=kind, value=value, at_ms=at_us // 1000, status=status)
 
-    async def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        while True:
-            line = await asyncio.wait_for(self.process.stdout.readline(), _START_SECS)
-            assert line, "the server has ended"
-            if line.startswith(b"{"):  # the library prints warnings between
-                found: dict[str, Any] = json.loads(line)
-                return found
-
-    async def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            await asyncio.wait_for(self.process.wait(), 10)
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
-
     async def kill(self) -> None:
         """End the process as a power cut does."""
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
+        await asyncio.to_thread(self.process.kill)
 
 
 @asynccontextmanager
 async def foreign_server(
-    folder: Path, tags: dict[str, tuple[str, Any]], *, port: int, **options: Any
+    tags: dict[str, tuple[str, Any]], *, port: int, **options: Any
 ) -> AsyncIterator[ForeignServer]:
     """Run node-opcua's server with these tags on a port."""
-    modules = await asyncio.to_thread(installed)
-    said = {
-        "port": port,
-        "pki": str(folder / "node-pki"),
-        "tags": {name: {"type": kind, "value": value} for name, (kind, value) in tags.items()},
-        **options,
-    }
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        str(FOLDER / "server.js"),
-        json.dumps(said),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "NODE_PATH": str(modules), "HOME": str(folder)},
-        limit=2**20,
-    )
-    made = ForeignServer(process, port)
+    made = ForeignServer(await asyncio.to_thread(host), port)
+    told = {name: {"type": kind, "value": value} for name, (kind, value) in tags.items()}
+    await made.ask("start", pki=made.process.pki, tags=told, **options)
     try:
-        answer = await made._answer()
-        assert "ready" in answer, answer
         yield made
     finally:
-        if process.returncode is None:
-            await made.stop()
+        if made.process.is_alive:
+            await made.ask("stop")

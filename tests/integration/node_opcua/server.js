@@ -1,4 +1,4 @@
-// A PLC for tests, driven by JSON lines: one command in, one answer out. Ends when its input ends.
+// PLCs for tests, driven by JSON lines: one command in, one answer out. Ends when its input ends.
 "use strict";
 const readline = require("readline");
 const { OPCUAServer } = require("node-opcua-server");
@@ -7,55 +7,10 @@ const { DataType } = require("node-opcua-variant");
 const { StatusCodes } = require("node-opcua-status-code");
 const { SecurityPolicy, MessageSecurityMode } = require("node-opcua-secure-channel");
 
-const options = JSON.parse(process.argv[2]);
-const nodes = new Map();
-let folder, space;
-
-function add(name, type, value) {
-  const node = space.addVariable({
-    componentOf: folder,
-    browseName: name,
-    nodeId: `s=${name}`,
-    dataType: type,
-    value: { dataType: DataType[type], value },
-    minimumSamplingInterval: 0,
-    historizing: options.history === true,
-  });
-  node.setValueFromSource({ dataType: DataType[type], value });
-  if (options.history) server.engine.addressSpace.installHistoricalDataNode(node, { maxOnlineValues: 5000 });
-  nodes.set(name, node);
-}
-
-const commands = {
-  add: ({ name, type, value }) => add(name, type, value),
-  remove: ({ name }) => {
-    server.engine.addressSpace.deleteNode(nodes.get(name));
-    nodes.delete(name);
-  },
-  write: ({ name, type, value, at_ms, status }) => {
-    const code = status ? StatusCodes[status] : StatusCodes.Good;
-    const shown = value === undefined || value === null ? { dataType: DataType.Null } : { dataType: DataType[type], value };
-    nodes.get(name).setValueFromSource(shown, code, new Date(at_ms));
-  },
-  subscriptions: () => server.engine.currentSubscriptionCount,
-  sessions: () => server.engine.currentSessionCount,
-  drop_connections: () => {
-    for (const end of server.endpoints) end.abruptlyInterruptChannels();
-  },
-  drop_subscriptions: () => {
-    for (const session of Object.values(server.engine._sessions)) {
-      for (const one of Object.values(session.publishEngine._subscriptions)) {
-        session.deleteSubscription(one.id);
-      }
-    }
-  },
-};
-
-let server;
-(async () => {
+async function started(options) {
   const pki = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
   await pki.initialize();
-  server = new OPCUAServer({
+  const server = new OPCUAServer({
     port: options.port,
     hostname: "127.0.0.1",
     serverCertificateManager: pki,
@@ -73,24 +28,79 @@ let server;
     serverInfo: { applicationUri: "urn:test:node-opcua" },
   });
   await server.initialize();
-  space = server.engine.addressSpace.registerNamespace("urn:test:plc");
-  folder = space.addFolder("ObjectsFolder", { browseName: "Plant" });
+  const space = server.engine.addressSpace.registerNamespace("urn:test:plc");
+  const plant = space.addFolder("ObjectsFolder", { browseName: "Plant" });
+  const nodes = new Map();
+
+  function add(name, type, value, folder = plant) {
+    const node = space.addVariable({
+      componentOf: folder,
+      browseName: folder === plant ? name : name.split("/").pop(),
+      nodeId: `s=${name}`,
+      dataType: type,
+      value: { dataType: DataType[type], value },
+      minimumSamplingInterval: 0,
+      historizing: options.history === true,
+    });
+    node.setValueFromSource({ dataType: DataType[type], value });
+    if (options.history) server.engine.addressSpace.installHistoricalDataNode(node, { maxOnlineValues: 5000 });
+    nodes.set(name, node);
+  }
+
   for (const [name, { type, value }] of Object.entries(options.tags)) add(name, type, value);
   await server.start();
-  process.stdout.write(JSON.stringify({ ready: server.endpoints[0].port }) + "\n");
+  return {
+    add: ({ name, type, value }) => add(name, type, value),
+    // lines of machines with tags, as many as are asked for
+    grow: ({ lines, machines, tags }) => {
+      for (let line = 0; line < lines; line++) {
+        const folder = space.addFolder(plant, { browseName: `Line ${line}` });
+        for (let machine = 0; machine < machines; machine++) {
+          const of = space.addObject({ componentOf: folder, browseName: `Machine ${machine}` });
+          for (const tag of tags) add(`Line ${line}/Machine ${machine}/${tag}`, "Int32", 1, of);
+        }
+      }
+    },
+    remove: ({ name }) => {
+      server.engine.addressSpace.deleteNode(nodes.get(name));
+      nodes.delete(name);
+    },
+    write: ({ name, type, value, at_ms, status }) => {
+      const code = status ? StatusCodes[status] : StatusCodes.Good;
+      const shown = value === undefined || value === null ? { dataType: DataType.Null } : { dataType: DataType[type], value };
+      nodes.get(name).setValueFromSource(shown, code, new Date(at_ms));
+    },
+    subscriptions: () => server.engine.currentSubscriptionCount,
+    sessions: () => server.engine.currentSessionCount,
+    drop_connections: () => {
+      for (const end of server.endpoints) end.abruptlyInterruptChannels();
+    },
+    drop_subscriptions: () => {
+      for (const session of Object.values(server.engine._sessions)) {
+        for (const one of Object.values(session.publishEngine._subscriptions)) {
+          session.deleteSubscription(one.id);
+        }
+      }
+    },
+    stop: () => server.shutdown(0),
+  };
+}
+
+(async () => {
+  const servers = new Map(); // by port
   for await (const line of readline.createInterface({ input: process.stdin })) {
     let answer;
     try {
-      const { command, ...rest } = JSON.parse(line);
-      answer = { result: commands[command](rest) ?? null };
+      const { command, port, ...rest } = JSON.parse(line);
+      if (command === "start") servers.set(port, await started({ port, ...rest }));
+      const result = command === "start" ? null : await servers.get(port)[command](rest);
+      if (command === "stop") servers.delete(port);
+      answer = { result: result ?? null };
     } catch (error) {
       answer = { error: String(error.stack) };
     }
     process.stdout.write(JSON.stringify(answer) + "\n");
   }
-  await server.shutdown(0);
+  for (const one of servers.values()) await one.stop();
   process.exit(0);
-})().catch((error) => {
-  process.stdout.write(JSON.stringify({ error: String(error.stack) }) + "\n");
-  process.exit(1);
-});
+})();
