@@ -116,9 +116,7 @@ def _counted_us(stretches: Iterable[Stretch], heard_us: int) -> int:
 
     Nobody knows whether one that stood then stands still: an outage alone raises nothing.
     """
-    return sum(
-        max(0, min(each.end_us, heard_us) - each.start_us) for each in stretches if each.is_production
-    )
+    return sum(max(0, min(each.end_us, heard_us) - each.start_us) for each in stretches if each.is_production)
 
 
 def stand_at(
