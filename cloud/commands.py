@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from cloud.errors import CloudError, ConfigError, Fault
-from contract.printable import printable
 
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from cloud.oee.rollup import Level, Per
     from cloud.render import Format
     from cloud.report import Difference, Shift
-    from cloud.service import ServePages
+    from cloud.results.reports import Print
+    from cloud.service import Cloud, ServePages
     from cloud.store.port import DeadLetter
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
@@ -53,17 +53,28 @@ def _told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
 
 
 @_told
-def run(config: Path, serve_pages: "ServePages | None" = None) -> int:
-    """Run the service until SIGTERM or SIGINT."""
+def run(
+    config: Path,
+    serve_pages: "ServePages | None" = None,
+    printer_of: "Callable[[Cloud], Print] | None" = None,
+) -> int:
+    """Run the service until SIGTERM or SIGINT.
+
+    printer_of: who makes the reports that results.toml asks for
+    """
     from cloud.config import load
 
     settings = load(config)
     _log_to_stderr(settings.cloud.log_level, settings.cloud.log_format)
     with _alone(settings):
-        return asyncio.run(_serve(settings, serve_pages))
+        return asyncio.run(_serve(settings, serve_pages, printer_of))
 
 
-async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> int:
+async def _serve(
+    settings: "CloudConfig",
+    serve_pages: "ServePages | None",
+    printer_of: "Callable[[Cloud], Print] | None",
+) -> int:
     import structlog
 
     from cloud import plant
@@ -79,6 +90,8 @@ async def _serve(settings: "CloudConfig", serve_pages: "ServePages | None") -> i
     store = open_store(settings)
     try:
         cloud = Cloud(settings, the_plant, store, plant_stamp=plant_stamp)
+        if printer_of is not None:
+            cloud.use_printer(printer_of(cloud))
         task = asyncio.create_task(cloud.run(serve_pages), name="cloud")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -227,8 +240,6 @@ def jobs(config: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from cloud.render import plain
-
     table = Table("job", "last", "took s", "next", "runs", "failures", "result", box=box.SIMPLE_HEAD)
     for view in views:
         table.add_row(
@@ -238,7 +249,7 @@ def jobs(config: Path) -> int:
             iso_utc(round(view.next_epochtime * 1e6)),
             str(view.runs),
             str(view.failures),
-            plain(view.error or view.result),
+            view.error or view.result,
         )
     Console().print(table)
     return OK
@@ -335,7 +346,6 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
 
     from cloud.masterdata.rows import OPEN_END_US
     from cloud.oee.figures import iso_utc
-    from cloud.render import plain
 
     table = Table("ref", "change", "machine", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
     for change in outcome.changes:
@@ -343,10 +353,9 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
         assert item is not None
         what = "new" if change.taken_back is None else "changed" if change.said else "taken back"
         until = "open" if item.to_us >= OPEN_END_US else iso_utc(item.to_us)
-        cells = (change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
-        table.add_row(*map(plain, cells))
+        table.add_row(change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
     for bad in outcome.bad_rows:
-        table.add_row(plain(bad.ref), "refused", "", "", "", plain(bad.problem))
+        table.add_row(bad.ref, "refused", "", "", "", bad.problem)
     Console().print(table)
     Console().print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")
 
@@ -545,10 +554,10 @@ def _try_port(host: str, port: int) -> None:
 def _log_to_stderr(level: str, form: str) -> None:
     import structlog
 
-    renderers: list[Any] = (
-        [structlog.processors.JSONRenderer()]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
         if form == "json"
-        else [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
@@ -557,16 +566,11 @@ def _log_to_stderr(level: str, form: str) -> None:
             structlog.processors.format_exc_info
             if form == "json"
             else structlog.processors.StackInfoRenderer(),
-            *renderers,
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
-
-
-def _on_one_line(_logger: Any, _method: str, event: Any) -> Any:
-    """Write out what is not visible: names come from the network, and the reader's terminal believes them."""
-    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _say(text: str) -> None:

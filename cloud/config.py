@@ -42,6 +42,7 @@ class CloudTable(TomlModel):
     plant: File = Path("plant.toml")
     masterdata: File | None = None
     alerts: File | None = None
+    results: File | None = None
     max_future_secs: PositiveSecs = 300.0
     shift_close_grace_secs: Secs = 60.0
     revision_settle_secs: Secs = 10.0
@@ -160,7 +161,7 @@ def load(path: Path) -> CloudConfig:
     folder = path.absolute().parent
     config = config.model_copy(
         update={
-            "cloud": _beside(config.cloud, folder, "data_dir", "plant", "masterdata", "alerts"),
+            "cloud": _beside(config.cloud, folder, "data_dir", "plant", "masterdata", "alerts", "results"),
             "mqtt": _beside(config.mqtt, folder, *_MQTT_FILES),
             "history": _beside(config.history, folder, "folder"),
             "backup": _beside(config.backup, folder, "folder"),

@@ -11,6 +11,8 @@ CloudError
 │   └── HistoryError        a Parquet partition of the history cannot be read or written
 ├── MessagingError          the broker cannot be reached or refuses us
 ├── NotificationError       a channel of alerts cannot be reached or refuses us
+├── AddressError            a URL or secret is not where the configuration says
+├── ResultsError            a report cannot be made, or a database or web address takes no results
 ├── MasterDataError         an MES or quality database cannot be read
 └── EngineError             a cluster engine cannot be started or has failed
 """
@@ -85,6 +87,14 @@ class MessagingError(CloudError):
 
 class NotificationError(CloudError):
     """A channel of alerts cannot be reached or refuses us."""
+
+
+class AddressError(CloudError):
+    """A URL or secret is not where the configuration says."""
+
+
+class ResultsError(CloudError):
+    """A report cannot be made, or a database or web address takes no results."""
 
 
 class MasterDataError(CloudError):

@@ -23,6 +23,10 @@ from cloud.views import JobView
 _CLOCK_CHECK_SECS: Final = 10.0
 _CLOCK_STEP_US: Final = 5_000_000
 _SOON_US: Final = 200_000
+_RETRY_US: Final = 600_000_000
+"""How long after a failure a rare job is tried again."""
+_NOTE_US: Final = 60_000_000
+"""How often a run that did nothing is noted in the store."""
 
 _log = structlog.get_logger("cloud.jobs")
 
@@ -37,7 +41,7 @@ class Job(NamedTuple):
 
 
 class Jobs:
-    """Runs jobs for as long as `run` lasts; a job that fails is tried again when it comes round."""
+    """Runs jobs for as long as `run` lasts; a job that fails is tried again, a rare one after ten minutes."""
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Jobs:
         self._now_us = now_us
         self._monotonic_us = monotonic_us
         self._runs = {run.name: run for run in store.job_runs()}
+        self._noted = dict(self._runs)
 
     async def run(self) -> None:
         """Keep the schedule until cancelled; what runs then is let finish."""
@@ -93,6 +98,8 @@ class Jobs:
         now_us = self._now_us()
         run = self._runs.get(name)
         every_us = round(self._jobs[name].every_secs * 1e6)
+        if run is not None and run.error:
+            every_us = min(every_us, _RETRY_US)
         if run is None or run.started_us > now_us:  # never yet, or by a clock that was wrong
             return now_us + _SOON_US
         return max(run.started_us + every_us, now_us + _SOON_US)
@@ -142,11 +149,14 @@ class Jobs:
             self._monotonic_us() - began_us,
             before.runs + 1,
             before.failures + bool(error),
-            result,
+            result or before.result,
             error,
         )
         self._runs[job.name] = run
         if result:
             _log.info("a job is done", job=job.name, result=result)
-        with contextlib.suppress(CloudError):  # the store says itself that it cannot be written
-            self._store.save_job_run(run)
+        noted = self._noted.get(job.name)
+        if noted is None or result or error != noted.error or abs(started_us - noted.started_us) >= _NOTE_US:
+            with contextlib.suppress(CloudError):  # the store says itself that it cannot be written
+                self._store.save_job_run(run)
+                self._noted[job.name] = run

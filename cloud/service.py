@@ -37,6 +37,9 @@ from cloud.oee.rollup import Level
 from cloud.plant import Plant
 from cloud.questions import Every
 from cloud.report import after_lock
+from cloud.results.config import ResultsConfig
+from cloud.results.config import load as load_results
+from cloud.results.outlets import Outlets
 from cloud.store.port import Appended, ClosedShift, Store
 from cloud.store.rows import US_PER_HOUR
 from cloud.store.sqlite import SqliteStore
@@ -44,12 +47,14 @@ from cloud.views import (
     AfterLockView,
     AlertView,
     BoardView,
+    ChannelView,
     GatewayView,
     HealthView,
     JobView,
     LineView,
     MachineView,
     MuteView,
+    RefusedRow,
     Revision,
     ShiftRow,
     TimelineView,
@@ -61,6 +66,9 @@ from contract.machine_key import MachineKey
 
 if TYPE_CHECKING:
     from cloud.jobs import Job, Jobs
+    from cloud.masterdata.sync import Sync
+    from cloud.results.health import Facts
+    from cloud.results.reports import Print
 
 _EVENTS_AT_ONCE: Final = 100
 _FEED_LIMIT: Final = 8
@@ -128,6 +136,16 @@ class Cloud:
         self._alert_faults: list[str] = []
         self._desk = AlertDesk(alerting, plant, store, config.cloud.data_dir, self._started_us)
         self._couriers = Couriers(store, now_us=now_us, timezone_of=self._desk.timezone_of)
+        self._reading_corrections = threading.Lock()
+        self._outlets = Outlets(
+            ResultsConfig() if config.cloud.results is None else load_results(config.cloud.results),
+            store,
+            plant=lambda: self._plant,
+            facts=self._facts,
+            now_us=now_us,
+        )
+        self._syncs: list[Sync] = []
+        self._known_corrections: list[Correction] = []
         self._plant_faults: list[str] = []
         self._feeds: set[_Feed] = set()
         self._broker: Broker | None = None
@@ -146,6 +164,10 @@ class Cloud:
     def plant(self) -> Plant:
         """Return the plant in force."""
         return self._plant
+
+    def use_printer(self, printer: "Print") -> None:
+        """Say who makes the reports that results.toml asks for."""
+        self._outlets.use_printer(printer)
 
     async def run(self, serve_pages: ServePages | None = None) -> None:
         """Serve until cancelled."""
@@ -168,6 +190,7 @@ class Cloud:
                 on_stored=self._on_stored,
             )
             self._publish_receipts()
+            self._outlets.forget()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._broker.run(), name="cloud.mqtt")
                 group.create_task(self._intake.run(), name="cloud.ingest")
@@ -176,6 +199,8 @@ class Cloud:
                 group.create_task(self._watch_plant(loop, looking), name="cloud.plant")
                 self._couriers.take(self._desk.config.channel, group)
                 group.create_task(self._watch_alerts(loop, looking, group), name="cloud.alerts")
+                for carrier in self._outlets.carriers:
+                    group.create_task(carrier.run(), name=f"cloud.carrier.{carrier.name}")
                 if serve_pages is not None:
                     group.create_task(serve_pages(self), name="cloud.pages")
 
@@ -322,7 +347,11 @@ class Cloud:
 
     def corrections(self) -> list[Correction]:
         """Return all corrections that were ever made, oldest first, also those that were taken back."""
-        return [corrections.decode(text, number) for number, text in self._store.corrections()]
+        with self._reading_corrections:
+            known = self._known_corrections
+            last = known[-1].number if known else 0
+            known += [corrections.decode(text, number) for number, text in self._store.corrections(last)]
+            return list(known)
 
     def classify(
         self,
@@ -465,6 +494,14 @@ class Cloud:
         """Return the jobs with their last and next runs."""
         return (self._jobs or self._make_jobs()).views()
 
+    def outlets(self) -> list[ChannelView]:
+        """Return who is sent results, what waits for them and what was sent."""
+        return self._outlets.views()
+
+    def refused_rows(self) -> list[RefusedRow]:
+        """Return the rows of master data that cannot be used as things are."""
+        return [row for sync in self._syncs for row in sync.refused()]
+
     # What the tasks do
 
     def _make_jobs(self) -> "Jobs":
@@ -472,7 +509,11 @@ class Cloud:
         from cloud.upkeep import jobs
 
         self._jobs = Jobs(
-            [*jobs(self.config, self._store, self._now_us), *self._masterdata_jobs()],
+            [
+                *jobs(self.config, self._store, self._now_us),
+                *self._masterdata_jobs(),
+                *self._outlets.jobs(),
+            ],
             self._store,
             now_us=self._now_us,
             monotonic_us=lambda: time.monotonic_ns() // 1000,
@@ -481,16 +522,45 @@ class Cloud:
 
     def _masterdata_jobs(self) -> "list[Job]":
         from cloud.jobs import Job
-        from cloud.masterdata.sync import Marks, Sync
+        from cloud.masterdata.sync import Sync
 
-        marks = Marks(self.config.cloud.data_dir / "masterdata.json")
-        syncs = [
-            Sync(table, marks, plant=lambda: self._plant, corrections=self.corrections, correct=self.correct)
+        self._syncs = [
+            Sync(
+                table,
+                self._store,
+                plant=lambda: self._plant,
+                corrections=self.corrections,
+                correct=self.correct,
+                now_us=self._now_us,
+            )
             for table in self._masterdata
         ]
         return [
-            Job(f"masterdata-{sync.table.name}", float(sync.table.interval_secs), sync.run) for sync in syncs
+            Job(f"masterdata-{sync.table.name}", float(sync.table.interval_secs), sync.run)
+            for sync in self._syncs
         ]
+
+    def _facts(self) -> "Facts":
+        """Return what a letter on health says."""
+        from cloud.results import health
+
+        now_us = self._now_us()
+        folders = {
+            "the store": self.config.cloud.data_dir,
+            "the history": self.config.history_folder,
+            **({} if (folder := self.config.backup.folder) is None else {"backups": folder}),
+        }
+        return health.Facts(
+            site=", ".join(self._plant.sites),
+            health=self.health(),
+            gateways=self.gateways(),
+            jobs=self.jobs(),
+            outlets=[*self._couriers.views(), *self.outlets()],
+            refused=self.refused_rows(),
+            unknown=health.unknown_time(self._store, self._plant, now_us),
+            disks=health.disks(folders),
+            open_alerts=len(self._desk.open_alerts()),
+        )
 
     def _on_stored(self, appended: Appended) -> None:
         fresh = appended.fresh

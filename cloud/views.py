@@ -103,7 +103,7 @@ class MuteView(Struct, frozen=True, kw_only=True):
 
 
 class ChannelView(Struct, frozen=True, kw_only=True):
-    """One channel of alerts.toml and its outbox."""
+    """Somebody who is sent alerts or results, and what waits for them."""
 
     name: str
     kind: str
@@ -112,7 +112,7 @@ class ChannelView(Struct, frozen=True, kw_only=True):
     oldest_epochtime: float | None = None
     """Of the oldest of them."""
     sent: int = 0
-    """Since the channel is known."""
+    """Since the channel is known, or of results since the start."""
     failures: int = 0
     dropped: int = 0
     """Messages that grew too old."""
@@ -301,6 +301,15 @@ class JobView(Struct, frozen=True, kw_only=True):
     runs: int
     failures: int
     result: str
-    """What its last run did, '' for nothing."""
+    """What it did last, '' when it never found anything to do."""
     error: str
     """Why its last run failed, '' when it did not."""
+
+
+class RefusedRow(Struct, frozen=True, kw_only=True):
+    """A row of master data that cannot be used as things are; it is tried again when they change."""
+
+    source: str
+    ref: str
+    problem: str
+    since_epochtime: float

@@ -472,9 +472,9 @@ def cloud_run(
     """Store telemetry, keep figures live, close shifts, raise alerts and serve the board, until Ctrl-C."""
     require("cloud", "numpy", *(("dashboards", "fastapi", "uvicorn") if pages else ()))
     from cloud import commands
-    from oee.pages import serve
+    from oee.pages import printer, serve
 
-    _leave(commands.run(config, serve if pages else None))
+    _leave(commands.run(config, serve if pages else None, printer))
 
 
 @_command(

@@ -1,10 +1,18 @@
-"""Puts pages onto the cloud side: the only place that knows both."""
+"""Puts pages and reports onto the cloud side: the only place that knows both."""
 
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cloud.results.reports import Print
     from cloud.service import Cloud
+
+
+def printer(cloud: "Cloud") -> "Print":
+    """Return what makes the reports that a cloud side mails."""
+    from dashboards.reports.mail import Printer
+
+    return Printer(cloud)
 
 
 async def serve(cloud: "Cloud") -> None:

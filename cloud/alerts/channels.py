@@ -6,7 +6,6 @@ What was sent twice, after a crash at the wrong moment, a FIFO topic of SNS drop
 import asyncio
 import contextlib
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ import structlog
 from cloud.alerts.config import ChannelTable
 from cloud.carrier import Carrier
 from cloud.errors import NotificationError, StoreError
+from cloud.postbox import Postbox
 from cloud.store.port import Delivery, Store
 from cloud.views import ChannelView
 from contract.delivery import Alert
@@ -45,25 +45,11 @@ class AppriseDoor:
     """Mail, chat, SMS, webhook: whatever the URL names."""
 
     def __init__(self, channel: ChannelTable) -> None:
-        import apprise
-
-        # Its log may tell parts of the URL, which is a secret.
-        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
-        self._name = channel.name
-        self._types = apprise.NotifyType
-        self._apprise = apprise.Apprise()
-        if not self._apprise.add(channel.secret_url()):
-            raise NotificationError(f"{channel.name}: its URL is of no known service, or lacks a part")
+        self._postbox = Postbox(channel.name, channel.secret_url())
 
     def send(self, alert: Alert, title: str, body: str) -> None:
         """Send one message; raise NotificationError when it was not taken."""
-        kind = self._types.SUCCESS if alert.event == "cleared" else self._types.WARNING
-        try:
-            taken = self._apprise.notify(body=body, title=title, notify_type=kind)
-        except Exception as error:  # noqa: BLE001  each service has errors of its own; their texts may hold the URL
-            raise NotificationError(f"{self._name}: {type(error).__name__}") from None
-        if not taken:
-            raise NotificationError(f"{self._name}: the service cannot be reached or refuses the message")
+        self._postbox.send(title, body, tone="good" if alert.event == "cleared" else "warning")
 
 
 class SnsDoor:

@@ -1,12 +1,13 @@
 """masterdata.toml: which system says what, and how its rows are read."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from cloud.addresses import AddressTable
+from cloud.config import File
 from cloud.errors import ConfigError, Fault
 from cloud.toml_file import Array, TomlModel, read_table, validate
 
@@ -27,21 +28,11 @@ REQUIRED: Final[dict[Kind, tuple[str, ...]]] = {
 _WATERMARK: Final = ":watermark"
 
 
-def _path(value: Any) -> Any:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
-
-
-File = Annotated[Path, BeforeValidator(_path)]
-
-
-class MasterDataTable(TomlModel):
+class MasterDataTable(AddressTable):
     """One `[[source]]`: a query of a database, or files in a folder."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     kind: Kind
-    url: str | None = None
-    url_env: str | None = None
-    url_file: File | None = None
     query: str | None = None
     watermark: str | None = None
     start: str | int = "1970-01-01 00:00:00"
@@ -55,14 +46,6 @@ class MasterDataTable(TomlModel):
     def column(self, field: str) -> str:
         """Return the name of the column that holds a field."""
         return self.columns.get(field, field)
-
-    def database_url(self) -> str:
-        """Return the SQLAlchemy URL from where it is kept; raise OSError or KeyError when it is not there."""
-        if self.url_env is not None:
-            return os.environ[self.url_env]
-        if self.url_file is not None:
-            return self.url_file.read_text(encoding="utf-8").strip()
-        return self.url or ""
 
 
 class MasterDataConfig(TomlModel):
@@ -105,7 +88,7 @@ def _faults(tables: Iterable[MasterDataTable], file: str) -> Iterator[Fault]:
 
 def _oddities(table: MasterDataTable) -> Iterator[tuple[str, str, str]]:
     """Yield what does not go together: key, problem and what is allowed."""
-    places = [key for key in ("url", "url_env", "url_file", "folder") if getattr(table, key) is not None]
+    places = [*table.named(), *(["folder"] if table.folder is not None else [])]
     if len(places) != 1:
         yield "", f"names {' and '.join(places) or 'no source'}", "name one of url, url_env, url_file, folder"
     if table.folder is None:

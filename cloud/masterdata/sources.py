@@ -16,12 +16,21 @@ _DATETIME: Final = "datetime"
 _DECIMAL: Final = "decimal"
 
 
+class Found(NamedTuple):
+    """A row, and what of the source it stands in: a file's name; '' for a query."""
+
+    origin: str
+    row: Row
+
+
 class Batch(NamedTuple):
     """What a source had to say, and where to go on once it is worked in."""
 
-    rows: list[Row]
+    rows: list[Found]
     mark: str
     """JSON; opaque to all but the source."""
+    whole: frozenset[str]
+    """Origins of which these are all rows that there are."""
 
 
 class Source(Protocol):
@@ -53,20 +62,20 @@ class DatabaseSource:
         from sqlalchemy.pool import NullPool
 
         column = self._table.watermark
-        reached = self._table.start if mark is None else _from_json(mark)
+        reached = self._table.start if mark is None else from_json(mark)
         parameters = {} if column is None else {"watermark": reached}
         try:
-            engine = create_engine(self._table.database_url(), poolclass=NullPool)
+            engine = create_engine(self._table.address(), poolclass=NullPool)
             with engine.connect() as connection:
                 found = connection.execute(text(self._table.query or ""), parameters)
-                rows: list[Row] = [dict(row) for row in found.mappings()]
-        except (SQLAlchemyError, OSError, KeyError, ImportError) as error:
+                rows = [Found("", dict(row)) for row in found.mappings()]
+        except (SQLAlchemyError, ImportError) as error:
             raise MasterDataError(f"{self._table.name}: cannot be read: {_first_line(error)}") from error
         if column is not None and rows:
-            if column not in rows[0]:
+            if column not in rows[0].row:
                 raise MasterDataError(f"{self._table.name}: the query returns no column {column}")
-            reached = max((row[column] for row in rows if row[column] is not None), default=reached)
-        return Batch(rows, _to_json(reached))
+            reached = max((row[column] for _, row in rows if row[column] is not None), default=reached)
+        return Batch(rows, to_json(reached), frozenset() if column is not None else frozenset({""}))
 
 
 class FolderSource:
@@ -84,12 +93,12 @@ class FolderSource:
             stamps = {path.name: [path.stat().st_mtime_ns, path.stat().st_size] for path in files}
             if not folder.is_dir():
                 raise FileNotFoundError(f"there is no folder {folder}")
-            rows = [
-                row for path in files if seen.get(path.name) != stamps[path.name] for row in _file_rows(path)
-            ]
+            changed = [path for path in files if seen.get(path.name) != stamps[path.name]]
+            rows = [Found(path.name, row) for path in changed for row in _file_rows(path)]
         except (OSError, ValueError, csv.Error) as error:
             raise MasterDataError(f"{self._table.name}: cannot be read: {_first_line(error)}") from error
-        return Batch(rows, json.dumps(stamps))
+        gone = seen.keys() - stamps.keys()
+        return Batch(rows, json.dumps(stamps), frozenset({*gone, *(path.name for path in changed)}))
 
 
 def _file_rows(path: Path) -> Iterator[Row]:
@@ -104,15 +113,19 @@ def _file_rows(path: Path) -> Iterator[Row]:
         yield from csv.DictReader(file, delimiter=";" if sample.count(";") > sample.count(",") else ",")
 
 
-def _to_json(value: Any) -> str:
+def to_json(value: Any) -> str:
+    """Write a value of a row, so that `from_json` returns one that says the same."""
     if isinstance(value, datetime | date):
         return json.dumps({_DATETIME: value.isoformat()})
     if isinstance(value, Decimal):
         return json.dumps({_DECIMAL: str(value)})
+    if not isinstance(value, str | int | float | bool | None):
+        value = str(value)
     return json.dumps(value)
 
 
-def _from_json(mark: str) -> Any:
+def from_json(mark: str) -> Any:
+    """Read what `to_json` wrote."""
     value = json.loads(mark)
     if isinstance(value, dict):
         ((kind, text),) = value.items()

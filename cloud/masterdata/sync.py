@@ -1,20 +1,22 @@
 """Works what other systems say into the corrections, each row once, changed rows anew."""
 
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
 
+import msgspec
 import structlog
 from msgspec import structs
 
-from cloud.errors import CorrectionError, MasterDataError
+from cloud.errors import CorrectionError
 from cloud.masterdata.config import MasterDataTable
-from cloud.masterdata.rows import BadRow, Said, read_row
-from cloud.masterdata.sources import source_of
+from cloud.masterdata.rows import BadRow, Row, Said, read_row
+from cloud.masterdata.sources import Found, from_json, source_of, to_json
 from cloud.oee.corrections import Correction, in_force
 from cloud.plant import Plant
+from cloud.views import RefusedRow
+
+_HOUR_US: Final = 3_600_000_000
+_MAX_REFUSED: Final = 1_000
 
 _log = structlog.get_logger("cloud.masterdata")
 
@@ -55,16 +57,13 @@ def plan(rows: Iterable[Said | BadRow], made: Sequence[Correction], who: str) ->
     standing: dict[str, Correction] = {
         item.ref: item for item in in_force(made) if item.who == who and item.ref is not None
     }
-    wanted: dict[str, Said] = {}
-    bad_rows: list[BadRow] = []
-    for row in rows:
-        if isinstance(row, BadRow):
-            bad_rows.append(row)
-        else:
-            wanted[row.ref] = row  # of two rows of one ref the later holds
+    last = {row.ref: row for row in rows}  # of two rows of one ref the later holds
+    bad_rows = [row for row in last.values() if isinstance(row, BadRow)]
     changes = []
     unchanged = 0
-    for ref, row in wanted.items():
+    for ref, row in last.items():
+        if isinstance(row, BadRow):
+            continue
         before = standing.get(ref)
         after = None if row.is_deleted else row.correction
         if _same(before, after):
@@ -77,100 +76,170 @@ def plan(rows: Iterable[Said | BadRow], made: Sequence[Correction], who: str) ->
 def preview(table: MasterDataTable, plant: Plant, made: Sequence[Correction]) -> Outcome:
     """Return what reading a source from its beginning would change; raise MasterDataError."""
     rows = source_of(table).read(None).rows
-    return plan((read_row(row, table, plant) for row in rows), made, table.name)
+    return plan((read_row(found.row, table, plant) for found in rows), made, table.name)
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A row that could not be used, kept to be tried again."""
+
+    origin: str
+    row: dict[str, str]
+    """By column: the value as `sources.to_json` writes it."""
+    problem: str
+    since_us: int
+
+
+class Memory(msgspec.Struct):
+    """What is remembered of one source."""
+
+    mark: str | None = None
+    """How far it was read."""
+    refused: dict[str, Refused] = {}
+    """By ref."""
+    is_cut: bool = False
+    """Whether more rows were refused than are kept: then all of the source is read again instead."""
+
+
+class Notes(Protocol):
+    """Where memories are kept: the store."""
+
+    def note(self, name: str) -> bytes | None:
+        """Return what is remembered under a name."""
+        ...
+
+    def set_note(self, name: str, body: bytes) -> None:
+        """Remember something under a name."""
+        ...
 
 
 class Sync:
-    """One source, worked in whenever `run` is called."""
+    """One source, worked in whenever `run` is called.
+
+    A refused row is tried again when the plant or the corrections have changed, and once an hour.
+    """
 
     def __init__(
         self,
         table: MasterDataTable,
-        marks: "Marks",
+        notes: Notes,
         *,
         plant: Callable[[], Plant],
         corrections: Callable[[], Sequence[Correction]],
         correct: Callable[[Correction], int],
+        now_us: Callable[[], int],
     ) -> None:
         self.table = table
-        self._marks = marks
+        self._notes = notes
         self._source = source_of(table)
         self._plant = plant
         self._corrections = corrections
         self._correct = correct
-        self._told: dict[str, str] = {}
+        self._now_us = now_us
+        self._memory = remembered(notes, table.name)
+        self._tried_under: object = None
+        """The circumstances under which the refused rows were last tried."""
 
     def run(self) -> str:
         """Read what is new and work it in; return what that came to. Raises MasterDataError."""
-        batch = self._source.read(self._marks.get(self.table.name))
-        plant = self._plant()
-        rows = [read_row(row, self.table, plant) for row in batch.rows]
-        outcome = plan(rows, self._corrections(), self.table.name)
-        refused = [bad for change in outcome.changes if (bad := self._work_in(change)) is not None]
-        self._tell([*outcome.bad_rows, *refused])
-        self._marks.set(self.table.name, batch.mark)
-        done = [change for change in outcome.changes if change.ref not in {bad.ref for bad in refused}]
-        return str(Outcome(done, [*outcome.bad_rows, *refused], outcome.unchanged))
+        plant, made = self._plant(), self._corrections()
+        circumstances = (plant, len(made), self._now_us() // _HOUR_US)
+        is_new = circumstances != self._tried_under
+        memory = self._memory
+        batch = self._source.read(None if memory.is_cut and is_new else memory.mark)
+        kept = {ref: row for ref, row in memory.refused.items() if row.origin not in batch.whole}
+        again = [_found(row) for row in kept.values()] if is_new else []
+        found: dict[str, Found] = {}
+        rows = []
+        for item in [*again, *batch.rows]:
+            row = read_row(item.row, self.table, plant)
+            found[row.ref] = item
+            rows.append(row)
+        outcome = plan(rows, made, self.table.name)
+        outcome = self._work_in(outcome)
+        for ref in found:
+            kept.pop(ref, None)
+        for bad in outcome.bad_rows:
+            kept[bad.ref] = self._refused(bad, found[bad.ref])
+        self._keep(Memory(batch.mark, dict(list(kept.items())[:_MAX_REFUSED]), len(kept) > _MAX_REFUSED))
+        self._tried_under = circumstances
+        fresh = [bad for bad in outcome.bad_rows if memory.refused.get(bad.ref) != kept.get(bad.ref)]
+        return str(outcome._replace(bad_rows=fresh))
 
-    def _work_in(self, change: Change) -> BadRow | None:
-        try:
-            if change.taken_back is not None:
-                taken = change.taken_back
-                self._correct(
-                    Correction(
-                        machine=taken.machine,
-                        kind="void",
-                        from_us=taken.from_us,
-                        to_us=taken.to_us,
-                        who=self.table.name,
-                        when_us=0,
-                        why="said otherwise" if change.said else "taken back at its source",
-                        voids=taken.number,
-                    )
+    def refused(self) -> list[RefusedRow]:
+        """Return the rows that cannot be used as things are."""
+        return [
+            RefusedRow(
+                source=self.table.name, ref=ref, problem=row.problem, since_epochtime=row.since_us / 1e6
+            )
+            for ref, row in self._memory.refused.items()
+        ]
+
+    def _work_in(self, outcome: Outcome) -> Outcome:
+        """Take back first and say then, since one row may make room for another; return what was done."""
+        refused = dict.fromkeys(bad.ref for bad in outcome.bad_rows)
+        bad_rows = list(outcome.bad_rows)
+        for take in (self._take_back, self._say):
+            for change in outcome.changes:
+                if change.ref in refused:
+                    continue
+                try:
+                    take(change)
+                except CorrectionError as error:
+                    refused[change.ref] = None
+                    bad_rows.append(BadRow(change.ref, str(error)))
+        done = [change for change in outcome.changes if change.ref not in refused]
+        return Outcome(done, bad_rows, outcome.unchanged)
+
+    def _take_back(self, change: Change) -> None:
+        taken = change.taken_back
+        if taken is not None:
+            self._correct(
+                Correction(
+                    machine=taken.machine,
+                    kind="void",
+                    from_us=taken.from_us,
+                    to_us=taken.to_us,
+                    who=self.table.name,
+                    when_us=0,
+                    why="said otherwise" if change.said else "taken back at its source",
+                    voids=taken.number,
                 )
-            if change.said is not None:
-                self._correct(change.said)
-        except CorrectionError as error:
-            return BadRow(change.ref, str(error))
-        return None
+            )
 
-    def _tell(self, bad_rows: Sequence[BadRow]) -> None:
-        """Log each bad row once, until its problem is another one."""
-        for row in bad_rows:
-            if self._told.get(row.ref) != row.problem:
-                self._told[row.ref] = row.problem
-                _log.warning("row refused", source=self.table.name, ref=row.ref, problem=row.problem)
+    def _say(self, change: Change) -> None:
+        if change.said is not None:
+            self._correct(change.said)
+
+    def _refused(self, bad: BadRow, item: Found) -> Refused:
+        """Return what is kept of a bad row; a problem that is a new one is logged."""
+        before = self._memory.refused.get(bad.ref)
+        if before is not None and before.problem == bad.problem:
+            return msgspec.structs.replace(before, origin=item.origin, row=_written(item.row))
+        _log.warning("row refused", source=self.table.name, ref=bad.ref, problem=bad.problem)
+        return Refused(item.origin, _written(item.row), bad.problem, self._now_us())
+
+    def _keep(self, memory: Memory) -> None:
+        if memory != self._memory:
+            self._notes.set_note(_note_name(self.table.name), msgspec.json.encode(memory))
+            self._memory = memory
 
 
-class Marks:
-    """How far each source was read, in a file of its own: losing it only has everything read once more."""
+def remembered(notes: Notes, source: str) -> Memory:
+    """Return what is remembered of a source."""
+    body = notes.note(_note_name(source))
+    return Memory() if body is None else msgspec.json.decode(body, type=Memory)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._marks: dict[str, str] = self._load()
 
-    def get(self, name: str) -> str | None:
-        """Return a source's mark."""
-        return self._marks.get(name)
+def _note_name(source: str) -> str:
+    return f"masterdata:{source}"
 
-    def set(self, name: str, mark: str) -> None:
-        """Keep a source's mark; raise MasterDataError when the file cannot be written."""
-        if self._marks.get(name) == mark:
-            return
-        self._marks[name] = mark
-        beside = self._path.with_suffix(".new")
-        try:
-            beside.write_text(json.dumps(self._marks), encoding="utf-8")
-            os.replace(beside, self._path)  # noqa: PTH105  atomic also over an old file
-        except OSError as error:
-            raise MasterDataError(f"{self._path}: cannot be written: {error.strerror or error}") from error
 
-    def _load(self) -> dict[str, str]:
-        try:
-            found: Mapping[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return dict(found)
+def _written(row: Row) -> dict[str, str]:
+    return {str(column): to_json(value) for column, value in row.items()}
+
+
+def _found(refused: Refused) -> Found:
+    return Found(refused.origin, {column: from_json(value) for column, value in refused.row.items()})
 
 
 def _same(before: Correction | None, after: Correction | None) -> bool:

@@ -88,6 +88,14 @@ class ClosedShift(NamedTuple):
     revision: Revision
 
 
+class LoggedShift(NamedTuple):
+    """A revision of a closed shift, and where it stands in the order in which revisions were made."""
+
+    position: int
+    """Ascending, never used again."""
+    shift: ClosedShift
+
+
 class Event(NamedTuple):
     """A message that must reach the broker, such as a change of an alert."""
 
@@ -120,9 +128,9 @@ class JobRun(NamedTuple):
     runs: int
     failures: int
     result: str
-    """What it did, '' for nothing."""
+    """What it did last, '' when it never found anything to do."""
     error: str
-    """Why it failed, '' when it did not."""
+    """Why its last run failed, '' when it did not."""
 
 
 class Store(Protocol):
@@ -206,6 +214,21 @@ class Store(Protocol):
     def closed_span(self, scope: str) -> tuple[int, int] | None:
         """Return the beginning of the first and the end of the last closed shift."""
 
+    def closed_after(self, position: int, limit: int) -> list[LoggedShift]:
+        """Return revisions in the order in which they were made, beyond a position; 0 is before the first."""
+
+    def closed_end(self) -> int:
+        """Return the position of the last revision, 0 when there is none."""
+
+    def revisions_between(self, scopes: Iterable[str], from_us: int, to_us: int) -> int:
+        """Return how many revisions there are of the shifts that start in [from_us, to_us) of some scopes."""
+
+    def note(self, name: str) -> bytes | None:
+        """Return what a part of the service wants to know after a restart; None when it never said so."""
+
+    def set_note(self, name: str, body: bytes) -> None:
+        """Keep what a part of the service wants to know after a restart."""
+
     def save_alert(
         self, alert: AlertView, topic: str, event: bytes | None, channels: Iterable[str] = ()
     ) -> None:
@@ -227,6 +250,9 @@ class Store(Protocol):
     def event_sent(self, event: int) -> None:
         """Note that an event has reached the broker."""
 
+    def queue_deliveries(self, channels: Iterable[str], payload: bytes, note: str, body: bytes) -> None:
+        """Keep a message for some channels and a note that it was made, in one transaction."""
+
     def deliveries(self, channel: str, limit: int, after: int = 0) -> list[Delivery]:
         """Return what a channel has not taken yet, oldest first; after: only those behind a delivery."""
 
@@ -236,8 +262,11 @@ class Store(Protocol):
     def delivery_done(self, delivery: int) -> None:
         """Note that a channel has taken a message, or never will."""
 
-    def forget_deliveries(self, channels: Iterable[str]) -> int:
-        """Drop what waits for any channel but these, which are all there are; return how many were."""
+    def forget_deliveries(self, channels: Iterable[str], kind: str = "") -> int:
+        """Drop what waits for any channel of a kind but these, which are all there are; return how many were.
+
+        kind: what stands before the colon in the channel's name; '' for names without one
+        """
 
     def add_mute(self, mute: MuteView) -> MuteView:
         """Keep a new mute and return it with its number."""
@@ -266,8 +295,8 @@ class Store(Protocol):
     def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
         """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
 
-    def corrections(self) -> list[tuple[int, bytes]]:
-        """Return all corrections with their numbers, oldest first."""
+    def corrections(self, after: int = 0) -> list[tuple[int, bytes]]:
+        """Return all corrections beyond a number with their numbers, oldest first."""
 
     def job_runs(self) -> list[JobRun]:
         """Return the last run of each job, by name."""

@@ -33,6 +33,7 @@ from cloud.store.port import (
     Errand,
     Event,
     JobRun,
+    LoggedShift,
     StoredGateway,
 )
 from cloud.store.rows import ROW, US_PER_HOUR, Names, Rest, Rows, Table
@@ -150,6 +151,19 @@ CREATE TABLE IF NOT EXISTS errand (
 CREATE TABLE IF NOT EXISTS channel (
     name TEXT PRIMARY KEY,
     body BLOB NOT NULL          -- JSON of cloud.views.ChannelView
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS closed_log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope TEXT NOT NULL,
+    start_us INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+);
+INSERT INTO closed_log (scope, start_us, revision)
+    SELECT scope, start_us, revision FROM closed_shift
+    WHERE NOT EXISTS (SELECT 1 FROM closed_log) ORDER BY start_us, scope, revision;
+CREATE TABLE IF NOT EXISTS note (
+    name TEXT PRIMARY KEY,
+    body BLOB NOT NULL          -- JSON of the part that wants to know it
 ) WITHOUT ROWID;
 """
 """Made in files that lack them; programs that do not know them leave them alone."""
@@ -374,6 +388,10 @@ class SqliteStore:
                     for shift in shifts
                 ],
             )
+            connection.executemany(
+                "INSERT INTO closed_log (scope, start_us, revision) VALUES (?, ?, ?)",
+                [(shift.scope, shift.start_us, shift.revision.revision) for shift in shifts],
+            )
             _clean(connection, cleaned)
 
     def closed(self, scope: str, start_us: int) -> list[Revision]:
@@ -443,6 +461,45 @@ class SqliteStore:
             ).fetchone()
         return None if first is None else (int(first[0]), int(last[0]))
 
+    def closed_after(self, position: int, limit: int) -> list[LoggedShift]:
+        """Return revisions in the order in which they were made, beyond a position; 0 is before the first."""
+        with self._reading() as connection:
+            return [
+                LoggedShift(number, ClosedShift(scope, start_us, end_us, _revision(body)))
+                for number, scope, start_us, end_us, body in connection.execute(
+                    "SELECT id, scope, start_us, end_us, body FROM closed_log"
+                    " JOIN closed_shift USING (scope, start_us, revision) WHERE id > ? ORDER BY id LIMIT ?",
+                    (position, limit),
+                )
+            ]
+
+    def closed_end(self) -> int:
+        """Return the position of the last revision, 0 when there is none."""
+        with self._reading() as connection:
+            (last,) = connection.execute("SELECT max(id) FROM closed_log").fetchone()
+        return int(last or 0)
+
+    def revisions_between(self, scopes: Iterable[str], from_us: int, to_us: int) -> int:
+        """Return how many revisions there are of the shifts that start in [from_us, to_us) of some scopes."""
+        with self._reading() as connection:
+            (count,) = connection.execute(
+                "SELECT count(*) FROM closed_shift"
+                " WHERE scope IN (SELECT value FROM json_each(?)) AND start_us >= ? AND start_us < ?",
+                (json.dumps(list(scopes)), from_us, to_us),
+            ).fetchone()
+        return int(count)
+
+    def note(self, name: str) -> bytes | None:
+        """Return what a part of the service wants to know after a restart; None when it never said so."""
+        with self._reading() as connection:
+            found = connection.execute("SELECT body FROM note WHERE name = ?", (name,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def set_note(self, name: str, body: bytes) -> None:
+        """Keep what a part of the service wants to know after a restart."""
+        with self._transaction() as connection:
+            _note(connection, name, body)
+
     def save_alert(
         self, alert: AlertView, topic: str, event: bytes | None, channels: Iterable[str] = ()
     ) -> None:
@@ -495,6 +552,15 @@ class SqliteStore:
         with self._transaction() as connection:
             connection.execute("DELETE FROM event WHERE id = ?", (event,))
 
+    def queue_deliveries(self, channels: Iterable[str], payload: bytes, note: str, body: bytes) -> None:
+        """Keep a message for some channels and a note that it was made, in one transaction."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO delivery (channel, payload) VALUES (?, ?)",
+                ((name, payload) for name in channels),
+            )
+            _note(connection, note, body)
+
     def deliveries(self, channel: str, limit: int, after: int = 0) -> list[Delivery]:
         """Return what a channel has not taken yet, oldest first; after: only those behind a delivery."""
         with self._reading() as connection:
@@ -520,12 +586,13 @@ class SqliteStore:
         with self._transaction() as connection:
             connection.execute("DELETE FROM delivery WHERE id = ?", (delivery,))
 
-    def forget_deliveries(self, channels: Iterable[str]) -> int:
-        """Drop what waits for any channel but these, which are all there are; return how many were."""
+    def forget_deliveries(self, channels: Iterable[str], kind: str = "") -> int:
+        """Drop what waits for any channel of a kind but these; return how many were."""
         with self._transaction() as connection:
             return connection.execute(
-                "DELETE FROM delivery WHERE channel NOT IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(channels)),),
+                "DELETE FROM delivery WHERE substr(channel, 1, max(0, instr(channel, ':') - 1)) = ?"
+                " AND channel NOT IN (SELECT value FROM json_each(?))",
+                (kind, json.dumps(list(channels))),
             ).rowcount
 
     def add_mute(self, mute: MuteView) -> MuteView:
@@ -606,10 +673,12 @@ class SqliteStore:
         assert number is not None
         return number
 
-    def corrections(self) -> list[tuple[int, bytes]]:
-        """Return all corrections with their numbers, oldest first."""
+    def corrections(self, after: int = 0) -> list[tuple[int, bytes]]:
+        """Return all corrections beyond a number with their numbers, oldest first."""
         with self._reading() as connection:
-            return connection.execute("SELECT id, body FROM correction ORDER BY id").fetchall()
+            return connection.execute(
+                "SELECT id, body FROM correction WHERE id > ? ORDER BY id", (after,)
+            ).fetchall()
 
     def job_runs(self) -> list[JobRun]:
         """Return the last run of each job, by name."""
@@ -897,6 +966,10 @@ def _mark(connection: sqlite3.Connection, hours: Iterable[tuple[int, int]], why:
         " ON CONFLICT (machine, hour) DO UPDATE SET mark = excluded.mark, why = coalesce(excluded.why, why)",
         ((machine, hour, why) for machine, hour in hours),
     )
+
+
+def _note(connection: sqlite3.Connection, name: str, body: bytes) -> None:
+    connection.execute("INSERT OR REPLACE INTO note (name, body) VALUES (?, ?)", (name, body))
 
 
 def _clean(connection: sqlite3.Connection, hours: Iterable[Dirty]) -> None:

@@ -116,7 +116,7 @@ def html(
     style_sheets: addresses of the page's styles; without any the page carries its styles within itself
     """
     is_alone = not style_sheets
-    jinja = _environment(is_alone=is_alone)
+    jinja = environment()
     sheets = [sheet(report, is_alone=is_alone) for report in reports]
     text = jinja.get_template("report.html").render(
         sheets=sheets,
@@ -238,7 +238,8 @@ def _static(name: str) -> str:
     return (files("dashboards.web") / "static" / name).read_text(encoding="utf-8")
 
 
-def _environment(*, is_alone: bool) -> Environment:
+def environment() -> Environment:
+    """Return what makes the templates of reports."""
     jinja = Environment(
         loader=PackageLoader("dashboards.reports", "templates"),
         autoescape=True,
@@ -248,7 +249,6 @@ def _environment(*, is_alone: bool) -> Environment:
     )
     jinja.globals |= {"words": words, "LOOKS": words.LOOKS, "icon": _icon}
     jinja.filters |= {"instant": model.instant, "ratio": model.ratio, "child_name": model.name_of}
-    del is_alone
     return jinja
 
 

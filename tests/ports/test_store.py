@@ -464,3 +464,61 @@ def test_what_waits_for_a_channel_that_is_gone_is_forgotten(store: Store) -> Non
     assert store.forget_deliveries(["mail"]) == 0
     assert store.deliveries("sms", 10) == []
     assert len(store.deliveries("mail", 10)) == 1
+
+
+def closed_shift(scope: str, start: int, revision: int) -> ClosedShift:
+    figures = Revision(revision=revision, made_epochtime=start, why="x", figures={"revision": revision})
+    return ClosedShift(scope, start, start + 10, figures)
+
+
+def test_revisions_are_read_in_the_order_in_which_they_were_made(reopen: Open) -> None:
+    store = reopen()
+    assert store.closed_end() == 0
+    made = [("b", 20, 1), ("a", 20, 1), ("a", 10, 1), ("b", 20, 2)]
+    for scope, start, revision in made:
+        store.save_closed([closed_shift(scope, start, revision)])
+    store = reopen()
+    found = store.closed_after(0, 10)
+    assert [(item.shift.scope, item.shift.start_us, item.shift.revision.revision) for item in found] == made
+    assert [item.position for item in found] == sorted(item.position for item in found)
+    assert store.closed_end() == found[-1].position
+    assert store.closed_after(found[1].position, 1) == found[2:3]
+    assert store.revisions_between(["a", "b"], 10, 20) == 1
+    assert store.revisions_between(["b"], 10, 21) == 2
+    assert store.revisions_between([], 0, 99) == 0
+
+
+def test_a_revision_that_could_not_be_kept_is_not_in_the_order(store: Store) -> None:
+    store.save_closed([closed_shift("a", 10, 1)])
+    with pytest.raises(StoreError):
+        store.save_closed([closed_shift("b", 10, 1), closed_shift("a", 10, 1)])
+    assert [item.shift.scope for item in store.closed_after(0, 10)] == ["a"]
+
+
+def test_notes_survive_and_the_newest_counts(reopen: Open) -> None:
+    store = reopen()
+    assert store.note("n") is None
+    store.set_note("n", b"1")
+    store.queue_deliveries(["x", "y"], b"letter", "n", b"2")
+    store.queue_deliveries([], b"letter", "m", b"3")
+    store = reopen()
+    assert (store.note("n"), store.note("m")) == (b"2", b"3")
+    assert [store.delivery_count(name) for name in ("x", "y", "z")] == [1, 1, 0]
+    assert [delivery.payload for delivery in store.deliveries("y", 9)] == [b"letter"]
+
+
+def test_what_waits_for_another_kind_of_channel_is_not_forgotten(store: Store) -> None:
+    store.queue_deliveries(["sms", "mail:a", "mail:b"], b"x", "n", b"")
+    assert store.forget_deliveries([]) == 1
+    assert store.forget_deliveries(["mail:b"], "mail") == 1
+    assert [store.delivery_count(name) for name in ("sms", "mail:a", "mail:b")] == [0, 0, 1]
+
+
+def test_shifts_that_were_closed_before_there_was_an_order_are_in_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store")
+    store.save_closed([closed_shift("b", 20, 1), closed_shift("a", 10, 1)])
+    store._writer.execute("DROP TABLE closed_log")
+    store.close()
+    again = SqliteStore(tmp_path / "store")
+    assert [item.shift.start_us for item in again.closed_after(0, 10)] == [10, 20]
+    again.close()

@@ -1,6 +1,7 @@
 """Each row once, changed rows anew, from real databases and real files."""
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 from msgspec import structs
 
 from cloud.errors import ConfigError, CorrectionError, MasterDataError
+from cloud.masterdata import sync as sync_module
 from cloud.masterdata.config import MasterDataTable, load
-from cloud.masterdata.sync import Marks, Sync, preview
+from cloud.masterdata.sync import Sync, preview
 from cloud.oee.corrections import Correction, in_force
+from cloud.plant import Plant
 from tests.support.plants import plant
 
 PLANT = plant(machines=("filler-1", "capper-1"))
@@ -32,6 +35,19 @@ class Book:
     @property
     def standing(self) -> dict[str | None, Correction]:
         return {item.ref: item for item in in_force(self.made)}
+
+
+class Notes:
+    """The store's notes."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def note(self, name: str) -> bytes | None:
+        return self.kept.get(name)
+
+    def set_note(self, name: str, body: bytes) -> None:
+        self.kept[name] = body
 
 
 class Mes:
@@ -65,13 +81,21 @@ def mes(tmp_path: Path) -> Mes:
     return Mes(tmp_path / "mes.sqlite3")
 
 
-def sync_of(table: MasterDataTable, book: Book, folder: Path) -> Sync:
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+def sync_of(
+    table: MasterDataTable, book: Book, notes: Notes, plant_now: Callable[[], Plant] = lambda: PLANT
+) -> Sync:
     return Sync(
         table,
-        Marks(folder / "marks.json"),
-        plant=lambda: PLANT,
+        notes,
+        plant=plant_now,
         corrections=lambda: book.made,
         correct=book.correct,
+        now_us=lambda: 0,
     )
 
 
@@ -87,9 +111,9 @@ def rates(mes: Mes) -> MasterDataTable:
     )
 
 
-def test_rows_are_worked_in_once_and_only_changed_ones_again(mes: Mes, tmp_path: Path) -> None:
+def test_rows_are_worked_in_once_and_only_changed_ones_again(mes: Mes, notes: Notes) -> None:
     book = Book()
-    sync = sync_of(rates(mes), book, tmp_path)
+    sync = sync_of(rates(mes), book, notes)
     mes.say("a", 60, 1)
     mes.say("b", 90, 2, machine="capper-1")
     assert sync.run() == "2 new"
@@ -101,28 +125,28 @@ def test_rows_are_worked_in_once_and_only_changed_ones_again(mes: Mes, tmp_path:
     assert [item.kind for item in book.made] == ["ideal_rate", "ideal_rate", "void", "ideal_rate"]
 
 
-def test_a_row_that_commits_late_at_the_watermark_is_not_lost(mes: Mes, tmp_path: Path) -> None:
+def test_a_row_that_commits_late_at_the_watermark_is_not_lost(mes: Mes, notes: Notes) -> None:
     book = Book()
-    sync = sync_of(rates(mes), book, tmp_path)
+    sync = sync_of(rates(mes), book, notes)
     mes.say("a", 60, 5)
     sync.run()
     mes.say("b", 70, 5, machine="capper-1")
     assert sync.run() == "1 new"
 
 
-def test_a_restart_goes_on_and_a_lost_mark_repeats_nothing(mes: Mes, tmp_path: Path) -> None:
+def test_a_restart_goes_on_and_a_lost_mark_repeats_nothing(mes: Mes, notes: Notes) -> None:
     book = Book()
     mes.say("a", 60, 1)
-    sync_of(rates(mes), book, tmp_path).run()
-    assert sync_of(rates(mes), book, tmp_path).run() == ""
-    (tmp_path / "marks.json").unlink()
-    assert sync_of(rates(mes), book, tmp_path).run() == ""
+    sync_of(rates(mes), book, notes).run()
+    assert sync_of(rates(mes), book, notes).run() == ""
+    notes.kept.clear()
+    assert sync_of(rates(mes), book, notes).run() == ""
     assert len(book.made) == 1
 
 
-def test_a_deleted_row_is_taken_back(mes: Mes, tmp_path: Path) -> None:
+def test_a_deleted_row_is_taken_back(mes: Mes, notes: Notes) -> None:
     book = Book()
-    sync = sync_of(rates(mes), book, tmp_path)
+    sync = sync_of(rates(mes), book, notes)
     mes.say("a", 60, 1)
     sync.run()
     mes.say("a", 60, 2, deleted=1)
@@ -130,9 +154,9 @@ def test_a_deleted_row_is_taken_back(mes: Mes, tmp_path: Path) -> None:
     assert not book.standing
 
 
-def test_a_bad_row_is_skipped_alone(mes: Mes, tmp_path: Path) -> None:
+def test_a_bad_row_is_skipped_alone(mes: Mes, notes: Notes) -> None:
     book = Book()
-    sync = sync_of(rates(mes), book, tmp_path)
+    sync = sync_of(rates(mes), book, notes)
     mes.say("a", -1, 1)
     mes.say("b", 70, 1)
     mes.say("c", 70, 1, machine="mixer")
@@ -140,6 +164,78 @@ def test_a_bad_row_is_skipped_alone(mes: Mes, tmp_path: Path) -> None:
     mes.say("d", 70, 1, machine="capper-1")
     assert sync.run() == "1 new, 3 refused"
     assert set(book.standing) == {"b"}
+
+
+def test_a_refused_row_is_kept_over_a_restart_and_tried_again_when_the_plant_changes(
+    mes: Mes, notes: Notes
+) -> None:
+    book, plants = Book(), [PLANT]
+    mes.say("a", 60, 1, machine="mixer")
+    sync = sync_of(rates(mes), book, notes, lambda: plants[0])
+    assert sync.run() == "1 refused"
+    assert sync.run() == ""
+    sync = sync_of(rates(mes), book, notes, lambda: plants[0])
+    assert [(row.ref, "not in the plant" in row.problem) for row in sync.refused()] == [("a", True)]
+    mes.say("b", 60, 2)
+    assert sync.run() == "1 new"
+    plants[0] = plant(machines=("filler-1", "mixer"))
+    assert sync.run() == "1 new"
+    assert book.standing["a"].machine.endswith("mixer")
+    assert sync.refused() == []
+
+
+def test_a_refused_row_is_forgotten_when_its_source_says_otherwise(mes: Mes, notes: Notes) -> None:
+    book = Book()
+    sync = sync_of(rates(mes), book, notes)
+    mes.say("a", -5, 1)
+    mes.say("b", 60, 1, machine="mixer")
+    assert sync.run() == "2 refused"
+    mes.say("a", 50, 2)
+    mes.say("b", 60, 2, machine="mixer", deleted=1)
+    assert sync.run() == "1 new, 1 refused"
+    assert [row.ref for row in sync.refused()] == ["b"]
+
+
+def test_a_row_that_another_one_kept_out_comes_in_when_that_one_has_gone(mes: Mes, notes: Notes) -> None:
+    book = Book()
+    book.refused = "plant/packaging/line-1/capper-1"
+    sync = sync_of(rates(mes), book, notes)
+    mes.say("a", 60, 1, machine="capper-1")
+    mes.say("b", -1, 2)
+    assert sync.run() == "2 refused"
+    book.refused = ""
+    assert sync.run() == ""
+    mes.say("c", 60, 3)
+    assert sync.run() == "1 new"
+    assert sync.run() == "1 new"
+    assert set(book.standing) == {"a", "c"}
+
+
+def test_of_more_refused_rows_than_are_kept_none_is_lost(
+    mes: Mes, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_module, "_MAX_REFUSED", 2)
+    book, plants = Book(), [PLANT]
+    sync = sync_of(rates(mes), book, notes, lambda: plants[0])
+    for number in range(5):
+        mes.say(f"r{number}", 60, number, machine="mixer")
+    assert sync.run() == "5 refused"
+    assert len(sync.refused()) == 2
+    plants[0] = plant(machines=("filler-1", "mixer"))
+    assert sync.run() == "5 new"
+    assert sync.refused() == []
+
+
+def test_refused_rows_of_a_file_go_with_the_file(tmp_path: Path, notes: Notes) -> None:
+    table = MasterDataTable(name="lab", kind="off_quality", folder=tmp_path)
+    sync = sync_of(table, Book(), notes)
+    (tmp_path / "a.csv").write_text("ref,machine,from,units\nq1,filler-1,2026-11-23T07:00:00,many\n")
+    assert sync.run() == "1 refused"
+    (tmp_path / "b.csv").write_text("ref,machine,from,units\nq2,mixer,2026-11-23T07:00:00,5\n")
+    assert sync.run() == "1 refused"
+    (tmp_path / "a.csv").unlink()
+    assert sync.run() == ""
+    assert [row.ref for row in sync.refused()] == ["q2"]
 
 
 def test_a_preview_changes_nothing(mes: Mes) -> None:
@@ -151,15 +247,15 @@ def test_a_preview_changes_nothing(mes: Mes) -> None:
 def test_a_database_that_cannot_be_read_is_named_without_its_password(tmp_path: Path) -> None:
     table = rates(Mes(tmp_path / "mes.sqlite3")).model_copy(update={"query": "SELECT * FROM missing"})
     with pytest.raises(MasterDataError, match="mes: cannot be read"):
-        sync_of(table, Book(), tmp_path).run()
+        sync_of(table, Book(), Notes()).run()
 
 
-def test_files_of_a_folder_are_read_when_they_change(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_read_when_they_change(tmp_path: Path, notes: Notes) -> None:
     folder = tmp_path / "lab"
     folder.mkdir()
     table = MasterDataTable(name="lab", kind="off_quality", folder=folder)
     book = Book()
-    sync = sync_of(table, book, tmp_path)
+    sync = sync_of(table, book, notes)
     assert sync.run() == ""
     (folder / "monday.csv").write_text("ref;machine;from;units\nq1;filler-1;2026-11-23T07:00:00;12\n")
     assert sync.run() == "1 new"
@@ -174,7 +270,7 @@ def test_files_of_a_folder_are_read_when_they_change(tmp_path: Path) -> None:
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     table = MasterDataTable(name="lab", kind="off_quality", folder=tmp_path / "nowhere")
     with pytest.raises(MasterDataError, match="there is no folder"):
-        sync_of(table, Book(), tmp_path).run()
+        sync_of(table, Book(), Notes()).run()
 
 
 def test_all_faults_of_masterdata_toml_are_told_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Letters to people: made once, kept in the store, sent to each recipient until the mail server has them."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from cloud.carrier import Carrier
+from cloud.postbox import Attachment, Postbox
+from cloud.results.config import MailTable
+from cloud.store.port import Delivery, Store
+
+_AT_ONCE: Final = 5
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """One mail."""
+
+    title: str
+    html: str
+    made_epochtime: float
+    files: list[Attachment] = []
+
+
+def encode(letter: Letter) -> bytes:
+    """Write a letter for the store."""
+    return msgspec.msgpack.encode(letter)
+
+
+def open_postbox(table: MailTable, to: str | None) -> Postbox:
+    """Return where letters to somebody go out; raise NotificationError or AddressError."""
+    url = table.address()
+    if to is not None:
+        url += f"{'&' if '?' in url else '?'}to={quote(to)}"
+    return Postbox(table.name, url, allow_insecure=table.allow_insecure)
+
+
+class Post(Carrier[Delivery]):
+    """Sends the letters that wait for one recipient."""
+
+    def __init__(
+        self, channel: str, table: MailTable, to: str | None, store: Store, *, now_us: Callable[[], int]
+    ) -> None:
+        super().__init__(channel, retry_max_secs=table.retry_max_secs)
+        self._table = table
+        self._to = to
+        self._store = store
+        self._now_us = now_us
+        self._postbox: Postbox | None = None
+
+    def waiting(self) -> Sequence[Delivery]:
+        """Return letters that were not sent yet."""
+        return self._store.deliveries(self.name, _AT_ONCE)
+
+    def done(self, item: Delivery) -> None:
+        """Note that a letter was sent, or never will be."""
+        self._store.delivery_done(item.id)
+
+    def carry(self, item: Delivery) -> bool:
+        """Send a letter, or drop one that grew too old."""
+        letter = msgspec.msgpack.decode(item.payload, type=Letter)
+        if self._now_us() / 1e6 - letter.made_epochtime > self._table.max_age_secs:
+            self._note_dropped("too old to be sent", letter.title)
+            return True
+        if self._postbox is None:
+            self._postbox = open_postbox(self._table, self._to)
+        self._postbox.send(letter.title, letter.html, is_html=True, files=letter.files)
+        self._note_sent()
+        return True
