@@ -289,6 +289,41 @@ def test_a_changed_plant_is_taken_when_right_and_refused_when_not(
     assert wait_for(lambda: edge.last("oee/v1/berlin/packaging/line-1/capper-2/oee") is not None)
 
 
+def test_a_changed_plant_makes_new_figures_and_leaves_those_of_past_shifts(
+    cloud: CloudProcess, edge: Edge, tmp_path: Path
+) -> None:
+    now = time.time()
+    edge.send(
+        [edge.record("filler-1", at=now - 20 * HOUR + n, total_units=n) for n in range(0, 20 * HOUR, 10)]
+    )
+    edge.settle()
+
+    def result(part: str) -> Any:
+        return (edge.last(f"{FILLER}/oee") or {}).get(part) or {}
+
+    assert wait_for(lambda: result("closed").get("total_units") == 8 * HOUR, 20)
+    closed, running = result("closed"), result("current")
+    path = tmp_path / "cloud" / "plant.toml"
+    path.write_text(PLANT.replace("ideal_run_rate = 60.0", "ideal_run_rate = 0").replace('"06:00"', '"5:61"'))
+    assert wait_for(lambda: "is refused" in cloud.log())
+    refused = cloud.log().split("is refused")[1]
+    for fault in ("machine[filler-1].ideal_run_rate", "machine[capper-1].ideal_run_rate", "5:61"):
+        assert fault in refused
+    path.write_text(PLANT.replace("ideal_run_rate = 60.0", "ideal_run_rate = 120.0"))
+    assert wait_for(lambda: "is in force" in cloud.log())
+    halved = pytest.approx(running["performance"] / 2, rel=0.1)
+    assert wait_for(lambda: result("current").get("performance") == halved, 20)
+    assert result("closed") == closed
+    assert cloud.stop()[0] == 0
+    store = SqliteStore(tmp_path / "cloud" / "store" / "store.sqlite3")
+    try:
+        start_us = round(datetime.fromisoformat(closed["start"]).timestamp() * 1e6)
+        (only,) = store.closed("berlin/packaging/line-1/filler-1", start_us)
+    finally:
+        store.close()
+    assert only.figures == closed
+
+
 def test_it_stops_soon(cloud: CloudProcess) -> None:
     assert wait_for(lambda: "connected to the broker" in cloud.log())
     code, secs = cloud.stop()
