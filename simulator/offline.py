@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import UNSET
 
@@ -21,9 +21,30 @@ def telemetry(
     first_sequence: int = 1,
 ) -> Iterator[Telemetry]:
     """Yield what a perfect gateway would have sent until to_us [us]: each change, and heartbeats."""
+    shown = moments(run, to_us)
+    yield from told(
+        run.factory,
+        shown,
+        to_us,
+        gateway=gateway,
+        heartbeat_secs=heartbeat_secs,
+        first_sequence=first_sequence,
+    )
+
+
+def told(
+    factory: Factory,
+    shown: Iterable[Tagged],
+    to_us: int,
+    *,
+    gateway: str = "gw-packaging",
+    heartbeat_secs: float = 10.0,
+    first_sequence: int = 1,
+) -> Iterator[Telemetry]:
+    """Yield what a perfect gateway would have sent of moments before to_us [us], and its heartbeats."""
     sequences = itertools.count(first_sequence)
-    for tagged in _with_heartbeats(moments(run, to_us), to_us, round(heartbeat_secs * US_PER_SEC)):
-        yield record(run.factory, tagged, gateway, next(sequences))
+    for tagged in _with_heartbeats(shown, to_us, round(heartbeat_secs * US_PER_SEC)):
+        yield record(factory, tagged, gateway, next(sequences))
 
 
 def moments(run: Run, to_us: int) -> Iterator[Tagged]:
@@ -57,7 +78,7 @@ def record(factory: Factory, tagged: Tagged, gateway: str, sequence: int) -> Tel
     )
 
 
-def _with_heartbeats(shown: Iterator[Tagged], to_us: int, every_us: int) -> Iterator[Tagged]:
+def _with_heartbeats(shown: Iterable[Tagged], to_us: int, every_us: int) -> Iterator[Tagged]:
     """Repeat each machine's last moment so often that silence means something."""
     last: dict[str, Tagged] = {}
     for tagged in itertools.chain(shown, [None]):

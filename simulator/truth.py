@@ -376,7 +376,7 @@ def _figures(
     run_us = time_us.pop(MachineState.RUNNING, 0)
     stopped_us = time_us.pop(MachineState.PLANNED_STOP, 0)
     total = off_quality = unplanned = 0
-    ideal_us = ideal_good_us = Fraction(0)
+    made: dict[str, list[int]] = {}
     for count in history.counts:
         if not start_us < count.at_us <= end_us:
             continue
@@ -386,9 +386,14 @@ def _figures(
             continue
         total += count.total
         off_quality += count.off_quality
-        rate = Fraction(repr(float(history.ideal_run_rates[count.product])))
-        ideal_us += count.total * _MINUTE_US / rate
-        ideal_good_us += (count.total - count.off_quality) * _MINUTE_US / rate
+        of_product = made.setdefault(count.product, [0, 0])
+        of_product[0] += count.total
+        of_product[1] += count.total - count.off_quality
+    ideal_us = ideal_good_us = Fraction(0)
+    for product, (units, good_units) in made.items():
+        rate = Fraction(repr(float(history.ideal_run_rates[product])))
+        ideal_us += units * _MINUTE_US / rate
+        ideal_good_us += good_units * _MINUTE_US / rate
     return Figures(
         line=history.line,
         machine=history.machine,

@@ -24,15 +24,15 @@ RATIOS = ("availability", "performance", "quality", "oee")
 def played(scenario: Scenario, folder: Path) -> list[tuple[Figures, dict[str, Any]]]:
     """Return the true figures and the computed ones of every whole shift and machine."""
     from_us, to_us = scenario.span_us or (ORIGIN_US, ORIGIN_US + SPAN_US)
-    run = Run(factory=scenario.factory, origin_us=from_us)
+    shown = list(offline.moments(Run(factory=scenario.factory, origin_us=from_us), to_us))
     with (folder / "telemetry.jsonl").open("wb") as file:
-        for record in offline.telemetry(run, to_us):
+        for record in offline.told(scenario.factory, shown, to_us):
             file.write(msgspec.json.encode(record) + b"\n")
     (folder / "plant.toml").write_text(configuration.plant_toml(scenario))
     computed = compute.compute(plant.load(folder / "plant.toml"), [folder / "telemetry.jsonl"])
     assert not computed.refused
     found = {(figures["machine"], figures["start"]): figures for figures in map(_as_json, computed.figures)}
-    truth = Truth.from_moments(scenario.factory, offline.moments(run, to_us)).figures(from_us, to_us)
+    truth = Truth.from_moments(scenario.factory, shown).figures(from_us, to_us)
     whole = {(shift.start_us, shift.end_us) for shift in windows(scenario.factory.timetable, from_us, to_us)}
     return [
         (true, found[true.machine, iso(true.start_us)])
