@@ -10,13 +10,15 @@ ones come at `arrives`; `expected.json` tells the revisions of the shifts betwee
 """
 
 import json
+import re
+import shutil
 import tempfile
 import tomllib
 from contextlib import closing
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -27,12 +29,16 @@ from cloud.evaluation import Evaluation
 from cloud.ingest.files import read
 from cloud.locks import lock
 from cloud.oee.corrections import Correction, check
-from cloud.plant import load
+from cloud.plant import Definitions, load
 from cloud.report import history
 from cloud.store.port import Arrivals
 from cloud.store.sqlite import SqliteStore
 
-CASES = sorted(path for path in (Path(__file__).parents[2] / "cases").iterdir() if path.is_dir())
+CASES_FOLDER = Path(__file__).parents[2] / "cases"
+CASES = sorted(path for path in CASES_FOLDER.iterdir() if path.is_dir())
+TABLE = CASES_FOLDER / "README.md"
+LINES_ONLY = ("production_date", "line_from")
+"""What machines of a line cannot differ in."""
 
 
 def test_there_are_at_least_forty_cases():
@@ -69,6 +75,70 @@ def test_case(case):
     else:
         assert found.refused == []
         assert found.not_in_plant == {}
+
+
+def options() -> list[tuple[str, str, list[str]]]:
+    """Return (definition, value, cases) of each row of the table of options."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| `?([\w.]+)`?(?: \(default\))? \| (.*) \|$", TABLE.read_text(), re.MULTILINE
+    )
+    return [(key, value, cases.split(", ")) for key, value, cases in row.findall(TABLE.read_text())]
+
+
+def test_every_option_and_rule_names_cases_that_there_are():
+    names = {case.name for case in CASES}
+    rows = re.findall(r"^\|.*\| ([\w-]+(?:, [\w-]+)*) \|$", TABLE.read_text(), re.MULTILINE)
+    told = {case for row in rows for case in row.split(", ")} - {"cases"}
+    assert told <= names
+    assert len(told) > 60
+
+
+def test_every_value_of_every_definition_has_a_case():
+    told = {(key, value) for key, value, _ in options()}
+    for key, field in Definitions.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            values = set(get_args(field.annotation))
+        elif field.annotation is bool:
+            values = {"false", "true"}
+        else:
+            values = {str(field.default), "any"}
+        assert {value for name, value in told if name == key} == values, key
+
+
+@pytest.mark.parametrize(("key", "value", "case"), [(*row[:2], case) for row in options() for case in row[2]])
+def test_a_case_of_an_option_says_it(key, value, case):
+    """Or it leaves the default out."""
+    plant = load(CASES_FOLDER / case / "plant.toml")
+    default = Definitions.model_fields[key].default
+    for machine in plant.machines.values():
+        said = getattr(machine.definitions, key)
+        if value == "any":
+            assert said != default
+        else:
+            assert str(said).lower() == value
+
+
+@pytest.mark.parametrize("level", ["line", "machine"])
+@pytest.mark.parametrize("case", sorted({case for _, _, cases in options() for case in cases}))
+def test_an_option_means_the_same_wherever_it_is_said(case, level, tmp_path):
+    shutil.copytree(CASES_FOLDER / case, tmp_path / case)
+    path = tmp_path / case / "plant.toml"
+    path.write_text(said_by(level, path.read_text()))
+    test_case(tmp_path / case)
+
+
+def said_by(level: str, text: str) -> str:
+    """Return a plant.toml whose lines or machines say what its site did."""
+    section = re.search(r"^\[definitions\]\n((?:\w+ = .*\n)*)", text, re.MULTILINE)
+    assert section is not None
+    of_line = level == "line"
+    keys = [line for line in section[1].splitlines() if of_line or not line.startswith(LINES_ONLY)]
+    rest = [line for line in section[1].splitlines() if line not in keys]
+    text = text.replace(section[0], "".join(f"{line}\n" for line in ["[definitions]", *rest]))
+    if of_line:
+        lines = dict.fromkeys(re.findall(r'^line = "(.*)"$', text, re.MULTILINE))
+        return text + "".join("\n".join([f"\n[line.{name}.definitions]", *keys, ""]) for name in lines)
+    return text.replace("[[machine]]\n", f"[[machine]]\ndefinitions = {{ {', '.join(keys)} }}\n")
 
 
 def run(case: Path) -> Computation:
