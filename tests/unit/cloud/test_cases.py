@@ -82,7 +82,7 @@ def options() -> list[tuple[str, str, list[str]]]:
     rows = re.findall(
         r"^\| `(\w+)` \| `?([\w.]+)`?(?: \(default\))? \| (.*) \|$", TABLE.read_text(), re.MULTILINE
     )
-    return [(key, value, cases.split(", ")) for key, value, cases in row.findall(TABLE.read_text())]
+    return [(key, value, cases.split(", ")) for key, value, cases in rows]
 
 
 def test_every_option_and_rule_names_cases_that_there_are():
