@@ -8,6 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 3
 SEEDS ?= 20
 SECS ?= 60
+JOBS ?= 2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -44,8 +45,8 @@ bench: dev  ## Run every benchmark, one after the other
 	@for file in benchmarks/*.py; do case $$file in */_*) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1;; esac; done
 
 .PHONY: chaos
-chaos: dev system  ## Play seeded fault schedules against real processes: make chaos SEEDS=200
-	$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
+chaos: dev system  ## Play seeded fault schedules against real processes: make chaos SEEDS=200, or SEED=17 for one
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs $(JOBS)) $(ARGS)
 
 .PHONY: fuzz
 fuzz: dev  ## Throw damaged messages at every reader: make fuzz SECS=600
@@ -61,7 +62,7 @@ dev: $(VENV)/.installed-dev
 
 .PHONY: system
 system:
-	@packaging/system-packages mosquitto chromium pango node java
+	@packaging/system-packages mosquitto chromium pango node java libfaketime
 
 .PHONY: clean
 clean:  ## Remove the environment and everything built

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from cloud.errors import CloudError, ConfigError, Fault
+from contract.printable import printable
 
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
@@ -240,6 +241,8 @@ def jobs(config: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from cloud.render import plain
+
     table = Table("job", "last", "took s", "next", "runs", "failures", "result", box=box.SIMPLE_HEAD)
     for view in views:
         table.add_row(
@@ -249,7 +252,7 @@ def jobs(config: Path) -> int:
             iso_utc(round(view.next_epochtime * 1e6)),
             str(view.runs),
             str(view.failures),
-            view.error or view.result,
+            plain(view.error or view.result),
         )
     Console().print(table)
     return OK
@@ -346,6 +349,7 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
 
     from cloud.masterdata.rows import OPEN_END_US
     from cloud.oee.figures import iso_utc
+    from cloud.render import plain
 
     table = Table("ref", "change", "machine", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
     for change in outcome.changes:
@@ -353,9 +357,10 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
         assert item is not None
         what = "new" if change.taken_back is None else "changed" if change.said else "taken back"
         until = "open" if item.to_us >= OPEN_END_US else iso_utc(item.to_us)
-        table.add_row(change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
+        cells = (change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
+        table.add_row(*map(plain, cells))
     for bad in outcome.bad_rows:
-        table.add_row(bad.ref, "refused", "", "", "", bad.problem)
+        table.add_row(plain(bad.ref), "refused", "", "", "", plain(bad.problem))
     Console().print(table)
     Console().print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")
 
@@ -554,10 +559,10 @@ def _try_port(host: str, port: int) -> None:
 def _log_to_stderr(level: str, form: str) -> None:
     import structlog
 
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
+    renderers: list[Any] = (
+        [structlog.processors.JSONRenderer()]
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[
@@ -566,11 +571,16 @@ def _log_to_stderr(level: str, form: str) -> None:
             structlog.processors.format_exc_info
             if form == "json"
             else structlog.processors.StackInfoRenderer(),
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+def _on_one_line(_logger: Any, _method: str, event: Any) -> Any:
+    """Write out what is not visible: names come from the network, and the reader's terminal believes them."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _say(text: str) -> None:

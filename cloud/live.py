@@ -179,7 +179,8 @@ class Live:
             self._views[key] = self._machine_view(
                 key, index, past, interval, figures.get(place_of(key, "machine")), now_us
             )
-            self._pasts[key] = past.recent(now_us, self._names.text_or_none)
+            recent = past.recent(now_us, self._names.text_or_none)
+            self._pasts[key] = recent._replace(heard_us=int(self._last_us[index]))
         self._renew_lines({key[:3] for key in keys})
 
     def _whole(self, now_us: int, chosen: NDArray[np.int32]) -> Timeline:

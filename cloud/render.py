@@ -9,9 +9,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cloud.oee.figures import Figures
+from contract.printable import printable
 
 Format = Literal["table", "json", "csv"]
 _WIDTH: Final = 192
@@ -50,11 +52,18 @@ def print_table(figures: Sequence[Figures], console: Console, zone: tzinfo) -> N
     for column in columns:
         table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
     for figure, row in zip(figures, rows, strict=True):
-        table.add_row(*(column.cell(figure, row, zone) for column in columns))
+        table.add_row(*(plain(column.cell(figure, row, zone)) for column in columns))
     console.print(table)
     for row in rows:
         for warning in row["warnings"]:
-            console.print(f"[yellow]{_name(row)}, {row['start']}: {warning}[/]", highlight=False)
+            console.print(
+                f"[yellow]{plain(_name(row))}, {row['start']}: {plain(warning)}[/]", highlight=False
+            )
+
+
+def plain(text: str) -> str:
+    """Return a cell for a table of rich: names of products and reasons are neither markup nor controls."""
+    return escape(printable(text))
 
 
 class _Column(NamedTuple):

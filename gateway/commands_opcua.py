@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from contract.printable import printable
 from gateway import config
 from gateway.errors import CertificateError, ConfigError, GatewayError
 
@@ -218,6 +219,11 @@ async def _browse(
 def _console() -> Console:
     """Return the terminal; into a file or a pipe, nothing is folded."""
     return Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
+
+
+def escape(text: str) -> str:
+    """Return a text of others as it may be printed: neither markup nor controls."""
+    return markup.escape(printable(text))
 
 
 def _shown(value: object) -> str:

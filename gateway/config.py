@@ -353,7 +353,7 @@ class Gateway(_Table):
     site: Level
     data_dir: Path
     publish_interval_secs: float = Field(default=1.0, gt=0, le=60)
-    heartbeat_secs: float = Field(default=10.0, ge=1, le=3600)
+    heartbeat_secs: float = Field(default=3.0, ge=1, le=3600)
     status_values: int = Field(default=20, ge=0, le=100)
     accept_commands: bool = False
 

@@ -7,6 +7,8 @@ from typing import Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from contract.printable import printable
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 
@@ -52,7 +54,15 @@ def _rendered(form: Format, *, colors: bool) -> list[Processor]:
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
+    return [
+        _on_one_line,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0),
+    ]
+
+
+def _on_one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Write out what is not visible: names come from PLCs, and the reader's terminal believes them."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

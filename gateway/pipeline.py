@@ -125,6 +125,10 @@ class Lane:
         """Record what is missing for ever; see Receiver."""
         self._write(self._sampler.gap(handles, from_us, to_us, cause))
 
+    def on_died(self, handles: Sequence[int], since_us: int, cause: str) -> None:
+        """Withdraw what was told while tags were dead; see Receiver."""
+        self._write(self._sampler.died(handles, since_us, self._clock_us(), cause))
+
     def known(self, handle: int) -> tuple[object, int] | None:
         """Return what was last delivered of a tag; see Receiver."""
         return self._sampler.known(handle)

@@ -4,6 +4,7 @@ What is decided here: what a change means for its machine (at once, with its int
 due by the passing of source time, and what each record says.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +23,8 @@ NEVER: Final = 1 << 62
 MAX_FILL_US: Final = 26 * 3600 * 1_000_000
 """Silence longer than this is not filled with heartbeats: no shift is that long."""
 WAITING_VALUES: Final = "waiting"
+_TOLD_KEPT: Final = 100
+_TOLD_SAVED: Final = 20
 _COUNT: Final = 1
 _ANALOGUE: Final = 2
 
@@ -34,6 +37,7 @@ class Saved(Struct, frozen=True, array_like=True):
     """What must be known of a machine after a crash, so that the same values are not told twice.
 
     pending_us, pending_kind: only in what an earlier version kept, which had no WAITING_VALUES
+    told: [us, source time] of its newest records, should they have to be withdrawn
     """
 
     last_us: int
@@ -42,6 +46,7 @@ class Saved(Struct, frozen=True, array_like=True):
     statuses: list[int]
     pending_us: int = 0
     pending_kind: Kind = "analogue"
+    told: list[int] = []
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +61,7 @@ class SampledMachine:
     lost_us: [us, source time] up to where it was known before it could not be read
     pending_us: [us, source time] of the newest value that waits for its interval's end; 0 for none
     flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
+    told: [us, source time] of its newest records, should they have to be withdrawn
     """
 
     position: int
@@ -79,6 +85,7 @@ class SampledMachine:
     still_us: int = NEVER
     changed: bool = False
     fell: bool = False
+    told: deque[int] = field(default_factory=lambda: deque(maxlen=_TOLD_KEPT))
 
 
 @dataclass(slots=True)
@@ -392,11 +399,37 @@ class Recorder:
 
     def gap_while_ready(self, machine: SampledMachine, from_us: int, to_us: int, cause: str) -> None:
         """Record that values of a machine that is read are missing between two source times."""
+        if machine.pending_us:
+            self.emit(machine, machine.pending_us, machine.pending_kind)
         start_us = max(from_us, machine.last_us)
         end_us = max(start_us, to_us)
         self.gap(machine, start_us, end_us, cause)
-        machine.facts = ()  # the next value or heartbeat says anew what holds
-        machine.beat_us = min(machine.beat_us, end_us)
+        self._tell_anew(machine, end_us)
+
+    def withdraw(self, machine: SampledMachine, since_us: int, present_us: int, cause: str) -> None:
+        """Record that what was told of a machine that is read since a source time was not known to be so.
+
+        A gap lasts until the next record, so that there is one from each record that was told since. Of older
+        ones than are kept in mind nothing is withdrawn.
+        """
+        if machine.pending_us:
+            self.emit(machine, machine.pending_us, machine.pending_kind)
+        told = machine.told or [machine.last_us]
+        first_us = max(told[0], since_us)
+        starts = [first_us, *(at_us for at_us in told if at_us > first_us)]
+        ends = [*starts[1:], max(present_us, starts[-1])]
+        for start_us, end_us in zip(starts, ends, strict=True):
+            self.gap(machine, start_us, end_us, cause)
+        self._tell_anew(machine, ends[-1])
+
+    def falls(self, handle: int, value: Any) -> bool:
+        """Tell whether a counter would become less by a value."""
+        return self.role_of[handle] is Role.COUNT and _falls(self.values[handle], value)
+
+    def _tell_anew(self, machine: SampledMachine, at_us: int) -> None:
+        """Have the next value or heartbeat say what holds, after a gap that ends then."""
+        machine.facts = ()
+        machine.beat_us = at_us
         self.next_us = min(self.next_us, machine.beat_us + self._margin_us)
 
     def _due_soon(self, machine: SampledMachine) -> None:
@@ -425,6 +458,7 @@ class Recorder:
         machine.flush_us = NEVER
         machine.beat_us = at_us + self._heartbeat_us
         self._due_soon(machine)
+        machine.told.append(at_us)
         self._unsaved.add(machine.position)
         if machine.position in self._waiting:
             self._waiting.discard(machine.position)
@@ -449,7 +483,9 @@ class Recorder:
         positions, self._unsaved = self._unsaved, set()
         for position in positions:
             machine = self.machines[position]
-            saved = Saved(machine.last_us, machine.tags.addresses, *self._newest(machine))
+            values, statuses = self._newest(machine)
+            told = list(machine.told)[-_TOLD_SAVED:]
+            saved = Saved(machine.last_us, machine.tags.addresses, values, statuses, told=told)
             yield str(position), msgspec.msgpack.encode(saved)
         if self._is_waiting_unsaved:
             self._is_waiting_unsaved = False
@@ -480,6 +516,7 @@ class Recorder:
                 continue
             machine.last_us = machine.newest_us = known.last_us
             machine.cause = cause
+            machine.told.extend(known.told or [known.last_us])
             if known.addresses == machine.tags.addresses and self._restore_values(
                 machine, known.values, known.statuses
             ):

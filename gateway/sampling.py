@@ -15,6 +15,7 @@ Which time a value has, and since when its machine is read, is settled here; wha
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from gateway.outbox.port import Draft
 from gateway.recorder import NEVER, Reading, Recorder, Rows, SampledMachine
 from gateway.source_clock import SourceClock
 from gateway.sources.port import BAD, TagBatch
-from gateway.tags import WAITING, Binding, MachineTags
+from gateway.tags import WAITING, Binding, MachineTags, Role
 
 _US: Final = 1_000_000
 LATE_TOLERANCE_US: Final = 60 * _US
@@ -31,6 +32,7 @@ LIVE_LAG_US: Final = 5 * _US
 """A source whose values are at most this old when they come tells of now."""
 SETTLE_US: Final = 2 * _US
 """How long a machine's first record waits for tags that have not been heard."""
+_OVERFLOW: Final = "queue overflow in the server"
 NOTE_OUR_CLOCK: Final = "GatewayTimestamp"
 NOTE_CLOCK_BACK: Final = "SourceClockWentBack"
 NOTE_CLOCK_AHEAD: Final = "SourceClockAhead"
@@ -59,6 +61,7 @@ class ConnectionSampler:
         ahead_max_us: int,
         assume_live_after_us: int,
     ) -> None:
+        self._interval_us = publish_interval_us
         self._margin_us = margin_us
         self._ahead_max_us = ahead_max_us
         self.clock = SourceClock(assume_live_after_us)
@@ -134,6 +137,16 @@ class ConnectionSampler:
         self.clock.lost()
         return self._recorder.taken()
 
+    def died(self, handles: Sequence[int], since_us: int, wall_us: int, cause: str) -> list[Draft]:
+        """Withdraw what was told of tags that had gone quiet unnoticed; see Receiver.on_died."""
+        present_us = self._present(wall_us)
+        since = ((self.clock.at(since_us) if since_us else None) or 0) - self._margin_us
+        found = [handle for handle in handles if self._recorder.role_of[handle] is not Role.ANALOGUE]
+        for machine in dict.fromkeys(self._machine_of[handle] for handle in found):
+            if machine.ready:
+                self._recorder.withdraw(machine, since, present_us, cause)
+        return self._recorder.taken()
+
     def gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> list[Draft]:
         """Record that values of tags between two source times are missing for ever."""
         for machine in dict.fromkeys(self._machine_of[handle] for handle in handles):
@@ -148,10 +161,13 @@ class ConnectionSampler:
     def apply(self, batch: TagBatch) -> list[Draft]:
         """Take values in, in the order of their source time."""
         wall_us = batch.received_us
-        self._alive_us = max(self._alive_us, wall_us)
+        proven_us, self._alive_us = self._alive_us, max(self._alive_us, wall_us)
         times = batch.source_us
         if not times:
             return self._recorder.taken()
+        if batch.overflowed:
+            times = self._after_losses(batch, (self.clock.at(proven_us) or 0) - self._margin_us)
+            batch = replace(batch, source_us=times)
         newest_us = max(times)
         latest_us = wall_us + self._ahead_max_us
         if batch.unstamped or newest_us > latest_us:
@@ -161,6 +177,42 @@ class ConnectionSampler:
         self._recorder.settle()
         self._begin_ready(wall_us)
         return self._recorder.taken()
+
+    def _after_losses(self, batch: TagBatch, proven_us: int) -> Sequence[int]:
+        """Record gaps where the server threw values away; return the times of the batch with that in mind.
+
+        Between the last message before, up to which all is proven to be known, and the first value after the
+        loss nobody knows how the tags stood to each other: what is left of that time becomes true at its end.
+        A counter that was only coalesced, within a publish interval and without falling, is no loss; then
+        other tags keep their times.
+        """
+        losses: dict[int, tuple[int, int, bool]] = {}
+        for position in batch.overflowed:
+            handle = batch.handles[position]
+            machine, role = self._machine_of[handle], self._recorder.role_of[handle]
+            if role is Role.ANALOGUE or not machine.ready:
+                continue
+            until_us = batch.source_us[position]
+            from_us = max(machine.last_us, machine.pending_us, min(until_us, proven_us))
+            is_loss = (
+                role is Role.FACT
+                or until_us - from_us > self._interval_us
+                or self._recorder.falls(handle, batch.values[position])
+            )
+            known = losses.get(machine.position, (from_us, until_us, is_loss))
+            losses[machine.position] = min(known[0], from_us), max(known[1], until_us), known[2] or is_loss
+        for position, (from_us, until_us, is_loss) in losses.items():
+            if is_loss and until_us >= from_us:
+                self._recorder.gap_while_ready(
+                    self._recorder.machines[position], from_us, until_us, _OVERFLOW
+                )
+        times = list(batch.source_us)
+        for row, (handle, at_us) in enumerate(zip(batch.handles, times, strict=True)):
+            from_us, until_us, is_loss = losses.get(self._machine_of[handle].position, (0, 0, False))
+            is_mixed = is_loss or self._recorder.role_of[handle] is Role.COUNT
+            if is_mixed and from_us < at_us < until_us:
+                times[row] = until_us
+        return times
 
     def _apply_timed(self, rows: Rows, wall_us: int) -> None:
         """Take in values whose times may be believed, in their order."""
@@ -172,6 +224,8 @@ class ConnectionSampler:
             handle = rows.handles[position]
             reading = rows.values[position], rows.statuses[position], None
             self._apply_one(self._machine_of[handle], handle, reading, rows.times[position], wall_us)
+            # its neighbours of the same instant belong to the same record
+            rows.at_us = max(rows.at_us, rows.times[position])
             start = position + 1
 
     def _apply_one(

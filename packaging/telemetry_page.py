@@ -46,8 +46,8 @@ Core's limits. No area may be called `gateways`.
 
 - **`(gateway, sequence)` names a record.** Delivery is at least once; drop what you have.
 - **Counters are totals** as the PLC shows them, so a lost or repeated message never changes a shift's count.
-- **A record comes when something changed**, and at least once per heartbeat (default 10 s). Silence beyond three
-  heartbeats means that the state is unknown.
+- **A record comes when something changed**, and at least once per heartbeat (default 3 s). Silence beyond the
+  machine's `max_gap_secs` (default 30 s) means that the state is unknown.
 - **The newest come first** after an outage; older ones follow as arrays of at most {telemetry.MAX_BACKLOG_BYTES // 1000} kB.
 - **`epochtime` is the moment at the machine**, the PLC's own timestamp, to the microsecond.
 

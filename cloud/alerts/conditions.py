@@ -4,7 +4,7 @@ A condition is `over`; or `present`, but not for long enough to raise an alert; 
 nobody knows. Unknown raises nothing and clears nothing: an outage alone never looks like an idle machine.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ STATUS_STALE_US: Final = 60_000_000
 """A gateway says what it does every ten seconds; one that says nothing for so long is not there."""
 _SETTLED_US: Final = 5_000_000
 """How long after we are connected every retained status has come."""
+_FOR_EVER_US: Final = 1 << 62
 _STILL_TOO_MUCH: Final = 0.8
 """A backlog is over when it has fallen to this share of its limit."""
 _IS: Final = {
@@ -70,6 +71,8 @@ class Past(NamedTuple):
     """Ascending, without holes, the last one ends now."""
     is_planned: bool
     """Whether the instant lies within a shift and not in a planned stop; breaks are within."""
+    heard_us: int = _FOR_EVER_US
+    """[us] The machine's last record: what it has done since is only assumed."""
 
     @property
     def state(self) -> MachineState:
@@ -103,7 +106,17 @@ def standing(past: Past, states: frozenset[MachineState]) -> tuple[int, int] | N
     found = list(_tail(past.stretches, states))
     if not found:
         return None
-    return found[-1].start_us, sum(each.end_us - each.start_us for each in found if each.is_production)
+    return found[-1].start_us, _counted_us(
+        found, _FOR_EVER_US if past.state is MachineState.UNKNOWN else past.heard_us
+    )
+
+
+def _counted_us(stretches: Iterable[Stretch], heard_us: int) -> int:
+    """Return how much of these is planned production, up to when the machine was last heard of [us].
+
+    Nobody knows whether one that stood then stands still: an outage alone raises nothing.
+    """
+    return sum(max(0, min(each.end_us, heard_us) - each.start_us) for each in stretches if each.is_production)
 
 
 def stand_at(
@@ -162,7 +175,7 @@ def fault(rule: RuleTable, subject: Subject, past: Past, names: Names, moment: M
     if not stand or not past.is_planned:
         return _over(rule, subject, past, moment)
     since_us = stand[-1].start_us
-    counted_us = sum(each.end_us - each.start_us for each in stand if each.is_production)
+    counted_us = _counted_us(stand, past.heard_us)
     if counted_us < (rule.after_us or 0):
         return Condition(rule, subject, "present", since_us)
     text = f"{subject.name} {_HAS[past.state]} since {moment.clock(since_us)}"

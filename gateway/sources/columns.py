@@ -17,7 +17,7 @@ class Columns:
     values: bool, int, float, str, or None with a bad status
     statuses: without their flag bits
     source_us: [us since 1970] the source's timestamp or else the server's; 0 where there is neither
-    overflowed: handles of which the server threw values away
+    overflowed: positions before which the server threw away values of the same tag
     """
 
     handles: list[int] = field(default_factory=list)
@@ -29,10 +29,17 @@ class Columns:
     def __len__(self) -> int:
         return len(self.handles)
 
+    def row(self, place: int) -> "Columns":
+        """Return one value as columns."""
+        return Columns(
+            [self.handles[place]], [self.values[place]], [self.statuses[place]], [self.source_us[place]]
+        )
+
     def extend(self, other: "Columns") -> None:
         """Append another's values."""
+        before = len(self.handles)
         self.handles += other.handles
         self.values += other.values
         self.statuses += other.statuses
         self.source_us += other.source_us
-        self.overflowed += other.overflowed
+        self.overflowed += [before + position for position in other.overflowed]

@@ -378,6 +378,7 @@ def _append(
     statuses: None where all are good; times: ticks of source and of server, None where there are none
     """
     count = len(handles)
+    before = len(columns.handles)
     columns.handles += handles
     columns.values += values
     if statuses is None or not any(statuses):
@@ -385,7 +386,7 @@ def _append(
     else:
         columns.statuses += [status & CODE_BITS for status in statuses]
         columns.overflowed += [
-            handle for handle, status in zip(handles, statuses, strict=True) if status & OVERFLOW == OVERFLOW
+            position for position, status in enumerate(statuses, before) if status & OVERFLOW == OVERFLOW
         ]
     source, server = times
     first = source if source is not None else server
@@ -533,7 +534,7 @@ def _walk_item(b: bytes, p: int, end: int, columns: Columns) -> tuple[int, int]:
     columns.statuses.append(status)
     columns.source_us.append(_stamp(source, server))
     if code & OVERFLOW == OVERFLOW:
-        columns.overflowed.append(handle)
+        columns.overflowed.append(len(columns.handles) - 1)
     return p, walked
 
 

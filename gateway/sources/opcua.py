@@ -72,6 +72,7 @@ class OpcUaSource:
         self._saved, self._next_sequence = _parse(saved)
         self._as_of_us = 0
         self._leaving = False
+        self._proofs: dict[int, int] = {}
         self._subscription: Subscription | None = None
         self._status = ConnectionStatus(
             name=connection.name,
@@ -168,6 +169,7 @@ class OpcUaSource:
         else:
             # What came in between is still on its way: nothing newer has been heard than before.
             subscription.as_of_us = self._as_of_us
+            subscription.take_over_proofs(self._proofs)
             self._announce(subscription)
         self._subscription = subscription
         subscription.on_change = lambda: self._tell_items(subscription)
@@ -191,6 +193,7 @@ class OpcUaSource:
         finally:
             self._saved = subscription.saved
             self._next_sequence = subscription.next_sequence
+            self._proofs = subscription.proofs
 
     def _announce(self, subscription: Subscription) -> None:
         handles = [handle for handle, item in subscription.items.items() if item.item_id is not None]

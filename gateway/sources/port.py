@@ -27,6 +27,7 @@ class TagBatch:
     source_us: [us since 1970] the source's timestamp, else the server's, else `received_us`
     received_us: [us since 1970] our clock when the batch arrived
     unstamped: positions whose time is our own clock because the server gave none
+    overflowed: positions before which the server threw away values of the same tag
     checkpoint: what the source wants back after a crash once this batch is on disk; None for nothing new
     """
 
@@ -36,6 +37,7 @@ class TagBatch:
     source_us: Sequence[int]
     received_us: int
     unstamped: frozenset[int] = frozenset()
+    overflowed: frozenset[int] = frozenset()
     checkpoint: bytes | None = None
 
 
@@ -102,6 +104,14 @@ class Receiver(Protocol):
 
     def on_gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
         """Take note that values of these tags between two source times are missing for ever."""
+        ...
+
+    def on_died(self, handles: Sequence[int], since_us: int, cause: str) -> None:
+        """Take note that tags had gone quiet unnoticed, at the earliest at this moment [us, our clock].
+
+        What has been told of their machines since then is to be withdrawn. Their values of now come next.
+        since_us: 0 where nobody knows when they last were alive
+        """
         ...
 
     def known(self, handle: int) -> tuple[object, int] | None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -26,7 +26,7 @@ from gateway.sources.errors import ServiceError, mapped
 from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
 from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
-from gateway.sources.values import add_value, moment, stamp_us
+from gateway.sources.values import add_value, epoch_us, moment, stamp_us
 from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ _FILTER_REFUSED: Final = frozenset(
         ua.StatusCodes.BadDeadbandFilterInvalid,
     }
 )
+_QUIET: Final = "the server had stopped telling of a tag"
 _NO_HISTORY: Final = frozenset({ua.StatusCodes.GoodNoData, ua.StatusCodes.BadNoData})
 
 
@@ -86,6 +87,8 @@ class Item:
     plain: bool = False
     """Without a filter, because the server takes none."""
     suspicion: tuple[Any, Any] | None = None
+    proven_us: int = 0
+    """[us, our clock] when it had certainly told everything."""
 
 
 def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
@@ -133,6 +136,7 @@ class Subscription:
         self._merged: Columns | None = None
         self._merged_sequences: list[int] = []
         self._newest_us = 0
+        self._stamps: dict[int, int] = {}
         self._server_clock = SourceClock(0)
         self._handles = frozenset(self.items)
         self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
@@ -223,6 +227,16 @@ class Subscription:
         """Return what is needed to go on with this subscription over another connection."""
         items = [(handle, item.item_id) for handle, item in self.items.items() if item.item_id is not None]
         return Saved(self._session.resumable, self.id, self._fingerprint, items)
+
+    @property
+    def proofs(self) -> dict[int, int]:
+        """Return when each live tag had certainly told everything [us, our clock]."""
+        return {h: item.proven_us for h, item in self.items.items() if item.item_id is not None}
+
+    def take_over_proofs(self, proofs: Mapping[int, int]) -> None:
+        """Go on with the proofs of an earlier connection; without them all that is known of is in doubt."""
+        for handle, item in self.items.items():
+            item.proven_us = proofs.get(handle, 0)
 
     def _save(self) -> None:
         self._static = msgspec.msgpack.encode(self.saved)
@@ -411,8 +425,8 @@ class Subscription:
             return
         batch = self._batch(found, next_sequence)
         self._tally.values += len(found)
-        if found.overflowed:
-            self._overflowed(found)
+        self._tally.overflows += len(found.overflowed)
+        self._stamps.update(zip(found.handles, found.source_us, strict=True))
         if any(status in _GONE for status in set(found.statuses)):
             self.look_closer.set()
         warned = False
@@ -433,7 +447,8 @@ class Subscription:
         """Drop values of tags that nobody asked for."""
         kept = [position for position, handle in enumerate(found.handles) if handle in self._handles]
         self._tally.unasked_values += len(found) - len(kept)
-        found.overflowed = [handle for handle in found.overflowed if handle in self._handles]
+        lost = set(found.overflowed)
+        found.overflowed = [place for place, position in enumerate(kept) if position in lost]
         for name in ("handles", "values", "statuses", "source_us"):
             column = getattr(found, name)
             setattr(found, name, [column[position] for position in kept])
@@ -452,18 +467,9 @@ class Subscription:
             source_us=times,
             received_us=self.as_of_us,
             unstamped=unstamped,
+            overflowed=frozenset(found.overflowed),
             checkpoint=None if next_sequence is None else self.checkpoint(next_sequence),
         )
-
-    def _overflowed(self, found: Columns) -> None:
-        """Record as a gap that the server threw away values of which each one counts."""
-        self._tally.overflows += len(found.overflowed)
-        facts = [h for h in set(found.overflowed) if self.items[h].binding.role is Role.FACT]
-        first: dict[int, int] = {}
-        for handle, stamp in zip(found.handles, found.source_us, strict=True):
-            first.setdefault(handle, stamp)
-        for handle in facts:
-            self._gap([handle], 0, first[handle] or self.as_of_us, "queue overflow in the server")
 
     def _gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
         self._tally.gaps += 1
@@ -480,22 +486,29 @@ class Subscription:
         if not missed or missed >= _SEQUENCES // 2:
             return
         self._tally.missed_notifications += missed
-        from_us = self._newest_us
+        from_us, as_of_us = self._newest_us, self.as_of_us
         lost = missed > _MAX_REPUBLISHED
         while not lost and self.next_sequence != sequence:
-            found = await self._republish(self.next_sequence)
-            if found is None:
+            again = await self._republish(self.next_sequence)
+            if again is None:
                 lost = True
             else:
                 self._tally.republished += 1
+                found, published_us = again
+                if published_us > 0:  # what it tells is true of then, not of the message that is in hand
+                    self.as_of_us = min(as_of_us, published_us + (self._server_clock.lag_us or 0))
                 await self._take(self.next_sequence, found)
+        self.as_of_us = as_of_us
         if lost:
             _log.warning("%s: %d notifications were missed", self._connection.name, missed)
             self.next_sequence = sequence
             await self._from_history(from_us, following)
 
-    async def _republish(self, sequence: int) -> Columns | None:
-        """Return the values of an earlier message; None where the server does not have it any more."""
+    async def _republish(self, sequence: int) -> tuple[Columns, int] | None:
+        """Return the values of an earlier message and when the server made it [us since 1970].
+
+        None where the server does not have it any more.
+        """
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = ua.UInt32(self.id)
         request.Parameters.RetransmitSequenceNumber = ua.UInt32(sequence)
@@ -510,7 +523,7 @@ class Subscription:
             return None  # asyncua's server answers so when it has none
         found, changes = stock.taken(message)
         self._status_changed(changes)
-        return found
+        return found, epoch_us(message.PublishTime) if message.PublishTime is not None else 0
 
     async def _from_history(self, from_us: int, following: Published) -> None:
         """Fetch missed values from the server's history; record a gap for those that it does not keep.
@@ -645,6 +658,7 @@ class Subscription:
             _log.info("%s: %s is read again", self._connection.name, item.binding.name)
         item.item_id = int(result.MonitoredItemId)
         item.failures, item.fault, item.reason, item.suspicion = 0, 0, "", None
+        item.proven_us = self._clock_us()
         granted = int(result.RevisedQueueSize)
         if granted < item.binding.queue_size and item.binding.role is Role.FACT:
             self._tally.queues_cut += 1
@@ -661,34 +675,55 @@ class Subscription:
 
         An item is dead when reading shows a value that differs from the last one delivered, and neither has
         moved nor has it been delivered by the next time; or when its node is gone; or when its address now
-        leads to another node.
+        leads to another node. What was told since it was last known to live is withdrawn.
         """
         before = list(self._session.namespaces)
         await self._session.learn()
         live = [item for item in self.items.values() if item.item_id is not None]
-        renamed: list[Item] = []
+        dead: list[Item] = []
         if self._session.namespaces != before:
             nodes = {item.binding.handle: item.node for item in live}
             await self._find(live)
-            renamed = [item for item in live if item.node != nodes[item.binding.handle]]
-        nodes_now = [item.node for item in live if item.node is not None]
-        read = await self._session.read(nodes_now, max_age_secs=self._connection.verify_secs)
-        dead: list[Item] = renamed
-        for item, value in zip([item for item in live if item.node is not None], read, strict=True):
-            if item not in dead and self._is_dead(item, value):
-                dead.append(item)
+            dead = [item for item in live if item.node != nodes[item.binding.handle]]
+        looked = [item for item in live if item.node is not None and item not in dead]
+        asked_us = self._clock_us()
+        read = await self._session.read(
+            [item.node for item in looked if item.node is not None], max_age_secs=self._connection.verify_secs
+        )
+        shown = Columns()
+        for item, value in zip(looked, read, strict=True):
+            add_value(shown, item.binding.handle, value)
+        gone = [item for place, item in enumerate(looked) if self._is_dead(item, shown, place)]
+        self._prove(looked, shown, asked_us)
+        dead += gone
         if dead:
             names = ", ".join(item.binding.name for item in dead[:3])
             _log.warning(
                 "%s: %d tags are read anew, they had gone quiet: %s", self._connection.name, len(dead), names
             )
             await self._discard(dead)
+            await self._bury(dead, shown)
             await self.mend()
 
-    def _is_dead(self, item: Item, value: ua.DataValue) -> bool:
-        probe = Columns()
-        add_value(probe, item.binding.handle, value)
-        shown = probe.values[0], probe.statuses[0]
+    async def _bury(self, dead: Sequence[Item], shown: Columns) -> None:
+        """Withdraw what was told of dead tags, and tell what reading shows of them now."""
+        for since_us in sorted({item.proven_us for item in dead}):
+            handles = _handles(item for item in dead if item.proven_us == since_us)
+            self._receiver_call(lambda h=handles, s=since_us: self._receiver.on_died(h, s, _QUIET))  # type: ignore[misc]
+        now = Columns()
+        of_dead = frozenset(_handles(dead))
+        for place, handle in enumerate(shown.handles):
+            if handle not in of_dead:
+                continue
+            if shown.statuses[place] in _GONE:
+                status = shown.statuses[place]
+                self._receiver_call(lambda h=handle, s=status: self._receiver.on_unreadable([h], s))  # type: ignore[misc]
+            else:
+                now.extend(shown.row(place))
+        await self._commit(now, None)
+
+    def _is_dead(self, item: Item, columns: Columns, place: int) -> bool:
+        shown = columns.values[place], columns.statuses[place]
         if shown[1] in _GONE:
             return True
         known = self._receiver.known(item.binding.handle)
@@ -699,6 +734,26 @@ class Subscription:
             return True
         item.suspicion = known
         return False
+
+    def _prove(self, items: Sequence[Item], shown: Columns, asked_us: int) -> None:
+        """Take note which items had told everything when they were read.
+
+        Those whose value is the one delivered last, with the time it was delivered with: a value that has
+        changed and changed back has another. Where most times differ, the server stamps what has not changed,
+        and times say nothing.
+        """
+        agreeing = [
+            place
+            for place, item in enumerate(items)
+            if item.suspicion is None and self._receiver.known(item.binding.handle) is not None
+        ]
+        stamped = [
+            place
+            for place in agreeing
+            if self._stamps.get(items[place].binding.handle) == shown.source_us[place]
+        ]
+        for place in agreeing if 2 * len(stamped) < len(agreeing) else stamped:
+            items[place].proven_us = max(items[place].proven_us, asked_us)
 
     async def _discard(self, items: Sequence[Item]) -> None:
         """Give up items on the server; whether it still knows them does not matter."""

@@ -23,7 +23,7 @@ def add_value(found: Columns, handle: int, value: ua.DataValue) -> None:
     found.statuses.append(status & CODE_BITS)
     found.source_us.append(stamp_us(value))
     if status & OVERFLOW == OVERFLOW:
-        found.overflowed.append(handle)
+        found.overflowed.append(len(found.handles) - 1)
 
 
 def columns(items: Iterable[ua.MonitoredItemNotification]) -> Columns:

@@ -9,9 +9,10 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
@@ -25,9 +26,7 @@ from simulator.scenarios import Scenario
 from simulator.server import TAG_TYPES, LineServer
 from simulator.service import Settings, Simulation, simulate
 from simulator.timetable import Shift
-
-if TYPE_CHECKING:
-    from simulator.truth import Row
+from simulator.truth import Row
 
 SHIFT_MINUTES = 5
 IDLE_ALERT_SECS = 8.0
@@ -35,6 +34,16 @@ UNCERTAIN = 0x40900000
 """UncertainLastUsableValue."""
 BAD = 0x808B0000
 """BadDeviceFailure."""
+ODD = 0x80740000
+"""BadTypeMismatch in the truth log; the PLC shows a good value of another type, which nobody can use."""
+UNSTAMPED = 0x00BA0000
+"""GoodLocalOverride in the truth log; the PLC gives no source timestamp, only its own."""
+_ODD_VALUES = (
+    (float("nan"), ua.VariantType.Double),
+    ([1, 2], ua.VariantType.Int32),
+    (b"\x00\xff", ua.VariantType.ByteString),
+)
+"""What no tag of the factory can be read from: not a number, too many, not even text."""
 _OVERFLOW_BITS = 0x480
 """The value's status tells of data (0x400), and that some were lost before it (0x080)."""
 
@@ -95,7 +104,8 @@ class UnrulyServer(LineServer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._gone: dict[tuple[str, str], Row | None] = {}
+        self._gone: set[tuple[str, str]] = set()
+        self._newest: dict[tuple[str, str], Row] = {}
 
     async def start(self, rows: Any) -> None:
         """Boot, within the limits; the tags may come some seconds after the port."""
@@ -116,14 +126,29 @@ class UnrulyServer(LineServer):
             await super()._lay_out(opened)
 
     async def write(self, rows: Any) -> None:
-        """Show rows, but for tags that are gone."""
-        here = []
+        """Show rows, but for tags that are gone; a strange one as strange as its status asks."""
+        self._newest.update({(row.machine, row.tag): row for row in rows})
         for row in rows:
             if (row.machine, row.tag) in self._gone:
-                self._gone[row.machine, row.tag] = row
+                continue
+            if row.status in (ODD, UNSTAMPED):
+                await self._write_strangely(row)
             else:
-                here.append(row)
-        await super().write(here)
+                await super().write([row])
+
+    async def _write_strangely(self, row: Row) -> None:
+        """Show a value that asyncua's own service would refuse, or without the source's time."""
+        shown = server._value(row._replace(status=0), None)
+        space = self._up().iserver.aspace
+        attribute = space._nodes[self._nodes[row.machine, row.tag]].attributes[ua.AttributeIds.Value]
+        value, stamp = shown.Value, shown.SourceTimestamp
+        if row.status == ODD:
+            value = ua.Variant(*_ODD_VALUES[row.n % len(_ODD_VALUES)])
+            attribute.value = ua.DataValue(value, ua.StatusCode(ua.UInt32(0)), stamp, stamp)
+        else:
+            attribute.value = ua.DataValue(value, ua.StatusCode(ua.UInt32(0)), None, stamp)
+        for handle, callback in list(attribute.datachange_callbacks.items()):
+            await callback(handle, attribute.value)
 
     async def drop_subscriptions(self) -> None:
         """Forget all subscriptions while every connection lives."""
@@ -138,7 +163,7 @@ class UnrulyServer(LineServer):
     async def delete_tag(self, machine: str, tag: str) -> None:
         """Take a tag away, as a download to the PLC does."""
         opened = self._up()
-        self._gone[machine, tag] = None
+        self._gone.add((machine, tag))
         await opened.delete_nodes([opened.get_node(self._nodes[machine, tag])])
 
     async def restore_tag(self, machine: str, tag: str) -> None:
@@ -147,11 +172,10 @@ class UnrulyServer(LineServer):
         node_id = self._nodes[machine, tag]
         folder = opened.get_node(server._node_id(machine.replace("/", "."), int(node_id.NamespaceIndex)))
         kind = TAG_TYPES[tag]
-        initial = "" if kind is ua.VariantType.String else 0
-        await folder.add_variable(node_id, f"{node_id.NamespaceIndex}:{tag}", initial, kind)
-        last = self._gone.pop((machine, tag))
-        if last is not None:
-            await super().write([last])
+        newest = self._newest[machine, tag]
+        await folder.add_variable(node_id, f"{node_id.NamespaceIndex}:{tag}", newest.value, kind)
+        self._gone.discard((machine, tag))
+        await super().write([self._newest[machine, tag]])
 
     async def _limit_items(self, most: int) -> None:
         opened = self._up()
@@ -262,7 +286,7 @@ async def run(options: argparse.Namespace) -> None:
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     async with simulate(built, settings) as simulation:
-        print("up", flush=True)
+        print(f"up {time.time_ns() // 1000}", flush=True)
         told = asyncio.create_task(_tell(simulation))
         ended = asyncio.create_task(stopped.wait())
         over = asyncio.create_task(simulation.wait_until_over())

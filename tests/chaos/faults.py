@@ -8,9 +8,10 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.chaos.factory import BAD, UNCERTAIN
+from tests.chaos.factory import BAD, ODD, UNCERTAIN, UNSTAMPED
 from tests.chaos.listener import Listener
 from tests.chaos.proxies import Mode, Proxies
 from tests.chaos.schedule import KINDS, Fault
@@ -126,6 +127,8 @@ def _begin(fault: Fault, ground: Ground) -> Callable[[], None]:
             return lambda: ground.proxies.turn(WAYS[whom], "pass")
         case "disk":
             return _fill_disk(ground.part(whom.rpartition(" ")[2]))
+        case "clock":
+            return _turn_clock(fault.kind, ground)
         case _:
             return _SPECIAL[fault.kind](fault, ground)
     return _nothing
@@ -161,6 +164,37 @@ def _fill_disk(part: Part) -> Callable[[], None]:
             resource.prlimit(part.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     return free
+
+
+CLOCK_LIBRARY: Final = next(
+    (found for base in ("/usr/lib", "/usr/lib64") for found in Path(base).glob("**/libfaketimeMT.so.1")), None
+)
+"""Debian's libfaketime: lets a process read another time than the machine's."""
+_TURNS: Final = {"hour": 3600, "year": 365 * 86_400}
+
+
+def clock_environment(clock: Path) -> dict[str, str]:
+    """Return the environment of a process whose clock is turned by writing into a file."""
+    assert CLOCK_LIBRARY is not None, "clock faults need libfaketime: packaging/system-packages faketime"
+    clock.write_text("+0")
+    return {
+        "LD_PRELOAD": str(CLOCK_LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+def _turn_clock(kind: str, ground: Ground) -> Callable[[], None]:
+    """Let a process's clock jump, and jump back in the end."""
+    _, _, span, way, _, whom = kind.split()
+    clock = ground.system.folder / f"{whom}.clock"
+    clock.write_text(f"{'+' if way == 'ahead' else '-'}{_TURNS[span]}")
+
+    def set_right() -> None:
+        clock.write_text("+0")
+
+    return set_right
 
 
 def _expire_sessions(_fault: Fault, ground: Ground) -> Callable[[], None]:
@@ -259,6 +293,8 @@ _SPECIAL: Final[dict[str, Callable[[Fault, Ground], Callable[[], None]]]] = {
     "delete tag": _delete_tag,
     "bad values": _distort(BAD),
     "uncertain values": _distort(UNCERTAIN),
+    "odd values": _distort(ODD),
+    "unstamped values": _distort(UNSTAMPED),
     "replay messages": _replay,
     "malformed messages": _malformed,
     "slow dashboards": _slow_dashboards,
@@ -267,7 +303,7 @@ _SPECIAL: Final[dict[str, Callable[[Fault, Ground], Callable[[], None]]]] = {
 
 def unknown_kinds() -> list[str]:
     """Return kinds that a schedule may draw and nobody can do; a test holds this empty."""
-    verbs = {"kill", "stop", "reset", "truncate", "refuse", "hang", "one-way", "delay", "trickle", "disk"}
+    verbs = {"kill", "stop", "reset", "truncate", "disk", "clock", *_MODES}
     return [name for name in KINDS if name.partition(" ")[0] not in verbs and name not in _SPECIAL]
 
 

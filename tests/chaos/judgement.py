@@ -1,15 +1,19 @@
 """What a trial is judged by beside the records: blind times, figures, recovery times."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from cloud import compute, plant
+from cloud.views import AlertView
+from contract.states import MachineState
 from simulator.timetable import windows
-from simulator.truth import Truth, read_log
+from simulator.truth import History, Truth, read_log
+from tests.chaos.factory import IDLE_ALERT_SECS
 from tests.chaos.listener import Heard
 from tests.chaos.schedule import KINDS
 from tests.support import judge
@@ -17,8 +21,26 @@ from tests.support.judge import US, Moment, Span, Stored
 
 EDGE_US: Final = 1_000_000
 """How far a gap's edges may be off, and a heartbeat may lag behind what was just written."""
+_STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
+_ALERT_US: Final = round(IDLE_ALERT_SECS * US)
+_ALERT_LATE_US: Final = 5 * US
+_CLOSING_US: Final = 15 * US
+"""A shift that ended at least so long before the factory did is closed and revised."""
 _HEALING_US: Final = 12 * US
 """So long after a blinding fault a gap may still have its cause in it."""
+
+
+def boots_us(log: Path) -> list[int]:
+    """Return when the factory's ports were open with all tags behind them, each time that it was started."""
+    words = (line.split() for line in log.read_text(errors="replace").splitlines())
+    return [int(said[1]) for said in words if len(said) == 2 and said[0] == "up"]
+
+
+def until_boot(span: Span, booted_us: Sequence[int]) -> Span:
+    """Return a fault with the end that counts: a PLC is back once it can be asked, not switched on."""
+    if span.what != "kill plc":
+        return span
+    return span._replace(to_us=min((at_us for at_us in booted_us if at_us >= span.to_us), default=span.to_us))
 
 
 def blind_spans(spans: Sequence[Span], *, always: bool) -> list[Span]:
@@ -88,6 +110,86 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
         if not _was_reset_in_the_dark(moments[machine], stored, machine) or total > made or off > spoiled:
             faults.append(f"{machine}: counted {total} units, {off} off quality; true are {made}, {spoiled}")
     return faults
+
+
+def closed_shifts(folder: Path, closed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return where closed shifts, as they stand in the store, are not those of the truth."""
+    truth = Truth.from_log(folder / "truth.jsonl")
+    from_us, to_us = truth.span_us()
+    known = {(row["machine"], row["start"]): row for row in closed if row.get("machine")}
+    whole = {
+        (shift.start_us, shift.end_us)
+        for shift in windows(truth.timetable, from_us, to_us)
+        if shift.start_us >= from_us and shift.end_us < to_us - _CLOSING_US
+    }
+    faults = []
+    for one in truth.figures(from_us, to_us):
+        if (one.start_us, one.end_us) in whole:
+            true = one.to_dict()
+            row = known.get((one.machine, true["start"]))
+            faults += (
+                [f"{one.machine} shift {true['shift']} was not closed"] if row is None else _shift(row, true)
+            )
+    return faults
+
+
+def alerts(folder: Path, raised: Sequence[AlertView], spans: Sequence[Span]) -> tuple[int, list[str]]:
+    """Return how many idle alerts were raised, and which were not right: each true stand has exactly one.
+
+    A stand that nobody could watch from its beginning until the alert was due has one at most.
+    """
+    truth = Truth.from_log(folder / "truth.jsonl")
+    _, to_us = truth.span_us()
+    faults: list[str] = []
+    found = 0
+    live_us = _live_since_us(folder / "truth.jsonl")
+    for machine, history in truth.histories.items():
+        stands = list(_stands(history))
+        mine = sorted(
+            (round(view.since_epochtime * US), round(view.raised_epochtime * US))
+            for view in raised
+            if f"{view.line}/{view.machine}" == machine
+        )
+        found += len(mine)
+        told = Counter[int]()
+        for since_us, raised_us in mine:
+            stand = next((s for s in stands if s[0] - EDGE_US <= since_us <= s[1]), None)
+            if stand is None:
+                faults.append(f"{machine}: an alert of {raised_us} for a stand at {since_us} that never was")
+                continue
+            told[stand[0]] += 1
+            if stand[1] - stand[0] < _ALERT_US or raised_us < stand[0] + _ALERT_US:
+                faults.append(
+                    f"{machine}: an alert of {raised_us} though it stood from {stand[0]} to {stand[1]} only"
+                )
+        faults += [f"{machine}: {n} alerts for the stand of {at}" for at, n in told.items() if n > 1]
+        for start_us, end_us in stands:
+            due_us = start_us + _ALERT_US + _ALERT_LATE_US
+            disturbed = any(span.from_us <= due_us and span.to_us + _HEALING_US >= start_us for span in spans)
+            if start_us < live_us or end_us < due_us or due_us > to_us or disturbed:
+                continue
+            late = [at for since, at in mine if start_us - EDGE_US <= since <= end_us and at > due_us]
+            if late:
+                faults.append(f"{machine}: the alert of {start_us} came {(late[0] - due_us) / US:.1f} s late")
+            elif not told[start_us]:
+                faults.append(f"{machine}: no alert though it stood from {start_us} to {end_us}")
+    return found, faults
+
+
+def _stands(history: History) -> Iterator[tuple[int, int]]:
+    """Yield when a machine stood idle or stopped, from its first such state to the next other one [us]."""
+    since_us: int | None = None
+    for at_us, state in [*history.states, (history.last_us, MachineState.RUNNING)]:
+        if state in _STANDING and since_us is None:
+            since_us = at_us
+        elif state not in _STANDING and since_us is not None:
+            yield since_us, at_us
+            since_us = None
+
+
+def _live_since_us(log: Path) -> int:
+    """Return since when the factory shows the present."""
+    return next((int(row["at_us"]) for row in read_log(log) if "logged_us" in row), 2**62)
 
 
 def _shift(row: Mapping[str, Any], true: Mapping[str, Any]) -> list[str]:

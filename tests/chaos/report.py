@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from tests.chaos.history import OnceFailed
 from tests.chaos.schedule import KINDS
 from tests.chaos.trial import Outcome
 
@@ -67,7 +68,7 @@ def _recovery_rows(outcomes: Iterable[Outcome]) -> Iterable[str]:
         yield f"| {rows} | {name} | {played[name]} | {wrong[name]} | {len(times)} | {median} | {worst} | {promised} |"
 
 
-def page(outcomes: Sequence[Outcome], command: str, failed_seeds: Sequence[str]) -> str:
+def page(outcomes: Sequence[Outcome], command: str, failed: Sequence[OnceFailed]) -> str:
     """Return the reliability page."""
     total = len(outcomes)
     sums = {
@@ -83,7 +84,7 @@ def page(outcomes: Sequence[Outcome], command: str, failed_seeds: Sequence[str])
     }
     table = "\n".join(f"| {what} | {count:,} |" for what, count in sums.items())
     recovery = "\n".join(_recovery_rows(outcomes))
-    seeds = "\n".join(f"- {line}" for line in failed_seeds) or "- none"
+    seeds = "\n".join(f"| {one.schedule.seed} | {one.found} | {one.cause} | {one.mended} |" for one in failed)
     return f"""\
 # Reliability: what happens when things go wrong
 
@@ -118,9 +119,11 @@ processes are killed (18), and every mixture of these (20).
 
 plays one schedule and keeps all logs. `python -m tests.chaos --only "kill plc" --seeds 20` plays one kind of fault.
 
-## Seeds that once failed
+## Schedules that once failed
 
-Kept as regression tests in `tests/chaos/failed_seeds.txt`:
+Kept whole in `tests/chaos/once_failed.jsonl`, and played again with every change (`python -m tests.chaos --failed`).
 
+| seed | found | what was wrong | mended by |
+|---:|---|---|---|
 {seeds}
 """

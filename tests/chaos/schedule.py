@@ -1,9 +1,10 @@
 """Which faults happen when: a pure function of a seed."""
 
 import random
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
+_LIVE_SECS: Final = 10.0
 Row = int
 """The number of a fault in the catalogue of the reliability page."""
 
@@ -17,6 +18,7 @@ class Kind:
     secs: shortest and longest duration; what has none is over at once
     blinds: while it lasts, and until the gateway has healed, values can really not be read
     promise_secs: data flow again so soon after its end; None: nothing is promised
+    settle_secs: so long after its end the driver watches on, because nothing outside shows when it is healed
     """
 
     name: str
@@ -25,6 +27,12 @@ class Kind:
     secs: tuple[float, float] = (0.0, 0.0)
     blinds: bool = False
     promise_secs: float | None = None
+    settle_secs: float = 2.5
+
+    @property
+    def blinds_plc(self) -> bool:
+        """Tell whether what the gateway knows of a PLC's subscription may end by it."""
+        return self.blinds or self.name.endswith((" plc", " plc way"))
 
 
 _PLC: Final = 3.0
@@ -61,14 +69,22 @@ KINDS: Final[dict[str, Kind]] = {
         Kind(name="refuse cloud downlink", rows=(4,), secs=(1, 6), promise_secs=_BROKER),
         Kind(name="hang cloud downlink", rows=(4,), secs=(1, 12), promise_secs=_SILENT_BROKER),
         Kind(name="truncate cloud downlink", rows=(4,), promise_secs=_BROKER),
-        Kind(name="expire sessions", rows=(5,), blinds=True, promise_secs=10.0),
-        Kind(name="drop subscriptions", rows=(5,), blinds=True, promise_secs=10.0),
-        Kind(name="delete tag", rows=(5,), secs=(1, 5), blinds=True, promise_secs=10.0),
+        Kind(name="expire sessions", rows=(5,), blinds=True, promise_secs=10.0, settle_secs=8),
+        Kind(name="drop subscriptions", rows=(5,), blinds=True, promise_secs=10.0, settle_secs=8),
+        Kind(name="delete tag", rows=(5,), secs=(1, 5), blinds=True, promise_secs=10.0, settle_secs=12),
         Kind(name="disk full on gateway", rows=(7,), secs=(1, 5), promise_secs=_BROKER),
         Kind(name="disk full on cloud", rows=(7,), secs=(1, 5), promise_secs=_BROKER),
+        *(
+            Kind(name=f"clock {span} {way} on {whom}", rows=(8,), weight=0.25, secs=(3, 6), settle_secs=4)
+            for span in ("an hour", "a year")
+            for way in ("ahead", "back")
+            for whom in ("gateway", "cloud")
+        ),
         Kind(name="replay messages", rows=(10,), weight=2),
         Kind(name="bad values", rows=(11,), secs=(1, 5)),
         Kind(name="uncertain values", rows=(11,), secs=(1, 5)),
+        Kind(name="odd values", rows=(11,), secs=(1, 5)),
+        Kind(name="unstamped values", rows=(11,), secs=(1, 5)),
         Kind(name="malformed messages", rows=(12,), weight=2),
         Kind(name="slow dashboards", rows=(17,), secs=(2, 6)),
     )
@@ -115,13 +131,17 @@ class Schedule:
     late_nodes: bool = False
     in_the_past: tuple[Fault, ...] = ()
     faults: tuple[Fault, ...] = ()
-    live_secs: float = 16.0
-    options: dict[str, Any] = field(default_factory=dict)
+    live_secs: float = _LIVE_SECS
 
     @property
     def kinds(self) -> list[str]:
         """Return the names of all faults in it, each once."""
         return sorted({fault.kind for fault in (*self.in_the_past, *self.faults)})
+
+    @property
+    def clocks(self) -> set[str]:
+        """Return the processes whose clocks jump."""
+        return {kind.rpartition(" ")[2] for kind in self.kinds if kind.startswith("clock")}
 
 
 def schedule(seed: int, *, only: str | None = None) -> Schedule:
@@ -130,10 +150,9 @@ def schedule(seed: int, *, only: str | None = None) -> Schedule:
     limits: Limits = dice.choices(
         ("none", "five items per call", "queue of one"), weights=(0.84, 0.08, 0.08)
     )[0]
-    live_secs = 16.0
     count = dice.choice((1, 2, 2, 3, 3, 4, 5))
     names = [only] * count if only else _draw(dice, count)
-    faults = sorted((_fault(name, dice, 2.0, live_secs) for name in names), key=lambda fault: fault.at_secs)
+    faults = sorted((_fault(name, dice, 1.0, _LIVE_SECS) for name in names), key=lambda fault: fault.at_secs)
     history_secs = 0.0 if limits == "queue of one" else dice.choice((0.0, 300.0, 600.0, 600.0))
     past = []
     if history_secs and only is None and dice.random() < 0.6:
@@ -153,7 +172,6 @@ def schedule(seed: int, *, only: str | None = None) -> Schedule:
         late_nodes=dice.random() < 0.2,
         in_the_past=tuple(past),
         faults=_apart(faults),
-        live_secs=live_secs,
     )
 
 
@@ -181,12 +199,60 @@ def _target(name: str) -> str:
 
 
 def _apart(faults: list[Fault]) -> tuple[Fault, ...]:
-    """Let faults of one target follow each other; those of different targets may overlap."""
+    """Let faults of one target follow each other; those of different targets may overlap.
+
+    What a PLC loses after it has gone silent about a tag, and before anybody could notice, nobody can tell:
+    after a tag is gone, its PLC is left alone for as long as noticing takes.
+    """
     free_secs: dict[str, float] = {}
     kept = []
+    gone_secs = min((fault.at_secs for fault in faults if fault.kind == "delete tag"), default=None)
     for fault in faults:
         target = _target(fault.kind)
         at_secs = max(fault.at_secs, free_secs.get(target, 0.0))
+        is_hidden = gone_secs is not None and at_secs >= gone_secs and fault.kind != "delete tag"
+        if is_hidden and KINDS[fault.kind].blinds_plc:
+            continue
         kept.append(Fault(kind=fault.kind, at_secs=at_secs, secs=fault.secs, detail=fault.detail))
         free_secs[target] = at_secs + fault.secs + 1.0
     return tuple(sorted(kept, key=lambda fault: fault.at_secs))
+
+
+_TOUR_STOPS: Final = 8
+_TOUR_PAUSE_SECS: Final = 1.2
+
+
+def tours() -> list[Schedule]:
+    """Return few schedules in which each kind of fault happens once: they are played with every change.
+
+    What the gateway has to find out by itself comes last, with nothing after it that would hide it.
+    """
+    last = [name for name, kind in KINDS.items() if kind.settle_secs >= 8]
+    others = [name for name in KINDS if name not in last]
+    count = max(-(-len(others) // _TOUR_STOPS), len(last))
+    dice = random.Random("tours")
+    dice.shuffle(others)
+    found = []
+    for number in range(count):
+        names = [*others[number::count], *last[number::count]]
+        at_secs = 1.0
+        faults = []
+        for name in names:
+            shortest, longest = KINDS[name].secs
+            secs = round(shortest + 0.3 * (longest - shortest), 2)
+            faults.append(Fault(kind=name, at_secs=round(at_secs, 2), secs=secs, detail=dice.random()))
+            at_secs += secs + _TOUR_PAUSE_SECS
+        found.append(
+            Schedule(
+                seed=1_000_000 + number,
+                lines=1 + number % 2,
+                machines=2 + 2 * (number % 2),
+                tick_secs=(0.25, 0.5, 1.0)[number % 3],
+                history_secs=600.0 if number % 2 else 0.0,
+                limits=("none", "five items per call")[number % 2],
+                late_nodes=number % 3 == 1,
+                faults=tuple(faults),
+                live_secs=at_secs,
+            )
+        )
+    return found

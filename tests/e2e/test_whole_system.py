@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cloud.store.sqlite import SqliteStore
 from simulator.timetable import windows
 from simulator.truth import Truth
 from tests.support import judge
@@ -17,19 +16,6 @@ from tests.support.whole_system import WholeSystem
 HISTORY_HOURS = 7.0
 """At least two and a half shifts of the demo's two hours, so three that are touched, whenever it starts."""
 pytestmark = pytest.mark.slow
-
-
-def closed_figures(system: WholeSystem) -> list[dict[str, Any]]:
-    """Return the figures of every closed shift of a machine, as the cloud side stored them."""
-    store = SqliteStore(system.folder / "cloud" / "store.sqlite3")
-    try:
-        return [
-            closed.revision.figures
-            for machine in store.names.all("machine")
-            for closed in store.closed_between("/".join(machine), 0, 2**62)
-        ]
-    finally:
-        store.close()
 
 
 def true_figures(system: WholeSystem) -> list[dict[str, Any]]:
@@ -63,11 +49,12 @@ def assert_all_true(system: WholeSystem) -> None:
     assert not verdict.faults, str(verdict)
     assert verdict.covered == 0, str(verdict)
     assert verdict.moments > 20_000
+    closed = judge.read_closed_shifts(system.folder / "cloud" / "store.sqlite3")
     expected = true_figures(system)
     shifts = {figures["start"] for figures in expected}
     assert len(shifts) >= 2
     assert any(figures["off_quality_units"] for figures in expected)
-    assert judge.compare_figures(closed_figures(system), expected) == []
+    assert judge.compare_figures(closed, expected) == []
 
 
 def counters_were_reset(system: WholeSystem) -> bool:

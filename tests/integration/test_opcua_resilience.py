@@ -317,9 +317,12 @@ async def test_a_node_reborn_at_once_is_not_left_dead(tmp_path: Path) -> None:
         options = {"verify_secs": 0.5}
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox):
             await until(lambda: outbox.telemetry)
+            died_us = clock_us()
             await delete_quietly(server, "State")
             await server.add("State", 2)
             await until(lambda: outbox.states()[-1] == "idle", 6)
+            assert outbox.gaps, "what was told in between is withdrawn"
+            assert outbox.gaps[0].from_us < died_us
             await server.write("State", 0)
             await until(lambda: outbox.states()[-1] == "stopped", 6)
 

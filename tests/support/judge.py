@@ -2,13 +2,14 @@
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cloud.store.rows import ABSENT, QUALITIES, reason_code
 from cloud.store.sqlite import SqliteStore
+from cloud.views import AlertView
 from contract.states import STATES_BY_CODE
 from simulator.machine import PLC_STATES
 from simulator.truth import read_log
@@ -106,6 +107,28 @@ def read_store(path: Path) -> list[Stored]:
         store.close()
 
 
+def read_closed_shifts(path: Path) -> list[dict[str, Any]]:
+    """Return the figures of every closed shift of a machine, as the cloud side stored them last."""
+    store = SqliteStore(path)
+    try:
+        return [
+            closed.revision.figures
+            for machine in store.names.all("machine")
+            for closed in store.closed_between("/".join(machine), 0, _FOR_EVER_US)
+        ]
+    finally:
+        store.close()
+
+
+def read_alerts(path: Path) -> list[AlertView]:
+    """Return all alerts of a store, newest first."""
+    store = SqliteStore(path)
+    try:
+        return store.alerts(open_only=False, limit=100_000)
+    finally:
+        store.close()
+
+
 def count_dead_letters(path: Path) -> int:
     """Return how many messages a store refused."""
     store = SqliteStore(path)
@@ -196,15 +219,14 @@ def judge(
     publish_interval_us: int = US,
     edge_us: int = 0,
     faults: Sequence[Span] = (),
-    half_blind: Sequence[Span] = (),
+    overflows: bool = False,
 ) -> Verdict:
     """Hold the store against the truth.
 
     publish_interval_us: [us] changes of a counter that are closer to each other may be one record
     edge_us: [us] how far a gap may be off at its edges, and a record behind what was just written
     faults: gaps are accepted only where one of these overlaps
-    half_blind: times in which one of a machine's tags could not be read while the others could: its records
-        then tell what was true before
+    overflows: the PLC keeps one value of a tag: what a record counts may lie behind its state by an interval
     """
     verdict = Verdict()
     by_machine: dict[str, list[Stored]] = defaultdict(list)
@@ -217,33 +239,39 @@ def judge(
         verdict.phantoms.append(f"{machine} does not exist")
     for machine, moments in truth.items():
         records = sorted(by_machine[machine], key=lambda record: (record.at_us, record.sequence))
-        spans = [(span.from_us, span.to_us) for span in half_blind if span.machine == machine]
-        _judge_records(machine, moments, _outside(spans, records), verdict, edge_us)
+        agrees = _agrees_but_for_late_counts if overflows else _agrees
+        _judge_records(machine, moments, records, verdict, edge_us, agrees)
         _judge_gaps(machine, records, verdict, edge_us, faults)
-        seen = [moment for moment in moments if not any(a <= moment.at_us <= b for a, b in spans)]
-        verdict.covered += len(moments) - len(seen)
-        verdict.moments += len(moments) - len(seen)
-        _judge_moments(machine, seen, records, verdict, publish_interval_us, edge_us)
+        _judge_moments(machine, moments, records, verdict, publish_interval_us, edge_us)
     return verdict
 
 
-def _outside(spans: Sequence[tuple[int, int]], records: Sequence[Stored]) -> list[Stored]:
-    """Return the records of no such time."""
-    return [record for record in records if not any(a <= record.at_us <= b for a, b in spans)]
-
-
 def _judge_records(
-    machine: str, moments: Sequence[Moment], records: Sequence[Stored], verdict: Verdict, edge_us: int
+    machine: str,
+    moments: Sequence[Moment],
+    records: Sequence[Stored],
+    verdict: Verdict,
+    edge_us: int,
+    agrees: Callable[[Stored, Sequence[Moment]], bool],
 ) -> None:
-    """Every record must tell what the tags showed at its instant, or just before."""
+    """Every record must tell what the tags showed at its instant, or just before, unless it was withdrawn.
+
+    A record is withdrawn by a later gap that begins at its instant: the state is unknown from there on.
+    """
     instants = [moment.at_us for moment in moments]
+    withdrawn: dict[tuple[str, int], int] = {}
+    for record in records:
+        if record.gap_until_us is not None:
+            key = record.gateway, record.at_us
+            withdrawn[key] = max(withdrawn.get(key, 0), record.sequence)
     seen: set[tuple[int, Shown]] = set()
     for record in records:
         if record.gap_until_us is not None:
             continue
         last = bisect_right(instants, record.at_us)
         candidates = _in_force(moments, last, record.at_us - edge_us)
-        if not any(_agrees(record, moment.shown) for moment in candidates):
+        is_withdrawn = record.sequence < withdrawn.get((record.gateway, record.at_us), 0)
+        if not agrees(record, candidates) and not is_withdrawn:
             expected = candidates[-1].shown if candidates else "nothing"
             verdict.phantoms.append(
                 f"{machine} at {record.at_us}: stored {record.shown} ({record.quality}), true is {expected}"
@@ -269,10 +297,28 @@ def _in_force(moments: Sequence[Moment], end: int, since_us: int) -> Sequence[Mo
     return moments[first:end]
 
 
-def _agrees(record: Stored, shown: Shown) -> bool:
+def _agrees(record: Stored, candidates: Sequence[Moment]) -> bool:
+    """Tell whether a record is what a client may have believed."""
     if record.shown.state == "unknown":
-        return record.quality == "bad" or shown.state is None
-    return record.shown == shown
+        return bool(candidates) and (
+            record.quality == "bad" or any(moment.shown.state is None for moment in candidates)
+        )
+    return any(record.shown == moment.shown for moment in candidates)
+
+
+def _agrees_but_for_late_counts(record: Stored, candidates: Sequence[Moment]) -> bool:
+    """Tell the same, where each counter may be that of another moment just before."""
+    if _agrees(record, candidates):
+        return True
+
+    def facts(shown: Shown) -> Shown:
+        return shown._replace(total_units=None, off_quality_units=None)
+
+    return (
+        any(facts(record.shown) == facts(moment.shown) for moment in candidates)
+        and record.shown.total_units in {moment.shown.total_units for moment in candidates}
+        and record.shown.off_quality_units in {moment.shown.off_quality_units for moment in candidates}
+    )
 
 
 def _judge_gaps(

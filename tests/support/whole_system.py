@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from simulator import configuration, scenarios
@@ -148,6 +148,7 @@ class WholeSystem:
     scenario: the simulated factory, or the name of one
     simulate: a command that simulates it, in place of `oee simulate`; `{port}` and `{folder}` are filled in
     oee: the command for gateway and cloud side, in place of `oee`
+    environments: what `gateway` and `cloud` have in their environment beside ours
     endpoint, gateway_broker, cloud_broker: from a real URL the one to look at instead, for proxies between
     """
 
@@ -167,6 +168,7 @@ class WholeSystem:
         endpoint: Callable[[str], str] = lambda url: url,
         gateway_broker: Callable[[str], str] = lambda url: url,
         cloud_broker: Callable[[str], str] = lambda url: url,
+        environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -207,9 +209,13 @@ class WholeSystem:
             "gateway",
             [*oee, "gateway", "run", "--config", str(folder / "gateway.toml")],
             folder / "gateway.log",
+            environment=environments.get("gateway"),
         )
         self.cloud = Part(
-            "cloud", [*oee, "cloud", "run", "--config", str(folder / "cloud.toml")], folder / "cloud.log"
+            "cloud",
+            [*oee, "cloud", "run", "--config", str(folder / "cloud.toml")],
+            folder / "cloud.log",
+            environment=environments.get("cloud"),
         )
 
     @property

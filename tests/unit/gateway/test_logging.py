@@ -63,3 +63,16 @@ def test_secrets_and_chatter_stay_out(form):
     assert "too much" not in text
     assert "again and again" not in text
     assert "too much" in lines("debug", form)
+
+
+def test_names_from_the_network_neither_drive_the_terminal_nor_forge_lines():
+    stream = io.StringIO()
+    configure("info", "text", stream)
+    structlog.get_logger("x").info(
+        "plc found", name="\x1b]0;owned\x07", user="a\n2026 [error] forged", way="a\u202eb"
+    )
+    logging.getLogger("gateway.x").info("tag %s", "\x1b[2J\nforged")
+    text = stream.getvalue()
+    assert text.count("\n") == 2
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "\\x1b]0;owned" in text

@@ -444,6 +444,76 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     assert [(g.from_us - NOON, g.to_us - NOON, g.cause) for g in again.gaps] == [(US, 5 * US, "was off")]
 
 
+def test_what_comes_with_the_end_of_the_first_values_is_one_record() -> None:
+    """The first message holds values of before and two of one newer instant: no record has half of it."""
+    bench = Bench()
+    bench.subscribe()
+    bench.put(*FIRST, ("state", 0, 2 * US), ("product", "water", 2 * US), at_us=NOON + 2 * US)
+    told = [(one.epoch_us - NOON, one.fields.state, one.fields.product) for one in bench.drafts]
+    assert told == [(0, "running", "cola"), (2 * US, "stopped", "water")]
+
+
+def overflowing(*rows: tuple[str, Any, int], overflowed: set[int], at_us: int) -> tuple[Bench, list[Any]]:
+    """A bench that was told all until 1 s, and then a message before whose values some were thrown away."""
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 101, US), at_us=NOON + US)
+    before = len(bench.drafts)
+    batch = TagBatch(
+        handles=[bench.handle(name) for name, _, _ in rows],
+        values=[value for _, value, _ in rows],
+        statuses=[0] * len(rows),
+        source_us=[NOON + at for _, _, at in rows],
+        received_us=NOON + at_us,
+        overflowed=frozenset(overflowed),
+    )
+    bench.now_us = NOON + at_us
+    bench.drafts += bench.sampler.apply(batch)
+    bench.tick(NOON + at_us + 2 * US)
+    return bench, bench.drafts[before:]
+
+
+def test_a_state_before_which_values_were_thrown_away_is_known_from_its_own_time_on() -> None:
+    bench, _ = overflowing(("total_units", 140, 3 * US), ("state", 0, 4 * US), overflowed={1}, at_us=5 * US)
+    assert [(gap.from_us - NOON, gap.to_us - NOON) for gap in bench.gaps] == [(US, 4 * US)]
+    assert bench.told[1:3] == [(US, "running", 101), (4 * US, "stopped", 140)], "nothing within the gap"
+
+
+def test_a_counter_that_was_coalesced_by_the_server_for_long_is_a_gap() -> None:
+    bench, _ = overflowing(("total_units", 140, 6 * US), overflowed={0}, at_us=6 * US)
+    assert [(gap.from_us - NOON, gap.to_us - NOON) for gap in bench.gaps] == [(US, 6 * US)]
+
+
+def test_a_counter_that_was_coalesced_by_the_server_for_a_moment_is_no_gap() -> None:
+    bench, _ = overflowing(("total_units", 103, US + US // 2), overflowed={0}, at_us=2 * US)
+    assert bench.gaps == []
+    assert (US + US // 2, "running", 103) in bench.told
+
+
+def test_a_counter_that_fell_where_values_were_thrown_away_is_a_gap() -> None:
+    """What it had reached nobody knows."""
+    bench, _ = overflowing(("total_units", 2, US + US // 2), overflowed={0}, at_us=2 * US)
+    assert len(bench.gaps) == 1
+
+
+def test_what_a_dead_tag_told_is_withdrawn() -> None:
+    """From each record since it was last alive a gap goes to the next; then what reading shows is told."""
+    bench = Bench()
+    bench.start()
+    for second in range(1, 6):
+        bench.put(("total_units", 100 + second, second * US), at_us=NOON + second * US)
+    told = [at for at, _, _ in bench.told if at > 2 * US]
+    dead = [bench.handle("state")]
+    bench.drafts += bench.sampler.died(dead, NOON + 2 * US + US // 2, NOON + 5 * US, "was dead")
+    bench.put(("state", 2, 3 * US), at_us=NOON + 5 * US)
+    bench.tick(NOON + 8 * US)
+    gaps = [(gap.from_us - NOON, gap.to_us - NOON) for gap in bench.gaps]
+    assert [begin for begin, _ in gaps] == [2 * US, *told, 5 * US]
+    assert all(end == begin for (_, end), (begin, _) in pairwise(gaps))
+    assert bench.told[-1][1] == "idle"
+    assert bench.sampler.died([bench.handle("tags.temp")], NOON, NOON + 8 * US, "was dead") == []
+
+
 def test_a_counter_that_falls_is_never_coalesced() -> None:
     """What was counted before a reset and after it is told, however close together."""
     bench = Bench()

@@ -75,6 +75,13 @@ def test_a_stand_is_met_at_its_threshold_and_not_before(state: MachineState, now
     assert (found.phase, found.since_us) == (phase, (T0 + 100) * SEC)
 
 
+def test_what_is_not_heard_of_does_not_count_as_standing() -> None:
+    """Nobody knows whether a machine that stood when it was last heard of stands still."""
+    stood = past((0, 400, IDLE))
+    assert idle(stood._replace(heard_us=(T0 + 299) * SEC), 400).phase == "present"
+    assert idle(stood._replace(heard_us=(T0 + 300) * SEC), 400).phase == "met"
+
+
 def test_idle_and_stopped_are_one_stand() -> None:
     found = idle(past((0, 200, IDLE), (200, 310, STOPPED)), 310)
     assert (found.phase, found.since_us) == ("met", T0 * SEC)
