@@ -36,6 +36,7 @@ _PLACE: Final = {
     "machine": "filler-1",
     "gateway": "gw",
 }
+_MOST_BYTES: Final = 128 * 1024
 _NAMED_BY_TOPIC: Final = {"telemetry": ("site", "area", "line", "machine")}
 
 
@@ -62,6 +63,8 @@ class Judge:
 
     def value(self, text: bytes) -> Any:
         """Read JSON; what is broken inside stands as Broken, as does text that is not JSON."""
+        if len(text) > _MOST_BYTES:
+            return _BROKEN
         try:
             return json.loads(
                 text.decode("utf-8"),
