@@ -44,6 +44,15 @@ _RETRY_FIRST_SECS: Final = 0.5
 _HISTORY_VALUES: Final = 10_000
 _OUTBOX_RETRY_SECS: Final = 1.0
 _GONE: Final = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid})
+_SESSION_OVER: Final = frozenset(
+    {
+        ua.StatusCodes.BadSessionIdInvalid,
+        ua.StatusCodes.BadSessionClosed,
+        ua.StatusCodes.BadSessionNotActivated,
+        ua.StatusCodes.BadSecureChannelIdInvalid,
+        ua.StatusCodes.BadSecureChannelClosed,
+    }
+)
 _FILTER_REFUSED: Final = frozenset(
     {
         ua.StatusCodes.BadFilterNotAllowed,
@@ -515,8 +524,9 @@ class Subscription:
         try:
             message = (await self._session.call(request, ua.RepublishResponse)).NotificationMessage
         except SourceError as error:
-            if not self._session.is_open:
-                raise
+            is_ours = isinstance(error, ServiceError) and error.status in _SESSION_OVER
+            if is_ours or not self._session.is_open:
+                raise  # another session can ask for the same message
             _log.info("%s: message %d: %s", self._connection.name, sequence, error)
             return None
         if int(message.SequenceNumber) != sequence or not message.NotificationData:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.chaos import report
+from tests.chaos.endurance import Measured
 from tests.chaos.history import once_failed
 from tests.chaos.schedule import KINDS, Schedule, schedule, tours
 from tests.chaos.trial import play_all
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="so many at a time (default 1)")
     parser.add_argument("--folder", type=Path, help="where logs of failed trials stay")
     parser.add_argument("--report", type=Path, help="write the page here, such as docs/reliability.md")
+    parser.add_argument("--endurance", type=Path, help="what `python -m tests.chaos.endurance` wrote")
     parser.add_argument("--results", type=Path, help="add each outcome to this file, one line of JSON")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
@@ -54,12 +56,26 @@ def main() -> int:
     console.print(report.summary(outcomes, time.monotonic() - begun))
     if options.report is not None:
         command = f"make chaos SEEDS={options.seeds} JOBS={options.jobs} ARGS='--report {options.report}'"
-        options.report.write_text(report.page(outcomes, command, once_failed()))
+        options.report.write_text(
+            report.page(
+                outcomes,
+                command,
+                once_failed(),
+                _measured(options.endurance),
+                jobs=options.jobs,
+                minutes=(time.monotonic() - begun) / 60,
+            )
+        )
         console.print(f"written: {options.report}")
     wrong = [outcome.seed for outcome in outcomes if outcome.faults]
     if wrong:
         console.print(f"seeds with faults: {wrong}; logs: {folder}")
     return int(bool(wrong))
+
+
+def _measured(path: Path | None) -> list[Measured]:
+    """Return what was measured by itself."""
+    return [] if path is None else msgspec.json.decode(path.read_bytes(), type=list[Measured])
 
 
 def _asked_for(options: argparse.Namespace) -> list[Schedule]:

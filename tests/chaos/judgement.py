@@ -25,7 +25,7 @@ _STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
 _ALERT_US: Final = round(IDLE_ALERT_SECS * US)
 _ALERT_LATE_US: Final = 5 * US
 _CLOSING_US: Final = 15 * US
-"""A shift that ended at least so long before the factory did is closed and revised."""
+"""So long after it may be closed a shift is, and revised by what came late."""
 _HEALING_US: Final = 12 * US
 """So long after a blinding fault a gap may still have its cause in it."""
 
@@ -117,10 +117,12 @@ def closed_shifts(folder: Path, closed: Sequence[Mapping[str, Any]]) -> list[str
     truth = Truth.from_log(folder / "truth.jsonl")
     from_us, to_us = truth.span_us()
     known = {(row["machine"], row["start"]): row for row in closed if row.get("machine")}
+    machines = plant.load(folder / "plant.toml").machines.values()
+    waits_us = max(one.definitions.small_stop_us + one.definitions.max_gap_us for one in machines)
     whole = {
         (shift.start_us, shift.end_us)
         for shift in windows(truth.timetable, from_us, to_us)
-        if shift.start_us >= from_us and shift.end_us < to_us - _CLOSING_US
+        if shift.start_us >= from_us and shift.end_us < to_us - waits_us - _CLOSING_US
     }
     faults = []
     for one in truth.figures(from_us, to_us):

@@ -1,10 +1,14 @@
 """What was found, for the terminal and for the reliability page."""
 
+import os
 import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import psutil
+
+from tests.chaos.endurance import Measured
 from tests.chaos.history import OnceFailed
 from tests.chaos.schedule import KINDS
 from tests.chaos.trial import Outcome
@@ -68,42 +72,100 @@ def _recovery_rows(outcomes: Iterable[Outcome]) -> Iterable[str]:
         yield f"| {rows} | {name} | {played[name]} | {wrong[name]} | {len(times)} | {median} | {worst} | {promised} |"
 
 
-def page(outcomes: Sequence[Outcome], command: str, failed: Sequence[OnceFailed]) -> str:
-    """Return the reliability page."""
-    total = len(outcomes)
+def _machine() -> str:
+    """Return what this ran on."""
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{os.cpu_count()} cores of {platform.machine()}, {memory:.0f} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def page(
+    outcomes: Sequence[Outcome],
+    command: str,
+    failed: Sequence[OnceFailed],
+    measured: Sequence[Measured],
+    *,
+    jobs: int,
+    minutes: float,
+) -> str:
+    """Return the reliability page.
+
+    jobs, minutes: how many schedules were played at a time, and how long that took in all
+    """
+    wrong = [outcome for outcome in outcomes if outcome.faults]
+    load = os.getloadavg()[2] / (os.cpu_count() or 1)
     sums = {
         "moments that the factory showed": sum(o.moments for o in outcomes),
         "delivered": sum(o.delivered for o in outcomes),
         "coalesced (counters closer than the publish interval)": sum(o.coalesced for o in outcomes),
         "in recorded gaps (nobody could have read them)": sum(o.covered for o in outcomes),
-        "unexplained": sum(len(o.unexplained) for o in outcomes),
-        "phantoms (stored, but never true)": sum(len(o.phantoms) for o in outcomes),
-        "duplicates": sum(len(o.duplicates) for o in outcomes),
-        "other faults (figures, needless gaps, promises)": sum(len(o.others) for o in outcomes),
-        "malformed messages kept as dead letters": sum(o.dead_letters for o in outcomes),
+        "**unexplained**": sum(len(o.unexplained) for o in outcomes),
+        "**phantoms** (stored, but never true)": sum(len(o.phantoms) for o in outcomes),
+        "**duplicates**": sum(len(o.duplicates) for o in outcomes),
+        "other faults (figures, needless gaps, alerts, promises)": sum(len(o.others) for o in outcomes),
+        "idle alerts raised": sum(o.alerts for o in outcomes),
+        "messages kept as dead letters": sum(o.dead_letters for o in outcomes),
     }
     table = "\n".join(f"| {what} | {count:,} |" for what, count in sums.items())
     recovery = "\n".join(_recovery_rows(outcomes))
     seeds = "\n".join(f"| {one.schedule.seed} | {one.found} | {one.cause} | {one.mended} |" for one in failed)
+    still = "\n".join(f"- seed {o.seed} ({', '.join(o.kinds)}): {_plain(o.faults[0])}" for o in wrong)
+    endurance = "\n".join(
+        f"| {one.row} | {one.what} | {one.found} | {one.promised} | {'yes' if one.holds else 'NO'} |"
+        for one in measured
+    )
     return f"""\
 # Reliability: what happens when things go wrong
 
-This page is written by the run that it describes: `{command}` makes it again. Each schedule starts a simulated
-factory, a broker, the gateway and the cloud side as processes of their own, with TCP proxies between them, and plays
-a seeded list of faults. The factory logs each write before it makes it; when all is quiet again, everything that is
-stored is held against that log, and every figure against the factory's own integer arithmetic.
+This page is written by the run that it describes: `{command}` makes it again.
 
-{total} schedules on {platform.machine()}, {platform.system()}, Python {platform.python_version()}:
+## What is promised
+
+- What the edge could read is stored once, as it was, whatever process is killed or stopped, whichever way between
+  them breaks, whatever clock jumps and whoever else publishes what.
+- What it could not read is told as a gap. What it told of a tag before it noticed that the tag was dead is withdrawn,
+  by gaps that begin where each such record begins.
+- Figures are those of the factory's own integer arithmetic: units as integers, ratios within 1e-9. Where part of a
+  shift is unknown, the truth lies inside the bounds that stand beside the figure.
+- A machine that stands idle beyond its threshold raises one alert, no later than 5 s after it; an outage alone raises
+  none.
+
+Not promised: values between two looks at a tag that died without a word and that came back to what they were before
+anybody looked (a server should tell of that, and some do not); what a tag told that died less than 10 s before its
+PLC did; the state at an instant of a machine whose PLC keeps one value per tag and lost some then, which is in a gap.
+
+## How it is judged
+
+Each schedule starts a simulated factory, a broker (mosquitto), the gateway and the cloud side as processes of their
+own, with TCP proxies between them, and plays a seeded list of faults. The factory logs each write before it makes it.
+When all is quiet again, each write must be *delivered* (one stored record of its instant), *coalesced* (a counter
+within the publish interval of the next record) or *covered* by a recorded gap that overlaps a fault which really kept
+it from being read; each stored record must be what the tags showed; closed shifts, alerts and what
+`oee compute` makes of the stored records are held against the factory's own figures, which share no code with the
+product. Mutants of the product that lose, double, shift, invent or miscount a record, acknowledge before they commit,
+or close a shift with one unit too many are caught by the same judge (`tests/e2e/test_chaos.py`).
+
+## What was found
+
+{len(outcomes)} schedules in {minutes:.0f} min, {jobs} at a time, on {_machine()}; load {load:.1f} per core in the last
+quarter of an hour:
 
 | | |
 |---|---:|
 {table}
 
+{len(wrong)} schedules had something wrong{":" if wrong else "."}
+
+{still}
+
 ## Faults and how soon data flowed again
 
 Counted are the schedules in which a fault was played, those of them in which a record was lost, doubled or invented,
 and, where it stood alone, the seconds from its end until something newer was stored by the cloud side: the way from
-PLC to disk, publishing interval included. The numbers are those of the catalogue in `tests/chaos/schedule.py`.
+PLC to disk, publishing interval included, with {jobs} whole factories at a time on the machine above. The numbers are
+those of the catalogue in `tests/chaos/schedule.py`.
 
 | row | fault | schedules | with losses | measured | p50 s | p99 s | promised s |
 |---|---|---:|---:|---:|---:|---:|---:|
@@ -113,17 +175,31 @@ Circumstances of whole trials: servers that take five items per call (6), queues
 counters set back to zero (9), tags that appear three seconds after the port (2), the past played at full speed while
 processes are killed (18), and every mixture of these (20).
 
+## Much data, many watchers, long outages
+
+| row | what | found | promised | holds |
+|---|---|---|---|---|
+{endurance}
+
+`python -m tests.chaos.endurance` measures these; `--endurance FILE` puts its results here.
+
 ## Play one again
 
-    python -m tests.chaos --seed 17
+    make chaos SEED=17
 
-plays one schedule and keeps all logs. `python -m tests.chaos --only "kill plc" --seeds 20` plays one kind of fault.
+plays one schedule and keeps all logs. `python -m tests.chaos --only "kill plc" --seeds 20` plays one kind of fault,
+`--tours` the few schedules in which each kind happens once, `--failed` those below.
 
 ## Schedules that once failed
 
-Kept whole in `tests/chaos/once_failed.jsonl`, and played again with every change (`python -m tests.chaos --failed`).
+Kept whole in `tests/chaos/once_failed.jsonl`, and played again with every change.
 
 | seed | found | what was wrong | mended by |
 |---:|---|---|---|
 {seeds}
 """
+
+
+def _plain(fault: str) -> str:
+    """Return the first line of a fault."""
+    return fault.splitlines()[0][:160]

@@ -372,6 +372,30 @@ async def test_a_lost_message_is_asked_for_again(tmp_path: Path) -> None:
         assert outbox.gaps == []
 
 
+async def test_a_session_that_ends_while_a_lost_message_is_asked_for_loses_nothing(tmp_path: Path) -> None:
+    """Another session asks for the same message; only a server that has it no more makes a gap."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            await asyncio.sleep(0.2)
+            service = server.server.iserver.subscription_service
+            republish = service.republish
+
+            def end_session(_params: ua.RepublishParameters) -> ua.NotificationMessage:
+                service.republish = republish
+                raise ServiceError(ua.StatusCodes.BadSessionNotActivated)
+
+            service.republish = end_session
+            lose_next_message(server)
+            await count_up(server, 101, 120, 0.02)
+            await until(lambda: outbox.telemetry[-1].total_units == 120)
+            assert gateway.source.counters.reconnects == 1
+            assert gateway.source.counters.republished >= 1
+        assert_each_once(outbox, 101, 120)
+        assert outbox.gaps == []
+
+
 async def test_a_message_that_is_gone_becomes_a_gap_and_no_endless_asking(tmp_path: Path) -> None:
     """asyncua's server answers Republish with an empty message when it has none."""
     async with plc(TAGS) as server:

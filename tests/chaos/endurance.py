@@ -1,0 +1,253 @@
+"""`python -m tests.chaos.endurance`: much data, many watchers, long outages; what was measured as JSON."""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+from msgspec import Struct
+from websockets.sync.client import ClientConnection, connect
+
+from tests.chaos.listener import Listener
+from tests.support import judge
+from tests.support.judge import US, Stored
+from tests.support.whole_system import WholeSystem
+
+IDLE_SOCKETS: Final = 500
+SLOW_SOCKETS: Final = 20
+_LIVE_SECS: Final = 20.0
+_MEBIBYTE: Final = 2**20
+_PATIENCE_SECS: Final = 3600.0
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """One figure: what it is, what is promised of it, and whether that holds."""
+
+    row: int
+    what: str
+    found: str
+    promised: str
+    holds: bool
+
+
+def slow_watchers(folder: Path, sockets: int) -> Iterator[Measured]:
+    """Measure how late records are stored, and the cloud's memory, without and with pages that are left open.
+
+    Some of them ask for the board and never read what comes.
+    """
+    with _live(folder, history_hours=0.0) as (system, listener):
+        alone = _window(_LIVE_SECS)
+        memory = _resident(system.cloud.pid)
+        opened = [_open(system.web_port, reads=place >= SLOW_SOCKETS) for place in range(sockets)]
+        watched = _window(_LIVE_SECS)
+        after = _resident(system.cloud.pid)
+        for socket in opened:
+            socket.socket.close()
+        stored = _finished(system)
+    before_secs, with_secs = (
+        percentile(latencies(stored, listener, *span), 0.95) for span in (alone, watched)
+    )
+    yield Measured(
+        row=17,
+        what=f"p95 from PLC to store with {sockets} open pages, {SLOW_SOCKETS} of which read nothing",
+        found=f"{with_secs:.2f} s ({before_secs:.2f} s without)",
+        promised="2 s",
+        holds=with_secs <= 2.0,
+    )
+    yield Measured(
+        row=17,
+        what=f"memory of the cloud side for {sockets} open pages",
+        found=f"{(after - memory) / _MEBIBYTE:.0f} MiB",
+        promised="256 MiB",
+        holds=after - memory <= 256 * _MEBIBYTE,
+    )
+
+
+def soak(folder: Path, samples: int) -> Iterator[Measured]:
+    """Measure how memory grows while so many samples pass; the first fifth is left to fill caches."""
+    with _live(folder, history_hours=samples / _SAMPLES_PER_HOUR, is_live=False) as (system, _):
+        seen: list[tuple[int, int, int]] = []
+        while not system.is_live():
+            health = system.health()
+            if health is not None:
+                seen.append((health["records"], _resident(system.gateway.pid), _resident(system.cloud.pid)))
+            time.sleep(1.0)
+        stored = _finished(system)
+    moments = judge.read_moments(system.truth_log)
+    verdict = judge.judge(moments, stored)
+    told = sum(len(moment.changed) for machine in moments.values() for moment in machine)
+    settled = [item for item in seen if item[0] >= seen[-1][0] / 5]
+    for place, name in ((1, "gateway"), (2, "cloud side")):
+        begin = statistics.median(item[place] for item in settled[: max(1, len(settled) // 8)])
+        end = statistics.median(item[place] for item in settled[-max(1, len(settled) // 8) :])
+        yield Measured(
+            row=19,
+            what=f"growth of the {name}'s memory over {told:,} samples",
+            found=f"{100 * (end / begin - 1):.1f} %, to {end / _MEBIBYTE:.0f} MiB",
+            promised="5 %",
+            holds=end <= 1.05 * begin,
+        )
+    yield Measured(
+        row=19,
+        what=f"records lost, doubled or invented among {verdict.moments:,} moments",
+        found=str(len(verdict.faults)),
+        promised="0",
+        holds=not verdict.faults,
+    )
+
+
+def outage(folder: Path, hours: float) -> Iterator[Measured]:
+    """Measure what comes after so long without a cloud side: live first, the backlog beside it."""
+    with _live(folder, history_hours=hours, is_live=False, is_cloud_up=False) as (system, listener):
+        system.wait_until(system.is_live, "the outage is played", _PATIENCE_SECS)
+        health = system.health()
+        assert health is not None
+        backlog = health["outbox"]["records"]
+        begun = time.time_ns() // 1000
+        system.cloud.start()
+        system.wait_until(lambda: _left(system) < backlog / 20, "the backlog is delivered", _PATIENCE_SECS)
+        drained = begun + max(round(time.time_ns() // 1000 - begun), 1)
+        stored = _finished(system)
+    secs = (drained - begun) / US
+    late_secs = percentile(latencies(stored, listener, begun + 5 * US, drained - 2 * US), 0.95)
+    verdict = judge.judge(judge.read_moments(system.truth_log), stored)
+    rate = backlog / secs
+    yield Measured(
+        row=18,
+        what=f"records of an outage of {hours:g} h delivered per second",
+        found=f"{rate:,.0f} ({backlog:,} records in {secs:.0f} s)",
+        promised="20 x live",
+        holds=rate >= 20 * backlog / (hours * 3600),
+    )
+    yield Measured(
+        row=18,
+        what="p95 from PLC to store of what is live meanwhile",
+        found=f"{late_secs:.2f} s",
+        promised="2 s",
+        holds=late_secs <= 2.0,
+    )
+    yield Measured(
+        row=18,
+        what="records lost, doubled or invented",
+        found=str(len(verdict.faults)),
+        promised="0",
+        holds=not verdict.faults,
+    )
+
+
+def latencies(stored: Sequence[Stored], listener: Listener, from_us: int, to_us: int) -> list[float]:
+    """Return how long after its instant each record between two moments was known to be stored [s]."""
+    through: list[tuple[int, int]] = []
+    beyond: dict[int, int] = {}
+    for heard in listener.receipts:
+        reached = heard.receipt.stored_through
+        if not through or reached > through[-1][0]:
+            through.append((reached, heard.at_us))
+        for first, last in heard.receipt.stored_beyond:
+            for sequence in range(max(first, last - 2000), last + 1):
+                beyond.setdefault(sequence, heard.at_us)
+    reaches = [reached for reached, _ in through]
+    found = []
+    for record in stored:
+        if from_us <= record.at_us <= to_us and record.gap_until_us is None:
+            place = bisect_left(reaches, record.sequence)
+            known = [through[place][1]] if place < len(through) else []
+            known += [beyond[record.sequence]] if record.sequence in beyond else []
+            if known:
+                found.append((min(known) - record.at_us) / US)
+    return found
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that so large a share of all does not exceed."""
+    assert values, "nothing was measured"
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+_SAMPLES_PER_HOUR: Final = 30_000
+"""About as many values change in an hour of the simulated line."""
+
+
+@contextmanager
+def _live(
+    folder: Path, *, history_hours: float, is_live: bool = True, is_cloud_up: bool = True
+) -> Iterator[tuple[WholeSystem, Listener]]:
+    with WholeSystem(folder, "demo", history_hours=history_hours) as system:
+        system.broker.start()
+        if is_cloud_up:
+            system.cloud.start()
+        system.gateway.start()
+        system.simulator.start()
+        with closing(Listener(system.broker.port)) as listener:
+            if is_live:
+                system.wait_until(system.is_live, "the factory shows the present", 300)
+                time.sleep(5)
+            else:
+                system.wait_until(lambda: system.health() is not None, "the gateway answers", 300)
+            yield system, listener
+
+
+def _window(secs: float) -> tuple[int, int]:
+    """Let time pass; return when that was [us]."""
+    begun = time.time_ns() // 1000
+    time.sleep(secs)
+    return begun, time.time_ns() // 1000 - 2 * US
+
+
+def _finished(system: WholeSystem) -> list[Stored]:
+    system.stop_in_order(_PATIENCE_SECS)
+    return judge.read_store(system.folder / "cloud" / "store.sqlite3")
+
+
+def _left(system: WholeSystem) -> int:
+    health = system.health()
+    return sys.maxsize if health is None else int(health["outbox"]["records"])
+
+
+def _resident(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def _open(port: int, *, reads: bool) -> ClientConnection:
+    """Open a page's feed; one that does not read lets its buffers fill."""
+    return connect(f"ws://127.0.0.1:{port}{_FEED}", max_queue=(16 if reads else 1), open_timeout=30)
+
+
+_FEED: Final = "/feed"
+
+
+def main() -> int:
+    """Measure what was asked for; returns 1 when a promise does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.endurance", description=__doc__)
+    parser.add_argument("--sockets", type=int, default=IDLE_SOCKETS, help=f"open pages ({IDLE_SOCKETS})")
+    parser.add_argument("--samples", type=int, default=1_000_000, help="of the soak (1000000)")
+    parser.add_argument("--outage-hours", type=float, default=8.0, help="played as fast as it is read (8)")
+    parser.add_argument("--results", type=Path, default=Path("endurance.json"), help="(endurance.json)")
+    parser.add_argument("--only", choices=("watchers", "soak", "outage"), help="measure one alone")
+    options = parser.parse_args()
+    parts: dict[str, Callable[[Path], Iterator[Measured]]] = {
+        "watchers": lambda folder: slow_watchers(folder, options.sockets),
+        "outage": lambda folder: outage(folder, options.outage_hours),
+        "soak": lambda folder: soak(folder, options.samples),
+    }
+    found: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
+        for name, part in parts.items():
+            if options.only in (None, name):
+                for one in part(Path(folder) / name):
+                    found.append(one)
+                    print(f"{'ok   ' if one.holds else 'WRONG'} {one.what}: {one.found} ({one.promised})")
+    options.results.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    return int(not all(one.holds for one in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
