@@ -31,6 +31,10 @@ _US: Final = 1_000_000
 _MAX_DAYS: Final = 400
 _MOST_AT_ONCE: Final = 2
 _MOST_FEEDS: Final = 200
+_TEXTS: Final = frozenset(
+    {"site", "area", "line", "machine", "crew", "product", "order", "production_date", "shift"}
+)
+"""Columns of figures that hold texts, also where every row lacks them."""
 _ENCODER = msgspec.json.Encoder()
 _Answer = TypeVar("_Answer")
 
@@ -325,15 +329,21 @@ class Api:
 
 
 def as_parquet(rows: list[ShiftRow]) -> bytes:
-    """Return figures rows as one Parquet file; columns of nested tables are joined by dots."""
+    """Return figures rows as one Parquet file; columns of nested tables are joined by dots.
+
+    A column keeps its type where no row has a value, so that many files make one table.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     lines = [flat(row) for row in rows]
     columns = list(dict.fromkeys(key for line in lines for key in line))
-    table = pa.table({name: pa.array([line.get(name) for line in lines]) for name in columns})
+    arrays = {name: pa.array([line.get(name) for line in lines]) for name in columns}
+    for name, array in arrays.items():
+        if pa.types.is_null(array.type):
+            arrays[name] = array.cast(pa.string() if name in _TEXTS else pa.float64())
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer, compression="zstd")
+    parquet.write_table(pa.table(arrays), buffer, compression="zstd")
     return buffer.getvalue()
 
 

@@ -22,8 +22,10 @@ MAX_BROWSERS: Final = 1000
 BEAT_SECS: Final = 5.0
 PACE_SECS: Final = 1.9
 """How often counts and percentages are sent; a change of state, reason or alert never waits."""
+PACE_SECS_PER_BROWSER: Final = 0.03
+SLOWEST_PACE_SECS: Final = 5.0
+"""Many browsers get counts less often, so that they cost the server no more than a few."""
 RETRY_SECS: Final = 1.0
-_URGENT: Final = ("alerts", "shift", "banner")
 RIBBON_SECS: Final = 20.0
 _log = structlog.get_logger("dashboards.feed")
 _ENCODER = msgspec.json.Encoder()
@@ -92,7 +94,8 @@ class Feed:
         self._board: BoardView | None = None
         self._drawn: dict[MachineKey, tuple[float, object]] = {}
         self._last_sent = 0.0
-        self._held: Fragments = {}
+        self._touched: set[MachineKey] = set()
+        self._touched_lines: set[tuple[str, str, str]] = set()
         self._told_epochtime = 0.0
         self._closing = asyncio.Event()
         self._rendering = asyncio.Lock()
@@ -144,21 +147,28 @@ class Feed:
             before = self._board
             board = update.whole or (merged(before, update) if before else self._cloud.board())
             rebuilt = update.whole is not None or before is None
-            fresh = await asyncio.to_thread(self._all if rebuilt else self._some, board, update)
-            self._board = board
             moved = before is not None and places(before) != places(board)
+            urgent = rebuilt or moved or frame_of(before) != frame_of(board) or _looks_differ(before, update)
+            self._board = board
+            self._touched.update(map(key_of, update.machines))
+            self._touched_lines.update((line.site, line.area, line.line) for line in update.lines)
+            if not urgent and board.generated_epochtime - self._told_epochtime < self.pace_secs:
+                return
+            fresh = await asyncio.to_thread(self._all if rebuilt else self._some, board)
             changed = {key: html for key, html in fresh.items() if self._fragments.get(key) != html}
             self._fragments = fresh if rebuilt else self._fragments | changed
-        self._held |= changed
-        urgent = rebuilt or moved or not changed.keys().isdisjoint(_URGENT) or _looks_differ(before, update)
-        due = board.generated_epochtime - self._told_epochtime >= PACE_SECS
-        if moved or (self._held and (urgent or due)):
-            self._tell(board.generated_epochtime, self._held, reload=moved)
-            self._held = {}
+            self._touched.clear()
+            self._touched_lines.clear()
+        if moved or changed:
+            self._tell(board.generated_epochtime, changed, reload=moved)
             self._told_epochtime = board.generated_epochtime
 
-    def _all(self, board: BoardView, update: Update | None = None) -> Fragments:
-        del update
+    @property
+    def pace_secs(self) -> float:
+        """How often counts and percentages are sent to as many browsers as there are."""
+        return min(max(PACE_SECS, PACE_SECS_PER_BROWSER * len(self._browsers)), SLOWEST_PACE_SECS)
+
+    def _all(self, board: BoardView) -> Fragments:
         fragments = self._render.frame(board)
         for line in board.lines:
             fragments |= self._render.line(line, board)
@@ -167,16 +177,15 @@ class Feed:
             fragments |= self._ribbon(machine, board)
         return fragments
 
-    def _some(self, board: BoardView, update: Update) -> Fragments:
+    def _some(self, board: BoardView) -> Fragments:
+        """Render what updates have touched since the last time."""
         fragments = self._render.frame(board)
-        touched = {(line.site, line.area, line.line) for line in update.lines}
         for line in board.lines:
-            if (line.site, line.area, line.line) in touched:
+            if (line.site, line.area, line.line) in self._touched_lines:
                 fragments |= self._render.line(line, board)
-        changed = {key_of(machine) for machine in update.machines}
         for machine in machines_of(board):
             key = key_of(machine)
-            if key in changed:
+            if key in self._touched:
                 fragments |= self._render.tile(machine, board)
             if self._ribbon_is_due(key, machine, board):
                 fragments |= self._ribbon(machine, board)
@@ -305,6 +314,15 @@ def merged(board: BoardView, update: Update) -> BoardView:
         shift=update.shift or board.shift,
         health=update.health or board.health,
     )
+
+
+def frame_of(board: BoardView | None) -> object:
+    """Return what is told at once wherever it changes: alerts, the shift, and what the service lacks."""
+    if board is None:
+        return None
+    health = board.health
+    lacks = health and (health.broker, health.store_fault, health.plant_faults, health.clock_warnings)
+    return board.alerts, board.shift, lacks
 
 
 def _looks_differ(before: BoardView | None, update: Update) -> bool:

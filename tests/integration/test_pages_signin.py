@@ -214,6 +214,19 @@ async def test_behind_tls_cookies_are_secure_and_browsers_are_told_to_stay(peopl
         assert "strict-transport-security" in answer.headers
 
 
+async def test_what_a_stranger_says_of_forwarding_is_not_believed(people):
+    forged = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7"}
+    async with served(people) as client:
+        client.headers.update(forged)
+        answer = await enter(client, "vi")
+        assert "Secure" not in answer.headers["set-cookie"]
+        assert "strict-transport-security" not in answer.headers
+    async with served(people, trusted_proxies=["127.0.0.1"]) as client:
+        client.headers.update(forged)
+        await enter(client, "vi")
+    assert [entry.address for entry in people.entries()] == ["203.0.113.7", "127.0.0.1"]
+
+
 async def test_without_sign_in_only_this_machine_is_served():
     with pytest.raises(server.OpenDoorError, match=r"127\.0\.0\.1 only"):
         await server.serve(DemoCloud(), "0.0.0.0", 0)

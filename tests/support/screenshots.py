@@ -1,92 +1,141 @@
-"""Takes the pictures of docs/tour.md from the demo plant: `python -m tests.support.screenshots`."""
+"""Takes the pictures of docs/tour.md from a real demo: `python -m tests.support.screenshots [URL]`.
+
+Without the address of a running demo it starts one, waits for its first closed shifts, and ends it.
+"""
 
 import asyncio
 import io
-import time
-from datetime import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
-from playwright.async_api import async_playwright
+from playwright.async_api import Browser, async_playwright
 
-from dashboards.web.server import serve
-from tests.support.demo_cloud import ZONE, DemoCloud
+from tests.support.demo_process import Demo
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
-BEGAN = datetime(2026, 6, 17, 11, 42, 10, tzinfo=ZONE).timestamp()
 LINE = "demo-plant/packaging/line-1"
-SHIFT = "2026-06-16/2"
+THEMES = ("dark", "light")
+COLOURS = 96
+"""Enough for flat colours with smooth letters, and few enough for a small clone."""
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 class Picture(NamedTuple):
-    """One picture: what is opened, in which theme, on what screen."""
+    """One picture: what is opened, and on what screen."""
 
     name: str
     path: str
-    theme: str = "dark"
     width: int = 1440
     height: int = 900
+    themes: tuple[str, ...] = THEMES
+    steps: tuple[str, ...] = ()
+    """What is clicked before the picture is taken."""
 
 
-PICTURES = (
-    Picture("board-dark", "/", "dark", 1440, 1250),
-    Picture("board-light", "/", "light", 1440, 1250),
-    Picture("board-phone", "/", "light", 390, 844),
-    Picture("tv", "/tv", "dark", 1920, 1080),
-    Picture("timeline", "/timeline", "dark"),
-    Picture("stops", f"/stops?at={LINE}", "light", 1112, 834),
-    Picture("losses", f"/losses?at={LINE}&shift={SHIFT}", "light"),
-    Picture("hourly", f"/hourly?at={LINE}&shift={SHIFT}", "dark"),
-    Picture("shifts", f"/shifts?at={LINE}&days=4", "light", 1440, 1000),
-    Picture("trends", "/trends", "dark"),
-    Picture("alerts", "/alerts", "dark", 1112, 834),
-    Picture("connections", "/connections", "light"),
-    Picture("report", f"/report?at={LINE}&shift={SHIFT}", "light", 1000, 1300),
-)
+def pictures(shift: str) -> tuple[Picture, ...]:
+    """Return all pictures; `shift` is a closed one, such as `2021-06-30/2`."""
+    closed = f"at={LINE}&shift={shift}"
+    return (
+        Picture("board", "/", 1440, 1000),
+        Picture("board-tablet", "/", 1024, 768, ("light",)),
+        Picture("board-phone", "/", 390, 844, ("light",)),
+        Picture("tv", "/tv", 1920, 1080, ("dark",)),
+        Picture("place", f"/place?{closed}", 1440, 1100),
+        Picture("timeline", "/timeline"),
+        Picture("stops", f"/stops?{closed}", 1024, 768),
+        Picture("stop", f"/stops?{closed}", 1024, 768, steps=(".stop-card",)),
+        Picture("losses", f"/losses?{closed}"),
+        Picture("hourly", f"/hourly?{closed}"),
+        Picture("shifts", f"/shifts?at={LINE}&days=4", 1440, 1000),
+        Picture("trends", f"/trends?at={LINE}", 1440, 800),
+        Picture("alerts", "/alerts", 1024, 768),
+        Picture("connections", "/connections", 1440, 1000),
+        Picture("reports", "/reports", 1024, 700),
+        Picture("report", f"/report?{closed}", 1000, 1300, ("light",)),
+    )
 
 
 def keep(taken: bytes, name: str) -> None:
-    """Write a picture with few colours, so that the clone stays small."""
-    picture = Image.open(io.BytesIO(taken)).convert("P", palette=Image.Palette.ADAPTIVE, colors=220)
-    picture.save(FOLDER / f"{name}.png", optimize=True)
+    """Write a picture with few colours."""
+    picture = Image.open(io.BytesIO(taken)).convert("RGB")
+    few = picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(FOLDER / f"{name}.png", optimize=True)
 
 
-async def main() -> None:
-    """Serve the demo plant at a fixed moment and take every picture."""
+async def take(browser: Browser, url: str, picture: Picture, theme: str) -> None:
+    """Open a page as somebody would and keep what is seen."""
+    context = await browser.new_context(
+        viewport={"width": picture.width, "height": picture.height},
+        color_scheme="light" if theme == "light" else "dark",
+    )
+    page = await context.new_page()
+    await page.goto(url + picture.path)
+    for step in picture.steps:
+        await page.locator(step).first.click()
+    await page.wait_for_timeout(1500)
+    name = picture.name if len(picture.themes) == 1 else f"{picture.name}-{theme}"
+    keep(await page.screenshot(), name)
+    await context.close()
+
+
+def last_closed(url: str) -> str:
+    """Return the last closed shift of the line, once there is one."""
+    query = "/api/v1/board"
+    with urllib.request.urlopen(url + query) as answer:
+        now = json.loads(answer.read())["generated_epochtime"]
+    query = f"/api/v1/shifts?from={now - 86_400}&to={now}&level=line&at={LINE}"
+    with urllib.request.urlopen(url + query) as answer:
+        rows = [row for row in json.loads(answer.read()) if row.get("revision")]
+    return f"{rows[-1]['production_date']}/{rows[-1]['shift']}"
+
+
+def take_paper(url: str, shift: str) -> None:
+    """Keep the first pages of the PDF of a shift's report."""
+    with urllib.request.urlopen(f"{url}/report.pdf?at={LINE}&shift={shift}", timeout=120) as answer:
+        paper = answer.read()
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["pdftoppm", "-r", "80", "-l", "2", "-png", "-", f"{folder}/page"]
+        subprocess.run(command, input=paper, check=True)
+        for number, page in enumerate(sorted(Path(folder).glob("page*.png")), start=1):
+            keep(page.read_bytes(), f"report-pdf-{number}")
+
+
+async def take_all(url: str) -> None:
+    """Take every picture of a running demo."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    offset = BEGAN - time.time()
-    cloud = DemoCloud(lambda: time.time() + offset)
-    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve(cloud, "127.0.0.1", 0, stop=stop, on_ready=ready.set_result))
-    address = (await ready).rstrip("/")
+    for old in FOLDER.glob("*.png"):
+        old.unlink()
+    shift = last_closed(url)
+    take_paper(url, shift)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        for picture in PICTURES:
-            context = await browser.new_context(
-                viewport={"width": picture.width, "height": picture.height},
-                color_scheme="light" if picture.theme == "light" else "dark",
-                device_scale_factor=1,
-            )
-            page = await context.new_page()
-            await page.goto(address + picture.path)
-            await page.wait_for_timeout(1500)
-            keep(await page.screenshot(), picture.name)
-            await context.close()
-        page = await browser.new_page(viewport={"width": 1112, "height": 834}, color_scheme="light")
-        await page.goto(f"{address}/stops?at={LINE}")
-        await page.locator(".stop-card").first.click()
-        await page.wait_for_timeout(800)
-        taken = Image.open(io.BytesIO(await page.screenshot()))
-        taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=220).save(
-            FOLDER / "stop.png", optimize=True
-        )
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        for picture in pictures(shift):
+            for theme in picture.themes:
+                await take(browser, url, picture, theme)
         await browser.close()
-    stop.set()
-    await task
+
+
+def main() -> None:
+    """Take the pictures of the demo at the address given, or of one of our own."""
+    if len(sys.argv) > 1:
+        asyncio.run(take_all(sys.argv[1].rstrip("/")))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        demo = Demo(Path(sys.executable).parent / "oee", Path(folder) / "demo", environment=os.environ)
+        try:
+            for line in (1, 2):
+                demo.wait_for(rf"line-{line} closed shift", 120)
+            asyncio.run(take_all(demo.board.rstrip("/")))
+        finally:
+            demo.kill()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

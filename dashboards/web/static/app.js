@@ -9,6 +9,7 @@ const wallFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "
 const secondsFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
 const STALE_SECS = 12;
 const OLD_DATA_SECS = 30;
+const BUSY_AFTER_SECS = 0.6;
 
 // The server's clock is the plant's: a tablet with a wrong clock must not show wrong ages.
 let serverEpoch = Number(page.generated);
@@ -105,6 +106,26 @@ function splits() {
   });
 }
 
+// Figures of many days take the server seconds: say so on the page that one is leaving.
+function busy() {
+  const box = document.querySelector("[data-busy]");
+  let timer = 0;
+  const stop = () => { clearInterval(timer); box.hidden = true; };
+  addEventListener("beforeunload", () => {
+    const began = performance.now();
+    clearInterval(timer);
+    timer = setInterval(() => {
+      const secs = (performance.now() - began) / 1000;
+      if (secs > 120) return stop();
+      if (secs < BUSY_AFTER_SECS) return;
+      put(box.querySelector("[data-busy-word]"), `The server is working it out… ${Math.floor(secs)}\u00a0s`);
+      box.hidden = false;
+    }, 200);
+  });
+  addEventListener("pageshow", stop);
+  addEventListener("focus", stop); // a file was saved: the page stays
+}
+
 // Rows of a table whose text has a pattern in it: * stands for anything.
 function patterns() {
   const sift = () => {
@@ -117,6 +138,15 @@ function patterns() {
   };
   document.addEventListener("input", (event) => { if (event.target.matches("[data-rows]")) sift(); });
   document.addEventListener("renewed", sift);
+}
+
+// What scrolls sideways or down is reached by the keyboard, too.
+function reachable() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+    if (scrolls) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
 }
 
 // A wall display shows one line after the other.
@@ -136,8 +166,12 @@ showTips(document.querySelector("[data-tip-box]"));
 filters();
 zooms(refresh);
 splits();
+busy();
 patterns();
 cycle();
+reachable();
+addEventListener("resize", reachable);
+document.addEventListener("renewed", reachable);
 document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 tick();
 setInterval(tick, 1000);

@@ -1,5 +1,5 @@
 // Make an element equal to another by touching only what differs, so that focus, hover and scroll stay.
-const KEPT = new Set(["data-kept", "open"]); // what a reader has unfolded stays so
+const KEPT = new Set(["data-kept", "open", "tabindex"]); // what a reader has unfolded stays so
 
 export function morph(old, fresh) {
   if (typeof fresh === "string") {

@@ -149,6 +149,37 @@ async def test_counts_are_sent_at_their_pace_and_a_change_of_state_at_once():
     assert {"m/filler-1", "m/capper-1"} <= json.loads(browser.take())["fragments"].keys()
 
 
+async def test_what_waits_for_its_pace_is_not_rendered_before():
+    cloud, counting, live = make_feed()
+    joined(live)
+    board = cloud.board()
+    await live.publish(whole(board))
+    counted = msgspec.structs.replace(board.lines[0].machines[0], good_units=1)
+    await live.publish(Update(generated_epochtime=NOON + 1, machines=[counted]))
+    assert counting.tiles == 8
+    await live.publish(Update(generated_epochtime=NOON + 2))
+    assert counting.tiles == 9
+
+
+async def test_many_browsers_get_counts_less_often_and_a_new_crew_at_once():
+    cloud, _, live = make_feed()
+    browsers = [joined(live) for _ in range(500)]
+    board = cloud.board()
+    await live.publish(whole(board))
+    for browser in browsers:
+        browser.take()
+    counted = msgspec.structs.replace(board.lines[0].machines[0], good_units=1)
+    await live.publish(Update(generated_epochtime=NOON + 4, machines=[counted]))
+    assert not browsers[0].wake.is_set()
+    relieved = msgspec.structs.replace(board.shift, crew="B")
+    await live.publish(Update(generated_epochtime=NOON + 4.5, shift=relieved))
+    told = json.loads(browsers[0].take())["fragments"]
+    assert told["m/filler-1"].endswith(" 1")
+    counted = msgspec.structs.replace(counted, good_units=2)
+    await live.publish(Update(generated_epochtime=NOON + 9.5, machines=[counted]))
+    assert browsers[0].wake.is_set()
+
+
 async def test_a_board_that_cannot_be_drawn_is_tried_again_and_ends_nothing():
     cloud, counting, _ = make_feed()
     cloud.tick_secs = 0.01

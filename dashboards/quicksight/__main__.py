@@ -1,0 +1,5 @@
+"""Write the definitions anew."""
+
+from dashboards import quicksight
+
+quicksight.write()
