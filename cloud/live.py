@@ -19,8 +19,8 @@ from cloud.oee import timeline as oee_timeline
 from cloud.oee.calendar import NOT_SCHEDULED, PLANNED_STOP, PRODUCTION, ShiftWindow, shift_at
 from cloud.oee.columns import firsts, lasts
 from cloud.oee.frame import Frame
-from cloud.oee.losses import BUCKETS, Cells
-from cloud.oee.pieces import Piece, Rules
+from cloud.oee.losses import BUCKETS, Cells, Policies
+from cloud.oee.pieces import NOTHING, Piece, Rules, merged_counts, merged_segments, stacked
 from cloud.oee.records import ABSENT, UNKNOWN, Records
 from cloud.oee.rollup import place_of, rolled_up
 from cloud.oee.totals import Group, Timeline, Totals, timeline, totals
@@ -28,7 +28,7 @@ from cloud.plant import Machine
 from cloud.store.rows import Rows
 from cloud.views import Category, LineView, LossLevel, MachineView, Segment, ShiftView
 from contract.machine_key import MachineKey
-from contract.states import STATE_CODES, STATES_BY_CODE, MachineState
+from contract.states import STATES_BY_CODE, MachineState
 
 _LOOK_AHEAD_US: Final = 6 * 3_600_000_000
 _REREAD_US: Final = 2_000_000
@@ -36,12 +36,12 @@ _REREAD_US: Final = 2_000_000
 _WARNING_SHARE: Final = 0.9
 _CATEGORIES: Final[tuple[Category, ...]] = ("not_scheduled", "production", "break", "planned_stop")
 """By the calendar's code."""
-_STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED, MachineState.FAULTED})
-_STANDING_CODES: Final = [STATE_CODES[state] for state in sorted(_STANDING)]
 _NO_SHIFT_US: Final = 10_000_000
 """How often it is looked whether a shift has begun."""
-RENEW_LIMIT: Final = 250
+RENEW_LIMIT: Final = 500
 """How many machines' figures are made anew in one look: with more than that, each has its turn."""
+_RECENT: Final = 4
+"""How many segments per machine are recent at most, before they are put to the past."""
 _RATIOS: Final = ("oee", "availability", "performance", "quality")
 
 
@@ -68,19 +68,35 @@ class Live:
         self._pending: deque[Rows] = deque()
         machines = len(self._names.machines)
         self._last_us = np.full(machines, ABSENT, dtype=np.int64)
-        """By index: the time of the newest record in the piece; and its state."""
+        """By index: the time of the newest record in the piece; and its state, reason, product and order."""
         self._last_state = np.full(machines, UNKNOWN, dtype=np.int8)
+        self._last_reason, self._last_product, self._last_order = np.full(
+            (3, machines), ABSENT, dtype=np.int32
+        )
         self._shown_state = np.full(machines, ABSENT, dtype=np.int8)
+        """By index: the state that its view shows, ABSENT where it is to be made anew; and its interval."""
+        self._shown_interval = np.full(machines, ABSENT, dtype=np.int64)
         self._shown_us = np.full(machines, ABSENT, dtype=np.int64)
         """By index: when its view was made."""
         self._indexes = np.array([self._names.machine(key) for key in self._plant.machines], dtype=np.int32)
+        self._by_line = np.array(
+            [self._names.machine(each.key) for line in self._plant.lines.values() for each in line],
+            dtype=np.int32,
+        )
+        self._turn = 0
+        """The place in `_by_line` of the machine whose turn it is to be renewed."""
         self._views: dict[MachineKey, MachineView] = {}
         self._lines: dict[tuple[str, str, str], LineView] = {}
         self._pasts: dict[MachineKey, Past] = {}
+        """As they were when the machine's view was made."""
         self._reread: set[MachineKey] = set()
         self._sums: dict[MachineKey, tuple[Group, Totals]] = {}
         self._windows: dict[MachineKey, tuple[int, ShiftWindow | None]] = {}
         """By machine: the shift that runs, and until when that is known."""
+        self._targets = {key: targets_of([machine]) for key, machine in self._plant.machines.items()}
+        self._line_targets = {line: targets_of(members) for line, members in self._plant.lines.items()}
+        self._policies: tuple[int, Policies] | None = None
+        """For how many texts, and what the definitions and reasons say."""
         self._late: set[MachineKey] = set()
         self._ahead: dict[MachineKey, int] = {}
         """By machine: its first record that was read before its time."""
@@ -125,7 +141,7 @@ class Live:
         chosen = self._choose(now_us)
         if len(chosen):
             self._renew(chosen, now_us)
-        return Picture(now_us, self._views | self._strangers, dict(self._lines), dict(self._pasts))
+        return Picture(now_us, self._views | self._strangers, dict(self._lines), self._pasts_now(now_us))
 
     def segments(self, machine: MachineKey, from_us: int, to_us: int, now_us: int) -> list[Segment] | None:
         """Return a machine's timeline; None when it begins before what is held here."""
@@ -137,41 +153,39 @@ class Live:
         )
 
     def _choose(self, now_us: int) -> NDArray[np.int32]:
-        """Return the machines whose views are made anew: all, or of very many the most urgent.
+        """Return the machines whose views are made anew: all, or of very many the most urgent and some more.
 
-        Those are the ones whose state is another than shown or that stand, then those longest not renewed.
+        Urgent are those whose state or calendar says another thing than shown. The others have their turns,
+        line by line, so that few lines change in one look.
         """
-        if len(self._indexes) <= self._renew_limit:
-            return self._indexes
         silent = (now_us - self._last_us > self._rules.max_gap_us) & ~self._rules.hold
         states = np.where(silent, np.int8(UNKNOWN), self._last_state)
-        urgent = (states != self._shown_state) | np.isin(states, _STANDING_CODES)
-        for key, past in self._pasts.items():
-            if past.state in _STANDING:
-                urgent[self._names.machine(key)] = True
-        self._shown_state = states
-        order = np.lexsort((self._shown_us[self._indexes], ~urgent[self._indexes]))
-        count = max(self._renew_limit, int(urgent[self._indexes].sum()))
-        return np.sort(self._indexes[order[:count]])
+        machines = self._by_line
+        intervals = self._frame.intervals(machines, np.full(len(machines), now_us))
+        urgent = (states != self._shown_state)[machines] | (intervals != self._shown_interval[machines])
+        # What a record of this very moment says is not seen yet in time that ends here.
+        borderline = self._last_us >= now_us
+        urgent |= borderline[machines]
+        self._shown_state = np.where(borderline, np.int8(ABSENT), states)
+        self._shown_interval[machines] = intervals
+        count = min(self._renew_limit, len(machines))
+        urgent[(self._turn + np.arange(count)) % max(len(machines), 1)] = True
+        self._turn = (self._turn + count) % max(len(machines), 1)
+        return np.sort(machines[urgent])
 
     def _renew(self, chosen: NDArray[np.int32], now_us: int) -> None:
         whole = self._whole(now_us, chosen)
         self._shown_us[chosen] = now_us
-        sums = totals(whole, self._plant, self._names)
+        sums = totals(_of_running(whole, now_us), self._plant, self._names)
         keys = [self._names.machines[index] for index in chosen.tolist()]
         for key in keys:
             self._sums.pop(key, None)
-        running = {
-            group.machine: (group, total)
-            for group, total in sums.items()
-            if group.window.start_us <= now_us < group.window.end_us
-        }
-        self._sums |= running
-        rows = rolled_up(dict(running.values()), self._plant, level="machine")
+        self._sums.update((group.machine, (group, total)) for group, total in sums.items())
+        rows = rolled_up(sums, self._plant, level="machine")
         figures = {row.place: row.to_dict() for row in rows}
         begin = np.searchsorted(whole.cells.machine, chosen, side="left").tolist()
         end = np.searchsorted(whole.cells.machine, chosen, side="right").tolist()
-        intervals = self._frame.intervals(chosen, np.full(len(chosen), now_us)).tolist()
+        intervals = self._shown_interval[chosen].tolist()
         for key, index, first, last, interval in zip(
             keys, chosen.tolist(), begin, end, intervals, strict=True
         ):
@@ -183,23 +197,47 @@ class Live:
             self._pasts[key] = recent._replace(heard_us=int(self._last_us[index]))
         self._renew_lines({key[:3] for key in keys})
 
+    def _pasts_now(self, now_us: int) -> dict[MachineKey, Past]:
+        """Return the pasts of all machines until now: where a view was not made anew, its state went on."""
+        found = dict(self._pasts)
+        for index in self._by_line[self._shown_us[self._by_line] < now_us].tolist():
+            key = self._names.machines[index]
+            past = found[key]
+            if past.stretches:
+                *before, last = past.stretches
+                found[key] = past._replace(stretches=(*before, last._replace(end_us=now_us)))
+        return found
+
     def _whole(self, now_us: int, chosen: NDArray[np.int32]) -> Timeline:
         """Return the judged timeline of some machines."""
-        piece, frame = self._piece, self._frame
+        piece, past, frame = self._piece, self._past, self._frame
         if len(chosen) < len(self._indexes):
             wanted = np.zeros(len(self._last_us), dtype=np.bool_)
             wanted[chosen] = True
-            piece = _only(piece, wanted)
+            piece, past = _only(piece, wanted), _only(past, wanted)
             frame = replace(frame, machines=chosen)
         return timeline(
-            piece,
+            replace(
+                piece,
+                segments=stacked([past.segments, piece.segments]),
+                counts=stacked([past.counts, piece.counts]),
+            ),
             frame,
             self._plant,
             self._names,
             until_us=now_us,
             rules=self._rules,
+            policies=self._policies_now(),
             corrections=self._evaluation.corrections,
         )
+
+    def _policies_now(self) -> Policies:
+        """Return what the definitions and reasons say; made anew when there are new texts."""
+        texts = len(self._names.texts)
+        if self._policies is None or self._policies[0] != texts:
+            policies = Policies.of(self._plant, self._names)
+            self._policies = (len(self._names.texts), policies)
+        return self._policies[1]
 
     def _stretch(self, now_us: int) -> None:
         """Read everything anew, for the shifts around this instant."""
@@ -211,7 +249,8 @@ class Live:
         self._fresh_until_us = now_us + _LOOK_AHEAD_US
         self._late.clear()
         self._reread.update(keys)
-        self._piece = self._read(keys, now_us)
+        self._shown_state[:] = ABSENT
+        self._piece, self._past = self._read(keys, now_us), NOTHING
 
     def _read(self, machines: list[MachineKey], now_us: int) -> Piece:
         records = self._evaluation.records(machines, self._frame.from_us, self._frame.to_us, now_us=now_us)
@@ -246,13 +285,31 @@ class Live:
         if not len(records):
             return
         self._note_last(records)
-        added = oee_timeline.build(records, self._rules, self._frame.cuts)
-        self._piece = oee_timeline.join(self._piece, added, self._rules, self._frame.cuts)
+        self._piece = oee_timeline.extend(self._piece, records, self._rules, self._frame.cuts)
+        if len(self._piece.segments) > _RECENT * len(self._indexes):
+            self._past = replace(
+                NOTHING,
+                segments=merged_segments([self._past.segments, self._piece.segments]),
+                counts=merged_counts([self._past.counts, self._piece.counts]),
+            )
+            self._piece = replace(self._piece, segments=NOTHING.segments, counts=NOTHING.counts)
 
     def _note_last(self, records: Records) -> None:
-        ends = np.flatnonzero(lasts(records.machine))
-        self._last_us[records.machine[ends]] = records.time_us[ends]
-        self._last_state[records.machine[ends]] = records.state[ends]
+        """Note what the newest records say, and which machines say another thing than those before."""
+        machine, begins = records.machine, firsts(records.machine)
+        ends = np.flatnonzero(lasts(machine))
+        before_us = np.where(begins, self._last_us[machine], np.roll(records.time_us, 1))
+        changed = (records.time_us - before_us > self._rules.max_gap_us[machine]) & ~self._rules.hold[machine]
+        for column, last in (
+            (records.state, self._last_state),
+            (records.reason, self._last_reason),
+            (records.product, self._last_product),
+            (records.order, self._last_order),
+        ):
+            changed |= column != np.where(begins, last[machine], np.roll(column, 1))
+            last[machine[ends]] = column[ends]
+        self._shown_state[machine[changed]] = ABSENT
+        self._last_us[machine[ends]] = records.time_us[ends]
 
     def _of_plant(self, rows: Rows) -> Rows:
         """Return the rows of machines of the plant; remember what the others say."""
@@ -299,6 +356,8 @@ class Live:
         others = np.ones(len(self._last_us), dtype=np.bool_)
         others[indexes] = False
         again = self._read(due, now_us)
+        self._shown_state[indexes] = ABSENT
+        self._past = _only(self._past, others)
         self._piece = oee_timeline.join(_only(self._piece, others), again, self._rules, self._frame.cuts)
 
     def _window(self, key: MachineKey, now_us: int) -> ShiftWindow | None:
@@ -325,7 +384,7 @@ class Live:
         window = self._window(key, now_us)
         product = past.text("product", self._names.text_or_none)
         if figures is not None:
-            per_us = float(machine.targets.oee) / float(machine.cycle_us(product))
+            per_us = self._targets[key]["oee"] / float(machine.cycle_us(product))
             target_now = self._sums[key][1].planned_us * per_us
             target = None if window is None else window.planned_us * per_us
         reason = past.text("reason", self._names.text_or_none)
@@ -347,7 +406,7 @@ class Live:
             good_units=0 if figures is None else figures["good_units"],
             off_quality_units=0 if figures is None else figures["off_quality_units"],
             total_units=0 if figures is None else figures["total_units"],
-            verdicts=verdicts(figures, [machine]),
+            verdicts=verdicts(figures, self._targets[key]),
             last_data_epochtime=None if last_us == ABSENT else last_us / 1e6,
         )
 
@@ -361,13 +420,13 @@ class Live:
         ]
         rows = rolled_up(dict(groups), self._plant, level="line")
         found = {(row.place.site, row.place.area, row.place.line): row.to_dict() for row in rows}
-        for line, machines in members.items():
+        for line in members:
             self._lines[line] = LineView(
                 site=line[0],
                 area=line[1],
                 line=line[2],
                 figures=found.get(line),
-                verdicts=verdicts(found.get(line), machines),
+                verdicts=verdicts(found.get(line), self._line_targets[line]),
             )
 
 
@@ -427,13 +486,20 @@ class _Past(NamedTuple):
         return Past(tuple(stretches[::-1]), is_planned=category not in (NOT_SCHEDULED, PLANNED_STOP))
 
 
-def verdicts(figures: Mapping[str, Any] | None, machines: Iterable[Machine]) -> dict[str, LossLevel]:
-    """Return how each ratio stands to its target; of several machines, to the mean of theirs."""
+def targets_of(machines: Iterable[Machine]) -> dict[str, float]:
+    """Return the target of each ratio; of several machines the mean of theirs."""
     targets = [machine.targets for machine in machines]
+    return {
+        ratio: float(sum(getattr(each, ratio) for each in targets)) / max(len(targets), 1)
+        for ratio in _RATIOS
+    }
+
+
+def verdicts(figures: Mapping[str, Any] | None, targets: Mapping[str, float]) -> dict[str, LossLevel]:
+    """Return how each ratio stands to its target."""
     found: dict[str, LossLevel] = {}
-    for ratio in _RATIOS:
+    for ratio, target in targets.items():
         value = None if figures is None else figures[ratio]
-        target = float(sum(getattr(each, ratio) for each in targets)) / max(len(targets), 1)
         if value is None:
             found[ratio] = "none"
         elif value >= target:
@@ -452,6 +518,19 @@ def shift_view(window: ShiftWindow) -> ShiftView:
         end_epochtime=window.end_us / 1e6,
         calendar=window.calendar,
         crew=window.crew or None,
+    )
+
+
+def _of_running(whole: Timeline, now_us: int) -> Timeline:
+    """Return what lies in the shifts that run."""
+    windows, window_of = whole.frame.windows("shift")
+    runs = [window.start_us <= now_us < window.end_us for window in windows]
+    inside = np.array([*runs, False], dtype=np.bool_)[window_of]  # the last is for NO_WINDOW
+    interval = whole.frame.intervals(whole.counts.machine, whole.counts.at_us)
+    return replace(
+        whole,
+        cells=whole.cells.take(inside[whole.cells.interval]),
+        counts=whole.counts.take((interval >= 0) & inside[interval]),
     )
 
 

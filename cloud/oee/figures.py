@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +48,10 @@ class IdealTime(NamedTuple):
     @classmethod
     def of(cls, units: Mapping[Fraction, Units]) -> "IdealTime":
         """Return the sums over all ideal cycle times."""
+        if len(units) == 1:  # as nearly always
+            ((cycle, (total, off, startup_off, sure_total, sure_off)),) = units.items()
+            us, per = cycle.as_integer_ratio()
+            return cls(us * total, us * off, us * startup_off, us * sure_total, us * sure_off, per)
         per = lcm(*(cycle.denominator for cycle in units))
         weights = [(cycle.numerator * (per // cycle.denominator), made) for cycle, made in units.items()]
         return cls(
@@ -250,6 +255,7 @@ def _longest_first(bar: Mapping[str, Any]) -> tuple[float, str]:
     return -bar["secs"], str(bar.get("bucket", "")) + str(bar.get("reason", bar.get("group")))
 
 
+@lru_cache(maxsize=4096)
 def iso_utc(instant_us: int) -> str:
     """Return `2021-06-30T04:00:00Z`, with microseconds only where there are any."""
     return (_EPOCH + timedelta(microseconds=instant_us)).isoformat().replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from cloud.oee.figures import Figures, Place
 from cloud.oee.frame import By, Window
 from cloud.oee.records import Names
-from cloud.oee.totals import Group, Split, Timeline, Totals, totals
+from cloud.oee.totals import Group, Split, Timeline, Totals, summed, totals
 from cloud.plant import Machine, Plant, Reason
 from contract.machine_key import MachineKey
 
@@ -65,24 +65,22 @@ def rolled_up(
     remarks: Mapping[MachineKey, tuple[str, ...]] = _NO_REMARKS,
 ) -> list[Figures]:
     """Return the figures of totals of single machines, summed to a level."""
-    rows: dict[_Row, tuple[Window, Totals]] = {}
+    rows: dict[_Row, tuple[Window, list[Totals]]] = {}
     for group, sums in found.items():
         machine = plant.machines[group.machine]
         if not speaks_for(machine, plant, level):
             continue
         row = _row(group, level, per)
         window = _window(group.window, per)
-        if row in rows:
-            before, others = rows[row]
-            rows[row] = (_both(before, window), others + sums)
-        else:
-            rows[row] = (window, sums)
+        before, others = rows.get(row, (window, []))
+        others.append(sums)
+        rows[row] = (window if before == window else _both(before, window), others)
     places = _places_of(plant)
     return [
         Figures(
             place=row.place,
             window=window,
-            totals=sums,
+            totals=summed(sums),
             cap_performance=row.place in places.capped,
             product=row.product,
             order=row.order,
@@ -184,5 +182,5 @@ def _places_of(plant: Plant) -> _Places:
     return _Places(plant)
 
 
-def _order(places: _Places, row: _Row, found: tuple[Window, Totals]) -> tuple[object, ...]:
+def _order(places: _Places, row: _Row, found: tuple[Window, list[Totals]]) -> tuple[object, ...]:
     return places.position[row.place], found[0].start_us, row.crew or "", row.product or "", row.order or ""

@@ -4,9 +4,11 @@ Totals add: those of a day are the sum of its shifts', those of a line the sum o
 kept by their exact ideal cycle time, so that ideal time is exact too, and every ratio is made at the end.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
+from operator import add
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ from cloud.oee.timeline import close
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
+_Times = tuple[tuple[int, ...], int, int, int, int, int, int, int]
 Split = Literal["none", "product", "order"]
 _US_PER_MINUTE: Final = 60_000_000
 _OPEN_END_US: Final = 2**62
@@ -47,7 +50,7 @@ class Units(NamedTuple):
 
     def plus(self, other: "Units") -> "Units":
         """Return the sums."""
-        return Units(*(one + another for one, another in zip(self, other, strict=True)))
+        return Units(*map(add, self, other))
 
 
 class Stops(NamedTuple):
@@ -87,45 +90,56 @@ class Totals:
     """By bucket and reason; no reason is None."""
 
     def __add__(self, other: "Totals") -> "Totals":
-        units, stops = dict(self.units), dict(self.stops)
-        for cycle, made in other.units.items():
-            units[cycle] = units.get(cycle, Units()).plus(made)
-        for cause, stood in other.stops.items():
-            stops[cause] = stops.get(cause, Stops()).plus(stood)
-        return Totals(
-            buckets_us=tuple(
-                one + another for one, another in zip(self.buckets_us, other.buckets_us, strict=True)
-            ),
-            planned_us=self.planned_us + other.planned_us,
-            run_us=self.run_us + other.run_us,
-            unknown_us=self.unknown_us + other.unknown_us,
-            last_unknown_us=self.last_unknown_us + other.last_unknown_us,
-            believed_us=self.believed_us + other.believed_us,
-            unplanned_running_us=self.unplanned_running_us + other.unplanned_running_us,
-            failures=self.failures + other.failures,
-            units=units,
-            unplanned_total=self.unplanned_total + other.unplanned_total,
-            unplanned_off=self.unplanned_off + other.unplanned_off,
-            stops=stops,
-        )
+        return summed([self, other])
 
-    @property
+    @cached_property
     def calendar_us(self) -> int:
         """Return all time."""
         return sum(self.buckets_us)
 
-    @property
+    @cached_property
     def made(self) -> Units:
         """Return the units of all cycle times."""
-        whole = Units()
-        for units in self.units.values():
-            whole = whole.plus(units)
-        return whole
+        return _sum_of_units(self.units.values())
 
     @property
     def running_us(self) -> int:
         """Return the time in state running that counts."""
         return self.buckets_us[PRODUCING]
+
+
+def summed(many: Sequence[Totals]) -> Totals:
+    """Return the sums of totals, those of nothing for none."""
+    if len(many) == 1:
+        return many[0]
+    units: dict[Fraction, list[Units]] = {}
+    stops: dict[tuple[str, str | None], Stops] = {}
+    for each in many:
+        for cycle, made in each.units.items():
+            units.setdefault(cycle, []).append(made)
+        for cause, stood in each.stops.items():
+            stops[cause] = stops[cause].plus(stood) if cause in stops else stood
+    return Totals(
+        buckets_us=tuple(map(sum, zip(*(each.buckets_us for each in many), strict=True)))
+        or Totals.buckets_us,
+        planned_us=sum([each.planned_us for each in many]),
+        run_us=sum([each.run_us for each in many]),
+        unknown_us=sum([each.unknown_us for each in many]),
+        last_unknown_us=sum([each.last_unknown_us for each in many]),
+        believed_us=sum([each.believed_us for each in many]),
+        unplanned_running_us=sum([each.unplanned_running_us for each in many]),
+        failures=sum([each.failures for each in many]),
+        units={cycle: _sum_of_units(made) for cycle, made in units.items()},
+        unplanned_total=sum([each.unplanned_total for each in many]),
+        unplanned_off=sum([each.unplanned_off for each in many]),
+        stops=stops,
+    )
+
+
+def _sum_of_units(many: Collection[Units]) -> Units:
+    if len(many) == 1:
+        return next(iter(many))
+    return Units(*map(sum, zip(*many, strict=True)))
 
 
 class Group(NamedTuple):
@@ -155,16 +169,18 @@ def timeline(
     *,
     until_us: int | None = None,
     rules: Rules | None = None,
+    policies: Policies | None = None,
     corrections: Sequence[Correction] = (),
 ) -> Timeline:
     """Return the judged timeline of the frame's machines.
 
     piece: everything known of them, also before and after the frame: stops are judged by their whole length
     until_us: now, where the frame reaches into the future; time after it is in no figure
+    rules, policies: those of the plant and names as they are now, where the caller has them already
     corrections: those in force, whose cuts and planned stops the frame has
     """
     rules = Rules.of(plant, names) if rules is None else rules
-    policies = Policies.of(plant, names)
+    policies = Policies.of(plant, names) if policies is None else policies
     from_us = int(piece.head.time_us.min(initial=frame.from_us))
     if until_us is None:
         until_us = int(piece.tail.time_us.max(initial=frame.to_us))
@@ -214,19 +230,17 @@ def totals(
     stops = _stops(cells, np.searchsorted(groups, cell_key), names)
     found = {}
     for row, (machine, window, product, order) in enumerate(zip(*keys.parts(groups), strict=True)):
-        time = times[row]
         group = Group(
             names.machines[machine],
             windows[window],
             names.text_or_none(product) if split == "product" else None,
             names.text_or_none(order) if split == "order" else None,
         )
-        found[group] = replace(
-            time,
-            units=made.get(row, {}),
-            unplanned_total=unplanned.get(row, (0, 0))[0],
-            unplanned_off=unplanned.get(row, (0, 0))[1],
-            stops=stops.get(row, {}),
+        found[group] = Totals(
+            *times[row],
+            made.get(row, {}),
+            *unplanned.get(row, (0, 0)),
+            stops.get(row, {}),
         )
     return found
 
@@ -248,7 +262,8 @@ class _Keys(NamedTuple):
         return machine.tolist(), window.tolist(), (text - 1).tolist(), (text - 1).tolist()
 
 
-def _times(cells: Cells, group: Ints, groups: int, whole: Timeline, window_of: Indexes) -> list[Totals]:
+def _times(cells: Cells, group: Ints, groups: int, whole: Timeline, window_of: Indexes) -> list[_Times]:
+    """Return by group the sums of time, in the order of the fields of Totals."""
     length = cells.end_us - cells.start_us
 
     def summed(mask: Flags) -> list[int]:
@@ -278,7 +293,7 @@ def _times(cells: Cells, group: Ints, groups: int, whole: Timeline, window_of: I
         strict=True,
     )
     return [
-        Totals(tuple(bucket), planned, run, dark, last, believed_us, unplanned, failed)
+        (tuple(bucket), planned, run, dark, last, believed_us, unplanned, failed)
         for bucket, planned, run, dark, last, believed_us, unplanned, failed in columns
     ]
 

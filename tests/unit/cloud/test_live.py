@@ -167,6 +167,33 @@ def test_live_figures_are_those_of_the_stored_records_whatever_comes_when(
     assert figures_of(live.look(round(now * SEC))) == from_scratch(plant, store, now)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_machines_that_take_turns_show_changes_and_stands_at_once(
+    plant: Plant, store: SqliteStore, seed: int
+) -> None:
+    records = sorted(day(seed, 2), key=lambda item: item.epochtime)
+    turns = Live(Evaluation(plant, store), (SHIFT + 60) * SEC, renew_limit=1)
+    always = Live(Evaluation(plant, store), (SHIFT + 60) * SEC)
+    position, renewed = 0, 0
+    for now in range(SHIFT + 60, SHIFT + 2 * HOUR, 47):
+        end = next((n for n in range(position, len(records)) if records[n].epochtime > now), len(records))
+        rows = store.append(Arrivals(records[position:end])).fresh
+        position = end
+        turns.add(rows)
+        always.add(rows)
+        shown, expected = turns.look(now * SEC), always.look(now * SEC)
+        fresh = [key for key, view in shown.machines.items() if view == expected.machines[key]]
+        renewed += len(fresh)
+        assert fresh
+        for key, view in shown.machines.items():
+            assert (view.state, view.category) == (
+                expected.machines[key].state,
+                expected.machines[key].category,
+            )
+            assert shown.pasts[key] == expected.pasts[key]
+    assert renewed < 2 * len(range(SHIFT + 60, SHIFT + 2 * HOUR, 47))
+
+
 def test_a_restart_shows_the_same(plant: Plant, store: SqliteStore) -> None:
     live = Live(Evaluation(plant, store), SHIFT * SEC)
     keep(live, store, day(1, 3))
