@@ -20,7 +20,7 @@ import msgspec
 import websockets
 
 from benchmarks.harness import alternate, arguments, conclude, machine, table, versions
-from cloud.views import Update
+from cloud.views import BoardView, MachineView, Update
 from tests.support.demo_cloud import DemoCloud
 
 GOAL_MS_PER_SEC = 5.0
@@ -36,7 +36,7 @@ class Recorded(DemoCloud):
         super().__init__(lambda: NOON)
         self._still = super().board()
 
-    def board(self):
+    def board(self) -> BoardView:
         """Return what stands since the last second."""
         return self._still
 
@@ -61,7 +61,7 @@ class Recorded(DemoCloud):
                 machines=[one for line in self._still.lines for one in line.machines],
             )
 
-    def _moved(self, one, second):
+    def _moved(self, one: MachineView, second: int) -> MachineView:
         if second % 10 == 0 and one.machine == "filler-1":
             state = "running" if one.state == "idle" else "idle"
             return msgspec.structs.replace(one, state=state, state_since_epochtime=NOON + second)

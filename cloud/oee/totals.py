@@ -269,7 +269,9 @@ def _times(cells: Cells, group: Ints, groups: int, whole: Timeline, window_of: I
     def summed(mask: Flags) -> list[int]:
         return list(map(int, _sums(group[mask], length[mask], groups)))
 
-    buckets = _sums(group * len(BUCKETS) + cells.kind, length, groups * len(BUCKETS)).reshape(groups, -1)
+    buckets = _sums(group * len(BUCKETS) + cells.kind, length, groups * len(BUCKETS)).reshape(
+        groups, len(BUCKETS)
+    )
     unknown = (cells.kind == NO_DATA) & (cells.role == AVAILABILITY)
     shows = whole.frame.intervals(cells.machine[unknown], cells.unknown_until_us[unknown] - 1)
     beyond = unknown.copy()
