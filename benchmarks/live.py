@@ -2,8 +2,8 @@
 
 1,000 machines send a record each second; every second the service brings figures up to date: those of
 machines whose state changed, and of the others as many as its limit for one look allows, line by line. So
-what a board shows may be a second or two old, which is measured too: from a record's moment to the first picture
-that counts it, with the look once a second. Beside it, in turn, everything made anew from the stored rows.
+what a board shows may be a second or two old, which is measured too: from a record's moment to the first
+picture that counts it, with a look a second. Beside it, in turn, everything made anew from the stored rows.
 
     python -m benchmarks.live [--machines 1000] [--secs 60] [--hours 4] [--rounds 5]
 """

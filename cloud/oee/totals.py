@@ -5,7 +5,7 @@ kept by their exact ideal cycle time, so that ideal time is exact too, and every
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from operator import add
