@@ -296,52 +296,6 @@ def masterdata_check(config: Path) -> int:
     return FAILED if failed else OK
 
 
-@_told
-def alerts_test(config: Path, channel: str | None = None) -> int:
-    """Send a test message over each channel of alerts.toml, or over one, and print what became of it."""
-    import time
-
-    from cloud.alerts.channels import open_door
-    from cloud.alerts.config import load as load_alerts
-    from cloud.config import load
-    from cloud.errors import NotificationError
-    from contract.delivery import Alert
-
-    settings = load(config)
-    if settings.cloud.alerts is None:
-        _say(f"{config}: cloud.alerts: is not set; name the file that lists the channels")
-        return BAD_CONFIG
-    found = load_alerts(settings.cloud.alerts).channel
-    chosen = [table for table in found if channel in (None, table.name)]
-    if not chosen:
-        names = ", ".join(table.name for table in found) or "none"
-        _say(f"{settings.cloud.alerts}: no channel {channel or 'at all'}; there are: {names}")
-        return BAD_CONFIG
-    now = time.time()
-    alert = Alert(
-        id=f"test-{now:.0f}",
-        event="raised",
-        rule="test",
-        site="test",
-        area="test",
-        line="test",
-        machine="test",
-        epochtime=now,
-        since_epochtime=now,
-        message="This is a test. No machine needs anything.",
-    )
-    failed = False
-    for table in chosen:
-        try:
-            open_door(table).send(alert, *table.words(alert))
-        except NotificationError as error:
-            failed = True
-            _say(str(error))
-        else:
-            sys.stdout.write(f"{table.name}: sent\n")
-    return FAILED if failed else OK
-
-
 def _print_preview(name: str, outcome: "Outcome") -> None:
     from rich import box
     from rich.console import Console

@@ -3,7 +3,7 @@
 Every answer is finished: nothing behind this port is computed again in front of it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol
 
 from cloud.oee.corrections import Correction
@@ -15,6 +15,7 @@ from cloud.views import (
     AlertView,
     BoardView,
     GatewayView,
+    MuteView,
     Revision,
     ShiftRow,
     TimelineView,
@@ -77,6 +78,10 @@ class CloudReader(Protocol):
         """Return alerts, newest first."""
         ...
 
+    def mutes(self) -> list[MuteView]:
+        """Return the mutes in force, oldest first."""
+        ...
+
     def gateways(self) -> list[GatewayView]:
         """Return the gateways as they last reported."""
         ...
@@ -124,6 +129,17 @@ class CloudWriter(Protocol):
 
     def acknowledge(self, alert_id: str, by: str, note: str = "") -> AlertView:
         """Say that somebody looks after an alert; raise CloudError for one that is not open."""
+        ...
+
+    def mute(self, place: str, until_us: int, *, who: str, why: str, rules: Sequence[str] = ()) -> MuteView:
+        """Let alerts of a place wake nobody until an instant; raise CloudError when that may not be said.
+
+        rules: only of these; empty: of all
+        """
+        ...
+
+    def unmute(self, number: int, by: str) -> MuteView:
+        """End a mute; raise CloudError when none of that number is in force."""
         ...
 
 

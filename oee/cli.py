@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from oee.errors import require
+from oee.errors import UsageError, require
 from oee.quick_help import QuickCommand, QuickGroup
 
 _CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -39,6 +39,16 @@ def _command(
     return group.command(name, cls=QuickCommand, short_help=summary, epilog=epilog)
 
 
+def _login_name() -> str:
+    """Return who is logged in, where the system knows."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise UsageError("say who you are: --by NAME") from error
+
+
 def _leave(code: int) -> None:
     """End the command with the exit code of the function that did the work."""
     if code:
@@ -60,12 +70,12 @@ gateway = _group("The edge daemon: reads PLCs over OPC UA and keeps every record
 trust = _group("Certificates of PLCs: which are trusted, and which were rejected and wait for a decision.")
 cloud = _group("The analysis side: stores telemetry, keeps figures live, closes shifts, raises alerts.")
 masterdata = _group("Ideal rates, orders, planned stops and late rejects from MES and quality systems.")
-alerts = _group("Alerts: who is told of them, and how.")
+alerts = _group("Alerts: who looks after them, what is muted, who is told and how.")
 config = _group("Example configuration files: every option explained, its default commented out.")
 app.add_typer(gateway, name="gateway", short_help="The edge daemon: PLCs over OPC UA to MQTT.")
 app.add_typer(cloud, name="cloud", short_help="The analysis side: records to figures, alerts, board.")
 app.add_typer(masterdata, name="masterdata", short_help="Rates, orders and rejects from other systems.")
-app.add_typer(alerts, name="alerts", short_help="Channels that tell people of alerts.")
+app.add_typer(alerts, name="alerts", short_help="Alerts: list, acknowledge, mute; channels.")
 app.add_typer(config, name="config", short_help="Example configuration files.")
 gateway.add_typer(trust, name="trust", short_help="Trusted and rejected certificates of PLCs.")
 
@@ -121,6 +131,9 @@ Of = Annotated[Level, typer.Option("--level", help="What one row is of.")]
 Form = Annotated[Format, typer.Option("--format", help="JSON gives every figure and loss, unrounded.")]
 GatewayFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The edge's configuration.")
+]
+ByName = Annotated[
+    str | None, typer.Option("--by", metavar="WHO", help="Who says so; your login name when left out.")
 ]
 CloudFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The cloud side's configuration.")
@@ -607,9 +620,112 @@ def alerts_test(
 ) -> None:
     """Send a test message over every channel of alerts.toml, and show what became of it."""
     require("cloud", "apprise")
-    from cloud import commands
+    from cloud import commands_alerts
 
-    _leave(commands.alerts_test(config, channel))
+    _leave(commands_alerts.try_channels(config, channel))
+
+
+@_command(
+    alerts,
+    "list",
+    "Show open alerts and mutes.",
+    "oee alerts list",
+    "oee alerts list --past",
+)
+def alerts_list(
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    past: Annotated[bool, typer.Option("--past", help="Also those that are over.")] = False,
+) -> None:
+    """Show open alerts and mutes, as the store has them."""
+    require("cloud", "numpy")
+    from cloud import commands_alerts
+
+    _leave(commands_alerts.show(config, past=past))
+
+
+@_command(
+    alerts,
+    "ack",
+    "Say that somebody looks after an open alert.",
+    "oee alerts ack filler-1 --note 'on my way'",
+)
+def alerts_ack(
+    alert: Annotated[str, typer.Argument(metavar="ID", help="Its id, or a part that no other open one has.")],
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    note: Annotated[str, typer.Option(help="What to tell the others.")] = "",
+    by: ByName = None,
+) -> None:
+    """Say that somebody looks after an open alert: it escalates no further."""
+    require("cloud", "numpy")
+    from cloud import commands_alerts
+
+    _leave(commands_alerts.acknowledge(config, alert, by=by or _login_name(), note=note))
+
+
+@_command(
+    alerts,
+    "mute",
+    "Let a place wake nobody while somebody works there.",
+    "oee alerts mute berlin/packaging/line-1 --minutes 90 --why 'belt change'",
+    "oee alerts mute berlin/packaging/line-1/filler-1 --until 2021-06-30T14:00 --why overhaul",
+)
+def alerts_mute(
+    place: Annotated[
+        str,
+        typer.Argument(metavar="PLACE", help="site/area/line/machine, or its beginning."),
+    ],
+    *,
+    why: Annotated[str, typer.Option(help="What is done there.")],
+    config: CloudFile = Path("cloud.toml"),
+    until: Annotated[
+        str | None, typer.Option(metavar="MOMENT", help="Such as 2021-06-30T14:00, in the plant's time.")
+    ] = None,
+    minutes: Annotated[int | None, typer.Option(min=1, help="Or for so long.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this rule.")] = None,
+    by: ByName = None,
+) -> None:
+    """Let alerts of a place and of all below it wake nobody, for planned work."""
+    require("cloud", "numpy")
+    from cloud import commands_alerts
+
+    _leave(
+        commands_alerts.mute(
+            config,
+            place,
+            until=until,
+            minutes=minutes,
+            why=why,
+            by=by or _login_name(),
+            rules=rule or (),
+        )
+    )
+
+
+@_command(alerts, "unmute", "End a mute.", "oee alerts unmute 3")
+def alerts_unmute(
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="As `oee alerts list` shows it.")],
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    by: ByName = None,
+) -> None:
+    """End a mute; what is still wrong there is raised at once."""
+    require("cloud", "numpy")
+    from cloud import commands_alerts
+
+    _leave(commands_alerts.unmute(config, number, by=by or _login_name()))
+
+
+@_command(
+    alerts, "status", "Check alerts.toml; show rules and the outbox of each channel.", "oee alerts status"
+)
+def alerts_status(*, config: CloudFile = Path("cloud.toml")) -> None:
+    """Check alerts.toml; show its rules, and what each channel has sent, still waits for, and why."""
+    require("cloud", "numpy")
+    from cloud import commands_alerts
+
+    _leave(commands_alerts.status(config))
 
 
 @_command(

@@ -161,7 +161,7 @@ def _demo(lines: int) -> Scenario:
         factory=replace(factory, tick_us=2 * US_PER_SEC),
         history_secs=4 * 3600.0,
         idle_soon=f"labeller-{lines}",
-        idle_alert_secs=15.0,
+        idle_alert_secs=30.0,
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from cloud.evaluation import Evaluation
 from cloud.live import Live, Picture
 from cloud.oee.calendar import shift_at
 from cloud.oee.figures import IdealTime
-from cloud.oee.totals import totals
+from cloud.oee.totals import Totals, totals
 from cloud.plant import Machine, Plant
 from cloud.store.port import Store, StoredGateway
 from cloud.views import AlertView, MachineView, MuteView
@@ -39,6 +40,8 @@ _RECENT_SECS: Final = 86_400.0
 """How long after its end an alert's times are still corrected."""
 _MUTES_KEPT_US: Final = 86_400_000_000
 _TEXT_LENGTH: Final = 500
+_PARTS: Final = 4
+"""In how many stretches a window is read from the store: within each, all is taken as even."""
 _OF_TIMELINE: Final = frozenset({"idle", "fault", "no_data"})
 
 _log = structlog.get_logger("cloud.alerts")
@@ -158,6 +161,7 @@ class AlertDesk:
             self._run_errands(now_us)
             self._mutes = self._store.mutes(now_us - _MUTES_KEPT_US)
             self._correct(live, now_us)
+            self._begin_windows(now_us)
             found = list(self._judged(picture, watching_since_us, now_us))
             self._sampled = dict(picture.machines) if self._windows else {}
             for change in life.step(
@@ -293,35 +297,51 @@ class AlertDesk:
 
     def _tally(self, rule: RuleTable, key: MachineKey, view: MachineView, now_us: int) -> Tally | None:
         """Return what the machine did in the rule's window."""
-        place = (rule.name, key)
-        window = self._windows.get(place)
-        if window is None:
-            window = self._windows[place] = Window(
-                rule.window_us, "running" if rule.kind == "speed" else "time"
-            )
-            if (past := self._from_store(key, rule.window_us, now_us)) is not None:
-                window.begin_with(past, now_us)
+        window = self._windows[rule.name, key]
         if view.state == MachineState.UNKNOWN:
             window.forget()
         elif self._sampled.get(key) is not view and (sums := _sums(view)) is not None:
             window.add(now_us, sums)
         return window.tally()
 
-    def _from_store(self, key: MachineKey, window_us: int, now_us: int) -> Tally | None:
-        """Return what the store knows of the last window; None where some of it is not known."""
+    def _begin_windows(self, now_us: int) -> None:
+        """Fill the windows of rules that are new here, or of a restarted service, from the store."""
+        wanted = {(rule.name, key) for rule, key in self._machines if rule.kind in ("speed", "rejects")}
+        self._windows = {place: window for place, window in self._windows.items() if place in wanted}
+        for rule in self.config.rule:
+            keys = [key for name, key in wanted - self._windows.keys() if name == rule.name]
+            if not keys:
+                continue
+            part_us = rule.window_us // _PARTS
+            edges = [now_us - part_us * number for number in range(_PARTS, -1, -1)]
+            parts = [self._from_store(keys, *edge, now_us) for edge in pairwise(edges)]
+            for key in keys:
+                window = Window(rule.window_us, "running" if rule.kind == "speed" else "time")
+                known = [tally for part in parts if (tally := part.get(key)) is not None]
+                if len(known) == _PARTS:
+                    window.begin_with(known, now_us)
+                self._windows[rule.name, key] = window
+
+    def _from_store(
+        self, keys: Sequence[MachineKey], from_us: int, to_us: int, now_us: int
+    ) -> dict[MachineKey, Tally]:
+        """Return what machines did in a stretch of time, of those of which all of it is known."""
         evaluation = Evaluation(self._plant, self._store)
-        whole, _ = evaluation.timeline([key], now_us - window_us, now_us, now_us, widen="none")
-        sums = list(totals(whole, self._plant, evaluation.names).values())
-        if not sums or any(each.unknown_us for each in sums):
-            return None
-        ideals = [IdealTime.of(each.units) for each in sums]
-        return Tally(
-            window_us,
-            sum(each.running_us for each in sums),
-            sum(round(each.total / each.per) for each in ideals),
-            sum(each.made.total for each in sums),
-            sum(each.made.off for each in sums),
-        )
+        whole, _ = evaluation.timeline(keys, from_us, to_us, now_us, widen="none")
+        sums: dict[MachineKey, Totals] = {}
+        for group, total in totals(whole, self._plant, evaluation.names).items():
+            sums[group.machine] = sums.get(group.machine, Totals()) + total
+        return {
+            key: Tally(
+                to_us - from_us,
+                total.running_us,
+                round(ideal.total / ideal.per),
+                total.made.total,
+                total.made.off,
+            )
+            for key, total in sums.items()
+            if not total.unknown_us and (ideal := IdealTime.of(total.units))
+        }
 
     def _correct(self, live: Live, now_us: int) -> None:
         """Set right the times of alerts whose machines' past became known better; nobody is told."""

@@ -5,6 +5,7 @@ came late, since then sums grow by more than the time that passed.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 _RESOLUTION: Final = 120
@@ -47,9 +48,14 @@ class Window:
         """(instant, sums since the first sample), ascending."""
         self._last: tuple[int, Sums] | None = None
 
-    def begin_with(self, tally: Tally, now_us: int) -> None:
-        """Begin with what the store says of the time up to now."""
-        self._samples = deque([(now_us - tally.span_us, _NOTHING), (now_us, tally)])
+    def begin_with(self, parts: Sequence[Tally], now_us: int) -> None:
+        """Begin with what the store says of consecutive stretches of the time up to now."""
+        at_us = now_us - sum(part.span_us for part in parts)
+        self._samples = deque([(at_us, _NOTHING)])
+        for part in parts:
+            at_us += part.span_us
+            so_far = self._samples[-1][1]
+            self._samples.append((at_us, Tally(*map(sum, zip(so_far, part, strict=True)))))
 
     def forget(self) -> None:
         """Begin anew: nothing is known of the time since the last sample."""
@@ -88,7 +94,16 @@ class Window:
             return None
         while len(self._samples) > 1 and self._samples[1][1][self._of] <= wanted:
             self._samples.popleft()
-        return Tally(*(now - then for now, then in zip(newest, self._samples[0][1], strict=True)))
+        return Tally(*(now - then for now, then in zip(newest, self._at(wanted), strict=True)))
+
+    def _at(self, wanted: int) -> Tally:
+        """Return the sums when the window began, between two samples in proportion."""
+        first = self._samples[0][1]
+        if len(self._samples) == 1 or first[self._of] == wanted:
+            return first
+        second = self._samples[1][1]
+        share = (wanted - first[self._of]) / (second[self._of] - first[self._of])
+        return Tally(*(low + round(share * (high - low)) for low, high in zip(first, second, strict=True)))
 
     def _is_close(self, fresh: Tally) -> bool:
         """Tell whether the last sample may give way to a newer one."""

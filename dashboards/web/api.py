@@ -1,4 +1,4 @@
-"""The read API: figures, timelines, stops, alerts, plant and gateways as JSON, CSV and Parquet."""
+"""The API: figures, timelines, stops, alerts, plant and gateways as JSON, CSV and Parquet."""
 
 import asyncio
 import io
@@ -19,7 +19,16 @@ from cloud.oee.corrections import Correction
 from cloud.oee.rollup import Level
 from cloud.questions import Every
 from cloud.report import flat
-from cloud.views import AlertView, BoardView, GatewayView, Revision, ShiftRow, TimelineView, Update
+from cloud.views import (
+    AlertView,
+    BoardView,
+    GatewayView,
+    MuteView,
+    Revision,
+    ShiftRow,
+    TimelineView,
+    Update,
+)
 from contract.machine_key import MachineKey
 from dashboards.links import Place
 from dashboards.port import Cloud
@@ -55,6 +64,8 @@ Moment = Annotated[
 At = Annotated[
     str, Query(description="`site/area/line/machine` from the left; the whole plant when left out.")
 ]
+
+By = Annotated[str, Query(max_length=64, description="Who asks, where nobody signs in.")]
 
 
 class ApiError(ValueError):
@@ -93,6 +104,20 @@ class Api:
         get("/timeline", summary="A machine's states without holes", **_answers(TimelineView))(self._timeline)
         get("/stops", summary="Stops in planned production time")(self._stops)
         get("/alerts", summary="Open and past alerts", **_answers(list[AlertView]))(self._alerts)
+        app.post(
+            "/alerts/acknowledge",
+            summary="Say that somebody looks after an open alert",
+            **_answers(AlertView),
+        )(self._acknowledge)
+        get("/mutes", summary="Places that are muted for planned work", **_answers(list[MuteView]))(
+            self._mutes
+        )
+        app.post(
+            "/mutes",
+            status_code=201,
+            summary="Let alerts of a place and of all below it wake nobody until a moment",
+        )(self._mute)
+        app.delete("/mutes/{number}", summary="End a mute", **_answers(MuteView))(self._unmute)
         get("/gateways", summary="Gateways and their connections", **_answers(list[GatewayView]))(
             self._gateways
         )
@@ -230,6 +255,41 @@ class Api:
     async def _alerts(self, open: bool = False) -> Response:  # noqa: A002, FBT001, FBT002  # its public name
         return _json(await self._ask(lambda: self._cloud.alerts(open)))
 
+    async def _acknowledge(
+        self,
+        request: Request,
+        id: Annotated[str, Query(max_length=512)],  # noqa: A002  # its public name
+        note: Annotated[str, Query(max_length=500)] = "",
+        by: By = "",
+    ) -> Response:
+        who = _who(request, by)
+        alert = await self._ask(lambda: self._cloud.acknowledge(id, who, note))
+        self._note(request, "acknowledged an alert", id)
+        return _json(alert)
+
+    async def _mutes(self) -> Response:
+        return _json(await self._ask(self._cloud.mutes))
+
+    async def _mute(
+        self,
+        request: Request,
+        place: Annotated[str, Query(max_length=400, description="`site/area/line/machine` from the left.")],
+        until: Moment,
+        why: Annotated[str, Query(max_length=500)],
+        rule: Annotated[list[str], Query(description="Only of these rules.")] = [],  # noqa: B006
+        by: By = "",
+    ) -> Response:
+        who, until_us = _who(request, by), self._instant_us(until)
+        mute = await self._ask(lambda: self._cloud.mute(place, until_us, who=who, why=why, rules=rule))
+        self._note(request, "muted alerts", f"{place} {why}")
+        return Response(_ENCODER.encode(mute), status_code=201, media_type="application/json")
+
+    async def _unmute(self, request: Request, number: int, by: By = "") -> Response:
+        who = _who(request, by)
+        mute = await self._ask(lambda: self._cloud.unmute(number, who))
+        self._note(request, "unmuted alerts", str(number))
+        return _json(mute)
+
     async def _gateways(self) -> Response:
         return _json(await self._ask(self._cloud.gateways))
 
@@ -240,12 +300,9 @@ class Api:
         connection: str,
         action: Literal["start", "stop"],
         site: str,
-        by: Annotated[str, Query(max_length=64, description="Who asks, where nobody signs in.")] = "",
+        by: By = "",
     ) -> Response:
-        try:
-            who = who_acts(request, {"operator": by})
-        except AddressError as error:
-            raise ApiError(str(error)) from error
+        who = _who(request, by)
         number = await self._ask(lambda: self._cloud.ask_gateway(site, gateway, connection, action, by=who))
         self._note(request, f"asked to {action} a connection", f"{site}/{gateway}/{connection}")
         return Response(_ENCODER.encode({"id": number}), status_code=202, media_type="application/json")
@@ -319,7 +376,7 @@ class Api:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, views = msgspec.json.schema_components(
-                (BoardView, TimelineView, AlertView, GatewayView, Revision, Correction, Update),
+                (BoardView, TimelineView, AlertView, MuteView, GatewayView, Revision, Correction, Update),
                 ref_template="#/components/schemas/{name}",
             )
             document.setdefault("components", {}).setdefault("schemas", {}).update(views)
@@ -345,6 +402,14 @@ def as_parquet(rows: list[ShiftRow]) -> bytes:
     buffer = io.BytesIO()
     parquet.write_table(pa.table(arrays), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _who(request: Request, by: str) -> str:
+    """Return who acts: the person signed in, or the name given."""
+    try:
+        return who_acts(request, {"operator": by})
+    except AddressError as error:
+        raise ApiError(str(error)) from error
 
 
 def _answers(kind: Any) -> dict[str, Any]:

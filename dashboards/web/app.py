@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 
 from dashboards.people import People
 from dashboards.port import Cloud
+from dashboards.web.alerting import AlertPages
 from dashboards.web.analysis import AnalysisPages
 from dashboards.web.api import Api
 from dashboards.web.assets import Assets
@@ -62,17 +63,20 @@ class Pages:
         app.add_route("/report", reporting.asking(reporting.sheets), methods=["GET"])
         app.add_route("/report.{suffix}", reporting.guarded(reporting.file), methods=["GET"])
         work = WorkPages(cloud, jinja, recording(people))
+        alerting = AlertPages(cloud, jinja, recording(people))
         connections = ConnectionPages(cloud, jinja, recording(people))
         for path, handler in (
             ("/stops", work.stops),
             ("/stop", work.stop),
-            ("/alerts", work.alerts),
+            ("/alerts", alerting.alerts),
             ("/connections", connections.show),
         ):
             app.add_route(path, work.asking(handler), methods=["GET"])
         for path, taking in (
             ("/stop", work.classify),
-            ("/alerts", work.acknowledge),
+            ("/alerts", alerting.acknowledge),
+            ("/alerts/mute", alerting.mute),
+            ("/alerts/unmute", alerting.unmute),
             ("/connections", connections.control),
         ):
             app.add_route(path, work.guarded(taking), methods=["POST"])

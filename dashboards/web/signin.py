@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -26,6 +26,8 @@ _NEEDS: Final[tuple[tuple[str, bool, Role], ...]] = (
     ("/audit", False, "supervisor"),
     ("/stop", True, "operator"),
     ("/alerts", True, "operator"),
+    ("/api/v1/alerts", True, "operator"),
+    ("/api/v1/mutes", True, "operator"),
     ("/sign-out", True, "viewer"),
     ("", True, "engineer"),
     ("", False, "viewer"),
@@ -303,6 +305,12 @@ def who_acts(request: Request, form: Mapping[str, str]) -> str:
     if not name:
         raise AddressError("Give your name, so that others know whom to ask.")
     return name
+
+
+def operator_name(request: Request) -> str:
+    """Return the name that stands in a form already."""
+    account = getattr(request.state, "account", None)
+    return unquote(request.cookies.get("operator", "")) or (account.name if account else "")
 
 
 def _address(request: Request) -> str:

@@ -1,9 +1,9 @@
-"""The pages on which people act: why a machine stood, and who looks after an alert."""
+"""The pages on which people say why a machine stood."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from jinja2 import Environment
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from dashboards.reports import model
 from dashboards.reports.model import Stop
 from dashboards.selection import AddressError
 from dashboards.web.screen import Screen
-from dashboards.web.signin import who_acts
+from dashboards.web.signin import operator_name, who_acts
 
 _US: Final = 1_000_000
 _TEXT_LENGTH: Final = 500
@@ -88,7 +88,7 @@ class WorkPages(Screen):
             groups=self._groups(key),
             said=model.comments(self.cloud, tuple(key), round(since * _US), round(until * _US)),
             only_comment=ONLY_COMMENT,
-            operator=_operator(request),
+            operator=operator_name(request),
             back=request.query_params.get("back") or link("/stops", at=f"{key.site}/{key.area}/{key.line}"),
         )
 
@@ -120,35 +120,6 @@ class WorkPages(Screen):
         self._note(request, what, f"{key} {comment if reason == ONLY_COMMENT else reason or 'none'}")
         back = link(self.base + "/stops", at=f"{key.site}/{key.area}/{key.line}", said=key.machine)
         answer = RedirectResponse(back, status_code=303)
-        answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
-        return answer
-
-    def alerts(self, request: Request) -> Response:
-        """Answer `/alerts`: open and past."""
-        board = self.cloud.board()
-        found = self.cloud.alerts(open_only=False)
-        return self.answer(
-            request,
-            "alerts.html",
-            "alerts",
-            board,
-            open_alerts=[alert for alert in found if alert.state != "cleared"],
-            past=[alert for alert in found if alert.state == "cleared"][:200],
-            operator=_operator(request),
-            refresh_secs=15,
-        )
-
-    async def acknowledge(self, request: Request) -> Response:
-        """Take the form of an alert: somebody looks after it."""
-        form = {name: str(value) for name, value in (await request.form()).items()}
-        by = who_acts(request, form)
-        try:
-            note = form.get("note", "")[:_TEXT_LENGTH]
-            await asyncio.to_thread(self.cloud.acknowledge, form.get("id", ""), by=by, note=note)
-        except CloudError as error:
-            raise AddressError("That alert is not open any more.") from error
-        self._note(request, "acknowledged an alert", form.get("id", ""))
-        answer = RedirectResponse(self.base + "/alerts", status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
         return answer
 
@@ -202,9 +173,3 @@ def _cut(form: Mapping[str, str], since: float, until: float) -> float | None:
     except ValueError:
         return None
     return cut if since < cut < until else None
-
-
-def _operator(request: Request) -> str:
-    """Return the name that stands in the form already."""
-    account = getattr(request.state, "account", None)
-    return unquote(request.cookies.get("operator", "")) or (account.name if account else "")

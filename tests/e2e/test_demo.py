@@ -145,7 +145,7 @@ def test_a_shift_that_is_already_closed_has_its_oee(demo: Demo) -> None:
 
 
 def test_an_idle_machine_raises_one_alert_on_page_terminal_and_mqtt(demo: Demo, ear: Ear) -> None:
-    demo.wait_for(rf"! alert raised: {IDLE_MACHINE} .*is idle for", ALERT_SECS)
+    demo.wait_for(rf"! alert raised: {IDLE_MACHINE} .*has been idle since", ALERT_SECS)
     raised = [alert for alert in ear.alerts if alert.machine == IDLE_MACHINE and alert.event == "raised"]
     assert len(raised) == 1
     assert demo.output.count(f"alert raised: {raised[0].message}") == 1

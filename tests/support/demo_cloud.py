@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -37,6 +37,7 @@ from cloud.views import (
     LineView,
     LossLevel,
     MachineView,
+    MuteView,
     Revision,
     Segment,
     ShiftRow,
@@ -161,6 +162,7 @@ class DemoCloud:
         self.machines = _keys()
         self.by_key = {machine.key: machine for machine in self.machines}
         self.alert_notes: dict[str, tuple[str, str, float]] = {}
+        self.muted: list[MuteView] = []
         self.broker: str = "connected"
         self.products = ["SKU-7", "SKU-12"]
         self._began = shift_at(int(clock())).start_epochtime - DAYS_BACK * 86_400
@@ -519,6 +521,32 @@ class DemoCloud:
                 return next(alert for alert in self.alerts(open_only=True) if alert.id == alert_id)
         raise CloudError(f"{alert_id} is not an open alert")
 
+    def mutes(self) -> list[MuteView]:
+        return [mute for mute in self.muted if mute.end_epochtime > self.clock()]
+
+    def mute(self, place: str, until_us: int, *, who: str, why: str, rules: Sequence[str] = ()) -> MuteView:
+        if not why:
+            raise CloudError("say who mutes, and why")
+        self.muted.append(
+            MuteView(
+                id=len(self.muted) + 1,
+                place=place,
+                rules=list(rules),
+                from_epochtime=self.clock(),
+                until_epochtime=until_us / US,
+                who=who,
+                why=why,
+            )
+        )
+        return self.muted[-1]
+
+    def unmute(self, number: int, by: str) -> MuteView:
+        for index, mute in enumerate(self.muted):
+            if mute.id == number and mute.lifted_by is None:
+                self.muted[index] = replace(mute, lifted_epochtime=self.clock(), lifted_by=by)
+                return self.muted[index]
+        raise CloudError(f"no mute {number} is in force")
+
     def alerts(self, open_only: bool) -> list[AlertView]:
         now = self.clock()
         found = []
@@ -545,7 +573,7 @@ class DemoCloud:
             **machine.key._asdict(),
             state=("acknowledged" if by else "open") if is_open else "cleared",
             level=1,
-            message=f"{machine.key.machine} {part.state} for more than 4 min",
+            message=f"{machine.key.machine} on {machine.key.line} has been {part.state} for more than 4 min",
             since_epochtime=since,
             raised_epochtime=since + 240,
             acknowledged_by=by,

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from cloud import commands_alerts
 from cloud.alerts.channels import Courier, open_door
 from cloud.alerts.config import ChannelTable
-from cloud.commands import alerts_test
 from cloud.errors import NotificationError
 from cloud.store.sqlite import SqliteStore
 from cloud.views import AlertView
@@ -271,12 +271,12 @@ name = "nobody"
 kind = "apprise"
 url_env = "OEE_NO_SUCH_VARIABLE"
 """)
-    assert alerts_test(tmp_path / "cloud.toml") == 1
+    assert commands_alerts.try_channels(tmp_path / "cloud.toml") == 1
     told = capsys.readouterr()
     assert told.out == "hook: sent\n"
     assert "OEE_NO_SUCH_VARIABLE" in told.err
-    assert alerts_test(tmp_path / "cloud.toml", "hook") == 0
-    assert [body["title"] for body in receiver.bodies] == ["test on test: test raised"] * 2
-    assert alerts_test(tmp_path / "cloud.toml", "pigeon") == 2
+    assert commands_alerts.try_channels(tmp_path / "cloud.toml", "hook") == 0
+    assert [body["title"] for body in receiver.bodies] == ["the service at test: test raised"] * 2
+    assert commands_alerts.try_channels(tmp_path / "cloud.toml", "pigeon") == 2
     (tmp_path / "cloud.toml").write_text("")
-    assert alerts_test(tmp_path / "cloud.toml") == 2
+    assert commands_alerts.try_channels(tmp_path / "cloud.toml") == 2

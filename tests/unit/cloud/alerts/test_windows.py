@@ -80,11 +80,17 @@ def test_unknown_time_begins_a_window_anew() -> None:
 
 def test_a_restart_goes_on_with_what_the_store_says() -> None:
     window = Window(60 * SEC, "time")
-    window.begin_with(Tally(60 * SEC, 50 * SEC, 25 * SEC, 50, 5), SHIFT)
+    window.begin_with(
+        [Tally(30 * SEC, 20 * SEC, 10 * SEC, 20, 5), Tally(30 * SEC, 30 * SEC, 15 * SEC, 30, 0)], SHIFT
+    )
     window.add(SHIFT, sums(1000, 1000, 100))
     assert window.tally() == Tally(60 * SEC, 50 * SEC, 25 * SEC, 50, 5)
-    for second in range(1, 61):
-        window.add(SHIFT + second * SEC, sums(1000 + second, 1000 + second, 100))
+    window.add(SHIFT + 15 * SEC, sums(1015, 1015, 100))
+    found = window.tally()
+    assert found is not None
+    assert (found.total_units, found.off_quality_units) == (55, 3)
+    for later in range(16, 61):
+        window.add(SHIFT + later * SEC, sums(1000 + later, 1000 + later, 100))
     found = window.tally()
     assert found is not None
     assert (found.total_units, found.off_quality_units) == (60, 0)

@@ -1,0 +1,252 @@
+"""What `oee alerts ...` does. Each returns the exit code and prints for people.
+
+All work beside the running service, through its store: who may use its folder may mute and acknowledge.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud.commands import BAD_CONFIG, FAILED, OK, _say, _told
+
+if TYPE_CHECKING:
+    from cloud.config import CloudConfig
+    from cloud.plant import Plant
+    from cloud.store.sqlite import SqliteStore
+    from cloud.views import AlertView, MuteView
+
+_PAST_SHOWN = 50
+
+
+@_told
+def show(config: Path, *, past: bool = False) -> int:
+    """Print open alerts and mutes; with past, those that are over, too."""
+    from cloud.service import clock_us
+
+    with _opened(config) as (_, plant, store):
+        zone = _zone(plant)
+        found = store.alerts(open_only=not past, limit=_PAST_SHOWN if past else 100_000)
+        _print_alerts(found, zone)
+        _print_mutes(store.mutes(clock_us()), zone)
+    return OK
+
+
+@_told
+def acknowledge(config: Path, alert: str, *, by: str, note: str = "") -> int:
+    """Say that somebody looks after an open alert, named by its id or a part of it that no other has."""
+    import msgspec
+
+    from cloud.alerts.desk import Errand
+
+    with _opened(config) as (_, _, store):
+        found = [each.id for each in store.alerts(open_only=True, limit=100_000) if alert in each.id]
+        if len(found) != 1:
+            _say(f"{len(found) or 'no'} open alerts have {alert!r} in their id; see `oee alerts list`")
+            return FAILED
+        store.add_errand(msgspec.json.encode(Errand(alert=found[0], by=by, note=note)))
+    sys.stdout.write(f"{found[0]}: {by} looks after it; the service tells it as soon as it runs\n")
+    return OK
+
+
+@_told
+def mute(
+    config: Path,
+    place: str,
+    *,
+    until: str | None,
+    minutes: int | None,
+    why: str,
+    by: str,
+    rules: Sequence[str] = (),
+) -> int:
+    """Let alerts of a place and of all below it wake nobody, until a moment or for some minutes."""
+    from cloud.alerts.desk import checked
+    from cloud.compute import parse_moment
+    from cloud.errors import CloudError
+    from cloud.service import clock_us
+    from cloud.views import MuteView
+
+    if (until is None) == (minutes is None):
+        raise CloudError("say either --until or --minutes")
+    with _opened(config) as (_, plant, store):
+        now_us = clock_us()
+        if minutes is not None:
+            end = now_us / 1e6 + 60 * minutes
+        else:
+            moment = parse_moment(until or "")
+            if not isinstance(moment, datetime):
+                raise CloudError(f"{until} is a day; name a moment, such as {until}T14:00")
+            end = (moment if moment.tzinfo else moment.replace(tzinfo=_zone(plant))).timestamp()
+        wanted = MuteView(
+            id=0,
+            place=place,
+            rules=list(rules),
+            from_epochtime=now_us / 1e6,
+            until_epochtime=end,
+            who=by,
+            why=why,
+        )
+        kept = store.add_mute(checked(wanted, plant, store, now_us))
+        sys.stdout.write(f"{kept.id}: {kept.place} is muted until {_moment(end, _zone(plant))}\n")
+    return OK
+
+
+@_told
+def unmute(config: Path, number: int, *, by: str) -> int:
+    """End a mute."""
+    from cloud.service import clock_us
+
+    with _opened(config) as (_, _, store):
+        lifted = store.lift_mute(number, by, clock_us())
+    if lifted is None:
+        _say(f"no mute {number} is in force; see `oee alerts list`")
+        return FAILED
+    sys.stdout.write(f"{number}: {lifted.place} is no longer muted\n")
+    return OK
+
+
+@_told
+def status(config: Path) -> int:
+    """Print the rules of alerts.toml and the outbox of each channel; fail when a channel takes nothing."""
+    import msgspec
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from cloud.alerts.channels import waiting
+    from cloud.alerts.config import AlertsConfig, unknown_names
+    from cloud.alerts.config import load as load_alerts
+    from cloud.views import ChannelView
+
+    with _opened(config) as (settings, plant, store):
+        file = settings.cloud.alerts
+        alerts = AlertsConfig() if file is None else load_alerts(file)
+        for fault in unknown_names(alerts, plant):
+            _say(f"{file}: {fault}")
+        done = {each.name: each for each in store.channels()}
+        views = [
+            msgspec.structs.replace(
+                done.get(channel.name) or ChannelView(name=channel.name, kind=channel.kind, waiting=0),
+                **waiting(store, channel.name),
+            )
+            for channel in alerts.channel
+        ]
+        zone = _zone(plant)
+    rules = Table("rule", "kind", "level", "escalates to", box=box.SIMPLE_HEAD)
+    for rule in alerts.rule:
+        steps = alerts.escalation.steps if rule.escalate is None else rule.escalate
+        rules.add_row(rule.name, rule.kind, str(rule.level), ", ".join(str(step.level) for step in steps))
+    table = Table(
+        *("channel", "kind", "waiting", "oldest", "sent", "failures", "dropped", "last sent", "fault"),
+        box=box.SIMPLE_HEAD,
+    )
+    for view in views:
+        table.add_row(
+            view.name,
+            view.kind,
+            str(view.waiting),
+            _moment(view.oldest_epochtime, zone),
+            str(view.sent),
+            str(view.failures),
+            str(view.dropped),
+            _moment(view.last_sent_epochtime, zone),
+            view.fault or "",
+        )
+    Console().print(rules, table)
+    return FAILED if any(view.fault for view in views) else OK
+
+
+@_told
+def try_channels(config: Path, channel: str | None = None) -> int:
+    """Send a test message over each channel of alerts.toml, or over one, and print what became of it."""
+    import time
+
+    from cloud.alerts.channels import open_door
+    from cloud.alerts.config import load as load_alerts
+    from cloud.config import load
+    from cloud.errors import NotificationError
+    from contract.delivery import Alert
+
+    settings = load(config)
+    if settings.cloud.alerts is None:
+        _say(f"{config}: cloud.alerts: is not set; name the file that lists the channels")
+        return BAD_CONFIG
+    found = load_alerts(settings.cloud.alerts).channel
+    chosen = [table for table in found if channel in (None, table.name)]
+    if not chosen:
+        names = ", ".join(table.name for table in found) or "none"
+        _say(f"{settings.cloud.alerts}: no channel {channel or 'at all'}; there are: {names}")
+        return BAD_CONFIG
+    now = time.time()
+    alert = Alert(
+        id=f"test-{now:.0f}",
+        event="raised",
+        rule="test",
+        kind="test",
+        site="test",
+        epochtime=now,
+        since_epochtime=now,
+        message="This is a test. No machine needs anything.",
+    )
+    failed = False
+    for table in chosen:
+        try:
+            open_door(table).send(alert, *table.words(alert))
+        except NotificationError as error:
+            failed = True
+            _say(str(error))
+        else:
+            sys.stdout.write(f"{table.name}: sent\n")
+    return FAILED if failed else OK
+
+
+def _print_alerts(alerts: "Sequence[AlertView]", zone: tzinfo) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("raised", "level", "state", "what", "id", box=box.SIMPLE_HEAD)
+    for alert in alerts:
+        state = alert.state if alert.acknowledged_by is None else f"{alert.state} ({alert.acknowledged_by})"
+        what = alert.message if alert.outcome is None else f"{alert.message}; {alert.outcome}"
+        table.add_row(_moment(alert.raised_epochtime, zone), str(alert.level), state, what, alert.id)
+    Console().print(table if alerts else "no alerts")
+
+
+def _print_mutes(mutes: "Sequence[MuteView]", zone: tzinfo) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if not mutes:
+        return
+    table = Table("mute", "place", "rules", "until", "by", "why", box=box.SIMPLE_HEAD)
+    for mute in mutes:
+        until = _moment(mute.until_epochtime, zone)
+        table.add_row(str(mute.id), mute.place, ", ".join(mute.rules) or "all", until, mute.who, mute.why)
+    Console().print(table)
+
+
+@contextlib.contextmanager
+def _opened(config: Path) -> "Iterator[tuple[CloudConfig, Plant, SqliteStore]]":
+    """Open the store of a configuration beside whoever runs on it."""
+    from cloud import plant
+    from cloud.config import load
+    from cloud.service import open_store
+
+    settings = load(config)
+    the_plant = plant.load(settings.cloud.plant)
+    with contextlib.closing(open_store(settings)) as store:
+        yield settings, the_plant, store
+
+
+def _zone(plant: "Plant") -> tzinfo:
+    """Return the time zone of the first site."""
+    return next(iter(plant.sites.values())).timezone
+
+
+def _moment(epochtime: float | None, zone: tzinfo) -> str:
+    return "-" if epochtime is None else f"{datetime.fromtimestamp(epochtime, zone):%Y-%m-%d %H:%M:%S}"
