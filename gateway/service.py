@@ -32,6 +32,7 @@ from gateway.health import ConnectionHealth, Health, HealthServer, OutboxHealth,
 from gateway.outbox.sqlite import SqliteOutbox
 from gateway.pipeline import Lane, Pipeline
 from gateway.sources.port import Source, SourceCounters
+from gateway.steady_clock import SteadyClock
 from gateway.systemd import Notifier
 from gateway.telling import Pace, by_turns, encode_status
 from gateway.uplinks.port import Limits, Listener, Uplink, Will
@@ -60,9 +61,14 @@ class MakeSource(Protocol):
         ...
 
 
-def clock_us() -> int:
-    """Return microseconds since 1970."""
-    return time.time_ns() // 1_000
+def _elapsed_us() -> int:
+    """Return microseconds since the machine began, those of its sleep included where it tells of them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1_000
+
+
+clock_us: Final = SteadyClock(lambda: time.time_ns() // 1_000, _elapsed_us)
+"""Microseconds since 1970."""
 
 
 def running_us() -> int:

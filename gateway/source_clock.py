@@ -35,7 +35,8 @@ class SourceClock:
         """Take note of the newest of some fresh values and of when it came."""
         lag = wall_us - source_us
         if wall_us - self._window_us >= _LAG_WINDOW_US or wall_us < self._window_us:
-            self._least_before, self._least = self._least, None
+            is_recent = abs(wall_us - self._window_us) < 2 * _LAG_WINDOW_US
+            self._least_before, self._least = self._least if is_recent else None, None
             self._window_us = wall_us
         self._least = lag if self._least is None else min(lag, self._least)
         self.lag_us = self._least if self._least_before is None else min(self._least, self._least_before)

@@ -613,6 +613,8 @@ def test_the_lag_is_the_least_of_the_last_minutes() -> None:
     clock.heard(NOON + 70 * US - 30 * US, NOON + 70 * US)
     clock.heard(NOON + 140 * US - 30 * US, NOON + 140 * US)
     assert clock.lag_us == 30 * US
+    clock.heard(NOON + 141 * US, NOON + 3741 * US)
+    assert clock.lag_us == 3600 * US, "our clock was set, or nothing was heard for long"
 
 
 writes = st.lists(
