@@ -88,7 +88,7 @@ def browse(
         )
         return FAULT
     if draft:
-        from gateway.sources.browse import draft as drafted
+        from gateway.sources.draft import draft as drafted
 
         console.print(drafted(found), markup=False, highlight=False, soft_wrap=True, end="")
         return OK

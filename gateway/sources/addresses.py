@@ -11,7 +11,9 @@ from gateway.sources.errors import mapped
 from gateway.sources.session import Session, standard_node
 
 _STEP: Final = re.compile(r"/((?:[^/&]|&.)+)", re.DOTALL)
-_REFERENCES: Final = 1000
+_REFERENCES: Final = 100
+"""Of one node in one answer; large answers take long to decode, and nothing else goes on meanwhile."""
+_CUT: Final = frozenset({ua.StatusCodes.BadNoContinuationPoints, ua.StatusCodes.BadContinuationPointInvalid})
 """Children of one node in one answer: more would keep us from everything else while they are decoded."""
 _INDEXED: Final = re.compile(r"(\d{1,5}):(.*)", re.DOTALL)
 
@@ -116,32 +118,50 @@ def step_of(name: str) -> str:
 
 
 async def browse_children(session: Session, nodes: Sequence[ua.NodeId]) -> list[list[Child]]:
-    """Return the children of each node by hierarchical references; none for a node that cannot be browsed."""
+    """Return the children of each node by hierarchical references; none for a node that cannot be browsed.
+
+    Raises SourceError when a server gives only some of them and no way to the others.
+    """
 
     async def ask(part: Sequence[ua.NodeId]) -> Sequence[list[Child]]:
-        request = ua.BrowseRequest()
-        request.Parameters.RequestedMaxReferencesPerNode = ua.UInt32(_REFERENCES)
-        request.Parameters.NodesToBrowse = [_description(node) for node in part]
-        answer = await session.call(request, ua.BrowseResponse)
-        found = [list(map(_child, result.References or [])) for result in answer.Results]
-        points = {
-            position: result.ContinuationPoint
-            for position, result in enumerate(answer.Results)
-            if result.ContinuationPoint
-        }
-        while points:
-            following = ua.BrowseNextRequest()
-            following.Parameters.ContinuationPoints = list(points.values())
-            more = await session.call(following, ua.BrowseNextResponse)
-            left = {}
-            for position, result in zip(points, more.Parameters.Results, strict=False):
-                found[position] += map(_child, result.References or [])
-                if result.ContinuationPoint:
-                    left[position] = result.ContinuationPoint
-            points = left
+        found, cut = await _browse(session, part)
+        for position in cut:  # the server has few continuation points: one node at a time needs only one
+            (found[position],), still = await _browse(session, [part[position]])
+            if still:
+                raise SourceError(f"the server lists only a part of what {part[position].to_string()} holds")
         return found
 
     return await session.in_chunks("browse", nodes, ask)
+
+
+async def _browse(session: Session, nodes: Sequence[ua.NodeId]) -> tuple[list[list[Child]], list[int]]:
+    """Return the children of each node, and the positions of those that the server has not listed whole."""
+    request = ua.BrowseRequest()
+    request.Parameters.RequestedMaxReferencesPerNode = ua.UInt32(_REFERENCES)
+    request.Parameters.NodesToBrowse = [_description(node) for node in nodes]
+    results = (await session.call(request, ua.BrowseResponse)).Results
+    found: list[list[Child]] = [[] for _ in nodes]
+    cut: list[int] = []
+    asked: Sequence[int] = range(len(nodes))
+    while True:
+        if len(results) != len(asked):
+            raise SourceError(f"the server gave {len(results)} answers to {len(asked)} questions (browse)")
+        points: dict[int, bytes] = {}
+        for position, result in zip(asked, results, strict=True):
+            found[position] += map(_child, result.References or [])
+            if result.ContinuationPoint:
+                points[position] = result.ContinuationPoint
+            elif int(result.StatusCode.value) in _CUT:
+                cut.append(position)
+        if not points:
+            return found, cut
+        following = ua.BrowseNextRequest()
+        following.Parameters.ReleaseContinuationPoints = False  # the library would throw the rest away
+        following.Parameters.ContinuationPoints = list(points.values())
+        asked, results = (
+            list(points),
+            (await session.call(following, ua.BrowseNextResponse)).Parameters.Results,
+        )
 
 
 def _description(node: ua.NodeId) -> ua.BrowseDescription:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from asyncua import ua
 
 from gateway.sources.addresses import Child, browse_children, spelled, step_of
+from gateway.sources.draft import FoundTag
 from gateway.sources.session import Session, standard_node
 from gateway.sources.statuses import status_name
 from gateway.sources.values import plain_value
@@ -21,22 +21,8 @@ _ANYWHERE: Final = "**"
 _DEPTH: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class FoundTag:
-    """A variable that a pattern matches.
-
-    path: browse names below Objects, joined by slashes
-    address: as gateway.toml wants it
-    status: the name of its quality
-    captures: what each wildcard of the pattern stood for, in order
-    """
-
-    path: str
-    address: str
-    value: object
-    type: str
-    status: str
-    captures: tuple[str, ...]
+_Match = tuple[Child, tuple[str, ...], tuple[str, ...]]
+"""A variable, its path, and what the wildcards stand for."""
 
 
 class Pattern:
@@ -107,29 +93,28 @@ async def find_tags(
     folders = tags = 0
     while level:
         portion, level = level[:_BREADTH], level[_BREADTH:]
+        matches: list[_Match] = []
         for (_, path), children in zip(
             portion, await browse_children(session, [node for node, _ in portion]), strict=True
         ):
             folders += 1
-            matches: list[tuple[Child, tuple[str, ...], tuple[str, ...]]] = []
             for child in children:
                 below = (*path, child.name)
-                key = str(child.node.to_string())
                 if _is_standard(child) or len(below) > _DEPTH:
                     continue
                 if child.node_class == ua.NodeClass.Variable:
                     captures = pattern.match(below)
                     if captures is not None:
                         matches.append((child, below, captures))
-                if key not in seen and pattern.may_hold(below) and not _is_leaf(child):
+                elif pattern.may_hold(below) and (key := str(child.node.to_string())) not in seen:
                     seen.add(key)
                     level.append((child.node, below))
-            for first in range(0, len(matches), _PORTION):
-                found = await _read(session, matches[first : first + _PORTION])
-                tags += len(found)
-                yield found
-                progress(folders, tags)
         progress(folders, tags)
+        for first in range(0, len(matches), _PORTION):
+            found = await _read(session, matches[first : first + _PORTION])
+            tags += len(found)
+            progress(folders, tags)
+            yield found
 
 
 def _is_standard(child: Child) -> bool:
@@ -137,14 +122,7 @@ def _is_standard(child: Child) -> bool:
     return child.namespace == _STANDARD and int(child.node.NamespaceIndex) == _STANDARD
 
 
-def _is_leaf(child: Child) -> bool:
-    """Tell whether a variable's own properties are not worth reading."""
-    return child.node_class == ua.NodeClass.Variable
-
-
-async def _read(
-    session: Session, matches: Sequence[tuple[Child, tuple[str, ...], tuple[str, ...]]]
-) -> list[FoundTag]:
+async def _read(session: Session, matches: Sequence[_Match]) -> list[FoundTag]:
     values = await session.read([child.node for child, _, _ in matches])
     found = []
     for (child, path, captures), value in zip(matches, values, strict=True):
@@ -156,71 +134,3 @@ async def _read(
         address = spelled(child.node, session.namespaces)
         found.append(FoundTag("/".join(map(step_of, path)), address, plain, kind, name, captures))
     return found
-
-
-MACHINE_TAGS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("state", ("state", "status", "machinestate", "statecurrent", "mode")),
-    ("total_units", ("totalunits", "total", "count", "counter", "prodprocessedcount", "produced", "units")),
-    (
-        "off_quality_units",
-        ("offqualityunits", "offquality", "rejects", "reject", "scrap", "bad", "proddefectivecount"),
-    ),
-    ("good_units", ("goodunits", "good", "goodcount")),
-    ("reason_code", ("faultcode", "reasoncode", "reason", "fault", "stopreason", "errorcode")),
-    ("product", ("product", "productcode", "article", "recipe", "material")),
-    ("order", ("order", "workorder", "orderid", "job")),
-    ("operator", ("operator", "user")),
-)
-"""How PLCs like to call what a machine needs, without signs and case; the first match wins."""
-
-
-def draft(tags: Iterable[FoundTag], area: str = "area", line: str = "line") -> str:
-    """Return `[[connection.machine]]` tables for tags, one machine per folder that holds some of them.
-
-    Known names become the fields they stand for; all others become further tags.
-    """
-    machines: dict[str, list[FoundTag]] = {}
-    for tag in tags:
-        machines.setdefault(tag.path.rpartition("/")[0], []).append(tag)
-    return "\n".join(_machine(folder, found, area, line) for folder, found in machines.items())
-
-
-def _machine(folder: str, tags: Sequence[FoundTag], area: str, line: str) -> str:
-    levels = [_level(one) for one in folder.split("/") if one]
-    name = levels[-1] if levels else "machine"
-    line = levels[-2] if len(levels) > 1 else line
-    area = levels[-3] if len(levels) > 2 else area
-    text = f'[[connection.machine]]\narea = "{area}"\nline = "{line}"\nname = "{name}"\n'
-    rest = list(tags)
-    for field, names in MACHINE_TAGS:
-        known = next((tag for tag in rest if _plain_name(tag) in names), None)
-        if known is None:
-            continue
-        rest.remove(known)
-        if field == "state":
-            text += f"# now {known.value!r}: say which value means which state\n"
-            text += (
-                f'state = {{ node = {_quoted(known.address)}, map = {{ 0 = "stopped", 1 = "running" }} }}\n'
-            )
-        else:
-            text += f"{field} = {_quoted(known.address)}\n"
-    if "state = " not in text:
-        text += "# no tag was recognised as the state: name it here\n"
-        text += 'state = { node = "ns=0;i=0", map = { 0 = "stopped", 1 = "running" } }\n'
-    for tag in rest:
-        text += f"tags.{_level(tag.path.rpartition('/')[2])} = {_quoted(tag.address)}\n"
-    return text
-
-
-def _plain_name(tag: FoundTag) -> str:
-    return re.sub(r"[^a-z0-9]", "", tag.path.rpartition("/")[2].lower())
-
-
-def _level(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64].strip("_") or "unnamed"
-
-
-def _quoted(text: str) -> str:
-    """Return a TOML basic string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -86,7 +86,7 @@ class Session:
         self.client = client
         self.resumed = resumed
         self.namespaces: list[str] = []
-        self.chunk = {"read": _DEFAULT_CHUNK, "items": _DEFAULT_CHUNK, "browse": 100, "history": 100}
+        self.chunk = {"read": _DEFAULT_CHUNK, "items": _DEFAULT_CHUNK, "browse": 50, "history": 100}
         self._timeout_secs = connection.request_timeout_secs
 
     @property

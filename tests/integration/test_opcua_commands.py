@@ -15,12 +15,14 @@ from rich.console import Console
 from gateway import commands_opcua
 from gateway.check import check
 from gateway.config import parse
-from gateway.sources.browse import Pattern, draft, find_tags
+from gateway.sources.browse import Pattern, find_tags
 from gateway.sources.certificates import thumbprint
+from gateway.sources.draft import draft
 from gateway.sources.opcua import identity
 from gateway.sources.session import open_session
 from tests.support.certificates import make
-from tests.support.mosquitto import Mosquitto
+from tests.support.foreign_server import foreign_server
+from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.opcua_gateway import configured
 from tests.support.opcua_server import Plc, plc
 
@@ -68,28 +70,22 @@ async def test_tags_are_found_by_globs(tmp_path: Path, pattern: str, paths: list
         await server.stop()
 
 
-async def test_a_draft_is_a_configuration_that_loads(tmp_path: Path) -> None:
-    """One machine per folder, known names recognised, addresses by namespace URI."""
+async def test_a_draft_is_a_configuration_that_loads_and_checks_clean(tmp_path: Path) -> None:
+    """One machine per folder, known names recognised, addresses by namespace URI; no fault in any of it."""
     server = Plc(extra_namespaces=("urn:hall",))
     server.configure = line_of_three
     await server.start({})
     try:
         text = draft(await browsed(server.url, tmp_path, "Hall/**"))
+        head = (
+            f'[gateway]\nname = "g"\nsite = "s"\ndata_dir = "{tmp_path}"\n[[connection]]\nname = "plc-1"\n'
+            f'endpoint = "{server.url}"\nsecurity = "None"\nallow_insecure = true\n'
+        )
+        configuration = parse(tomllib.loads(head + text), "draft")
+        grades = [one.grade async for one in check(configuration, dt.datetime.now(dt.UTC))]
     finally:
         await server.stop()
-    tables = tomllib.loads(
-        """
-        [gateway]
-        name = "g"
-        site = "s"
-        data_dir = "d"
-        [[connection]]
-        name = "plc"
-        endpoint = "opc.tcp://h:1"
-        """
-        + text
-    )
-    machines = parse(tables, "draft").connection[0].machine
+    machines = configuration.connection[0].machine
     assert [(one.area, one.line, one.name) for one in machines] == [
         ("Hall", "line-1", f"filler-{n}") for n in (1, 2, 3)
     ]
@@ -100,6 +96,43 @@ async def test_a_draft_is_a_configuration_that_loads(tmp_path: Path) -> None:
     assert first.off_quality_units is not None
     assert first.product is not None
     assert list(first.tags) == ["Speed"]
+    assert "fault" not in grades
+
+
+async def test_thousands_of_tags_are_found_with_few_questions_and_progress(tmp_path: Path) -> None:
+    """How many there are must not matter; 100,000 differ from these in time alone.
+
+    A folder holds more than one answer takes, and the server goes on with one folder at a time only.
+    """
+    async with foreign_server({}, port=free_port(), continuation_points=1) as server:
+        await server.ask("grow", lines=2, machines=200, tags=["State", "Total", "Rejects", "Fault", "Speed"])
+        configuration = configured(server.url, [MACHINE], tmp_path)
+        session = await open_session(
+            configuration.connection[0], identity(configuration), now=dt.datetime.now(dt.UTC)
+        )
+        questions = 0
+        ask = session.call
+
+        async def counted(*arguments: Any) -> Any:
+            nonlocal questions
+            questions += 1
+            return await ask(*arguments)
+
+        session.call = counted  # type: ignore[method-assign]
+        told: list[tuple[int, int]] = []
+        try:
+            found = [
+                tag
+                async for portion in find_tags(session, Pattern(""), lambda *so_far: told.append(so_far))
+                for tag in portion
+            ]
+        finally:
+            await session.close(keep_subscriptions=False)
+        assert len({tag.path for tag in found}) == 2000
+        assert questions <= 45
+        assert len(told) >= 5
+        assert told == sorted(told)
+        assert told[-1] == (404, 2000)
 
 
 async def test_browsing_does_not_keep_the_loop_from_others(tmp_path: Path) -> None:

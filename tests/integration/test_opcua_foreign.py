@@ -285,7 +285,7 @@ async def test_values_come_over_every_policy_with_a_named_user(
 
 async def test_the_secure_channel_is_renewed_in_time(tmp_path: Path) -> None:
     """The server grants a few seconds; when they are over the same session is still at work."""
-    async with foreign_server(TAGS, port=free_port(), token_ms=3000) as server:
+    async with foreign_server(TAGS, port=free_port(), token_ms=6000) as server:
         outbox = MemoryOutbox()
         options = {"security": "auto", "allow_insecure": False, "connect_timeout_secs": 10.0}
         async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
@@ -293,10 +293,10 @@ async def test_the_secure_channel_is_renewed_in_time(tmp_path: Path) -> None:
             await until(lambda: outbox.telemetry, 20)
             token = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
             reconnects = gateway.source.counters.reconnects
-            for total in range(101, 112):
+            for total in range(101, 115):
                 await count_up(server, total, total, 0.5)
-            await until(lambda: outbox.telemetry[-1].total_units == 111)
+            await until(lambda: outbox.telemetry[-1].total_units == 114)
             assert gateway.source.counters.reconnects == reconnects
             now = gateway.source._subscription._session.client.uaclient.protocol._connection.security_token
             assert now.TokenId != token.TokenId
-        assert_each_state(outbox, 101, 111)
+        assert_each_state(outbox, 101, 114)

@@ -24,7 +24,11 @@ async function started(options) {
     allowAnonymous: options.anonymous !== false,
     userManager: { isValidUser: (name, word) => name === "operator" && word === "secret" },
     // 0: every change is told, not only one per sampling interval
-    serverCapabilities: { minSupportedSampleRate: 0, ...(options.limits && { operationLimits: options.limits }) },
+    serverCapabilities: {
+      minSupportedSampleRate: 0,
+      ...(options.limits && { operationLimits: options.limits }),
+      ...(options.continuation_points && { maxBrowseContinuationPoints: options.continuation_points }),
+    },
     serverInfo: { applicationUri: "urn:test:node-opcua" },
   });
   await server.initialize();
