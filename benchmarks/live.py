@@ -8,6 +8,7 @@ picture that counts it, with a look a second. Beside it, in turn, everything mad
     python -m benchmarks.live [--machines 1000] [--secs 60] [--hours 4] [--rounds 5]
 """
 
+import gc
 import statistics
 import tempfile
 import time
@@ -92,6 +93,8 @@ class Shift:
         self._evaluation = Evaluation(loads(plant_text(machines)), self._store)
         self._live = Live(self._evaluation, (START_SECS + before) * 1_000_000)
         self._live.look((START_SECS + before) * 1_000_000)
+        gc.collect()
+        gc.freeze()  # as the service does
         self._waiting: dict[MachineKey, list[int]] = {}
         self._views: dict[MachineKey, int] = {}
         self._sec = before

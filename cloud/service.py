@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -191,6 +192,8 @@ class Cloud:
             )
             self._publish_receipts()
             self._outlets.forget()
+            gc.collect()
+            gc.freeze()  # plant, names and code stand for ever: no collection need walk through them again
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._broker.run(), name="cloud.mqtt")
                 group.create_task(self._intake.run(), name="cloud.ingest")

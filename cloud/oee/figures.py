@@ -117,7 +117,7 @@ class Figures:
             "running_secs": running_secs,
             "unknown_secs": _secs(sums.unknown_us),
             "unplanned_running_secs": _secs(sums.unplanned_running_us),
-            "losses": {name: _secs(time_us) for name, time_us in losses_us.items()},
+            "losses": {name: time_us / _US for name, time_us in losses_us.items()},
             "total_units": made.total,
             "good_units": made.total - made.off,
             "off_quality_units": made.off,
@@ -221,7 +221,7 @@ def pareto(
         group = known.group or known.name if known else NO_REASON if reason is None else UNKNOWN_CODE
         groups.setdefault(group, {})[bucket, reason] = stood
     found = [_bar(group, members, reasons) for group, members in groups.items()]
-    return sorted(found, key=_longest_first)
+    return sorted(found, key=_longest_first) if len(found) > 1 else found
 
 
 def _bar(
@@ -241,7 +241,7 @@ def _bar(
         "group": group,
         "secs": _secs(sum(stood.time_us for stood in members.values())),
         "count": sum(stood.times for stood in members.values()),
-        "reasons": sorted(bars, key=_longest_first),
+        "reasons": sorted(bars, key=_longest_first) if len(bars) > 1 else bars,
     }
 
 
@@ -345,7 +345,7 @@ def _waterfall(calendar_us: int, losses_us: Mapping[str, int]) -> list[dict[str,
     for name, time_us in losses_us.items():
         if name != "value_adding":
             left_us -= time_us
-            steps.append({"loss": name, "secs": _secs(time_us), "left_secs": _secs(left_us)})
+            steps.append({"loss": name, "secs": time_us / _US, "left_secs": left_us / _US})
     return steps
 
 

@@ -338,12 +338,16 @@ def _made(
         & _is_production_throughout(counts, whole.frame)
     )
     startup_off = np.where(counts.startup, counts.off, 0)
-    # One number per group and circumstances that decide the cycle time.
+    # One number per group, which is of one machine, and circumstances that decide the cycle time.
     rate, rate_index = np.unique(counts.rate, return_inverse=True)
-    key = np.stack([group, counts.machine, counts.product, rate_index])[:, planned]
-    found, inverse = np.unique(key, axis=1, return_inverse=True)
+    texts = len(names.texts) + 1
+    key = ((group * texts + counts.product + 1) * len(rate) + rate_index)[planned]
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     columns = [
-        _sums(inverse, column[planned], found.shape[1]).tolist()
+        column[planned][first].tolist() for column in (group, counts.machine, counts.product, rate_index)
+    ]
+    columns += [
+        _sums(inverse, column[planned], len(first)).tolist()
         for column in (
             counts.total,
             counts.off,
@@ -354,12 +358,13 @@ def _made(
     ]
     cycles: dict[tuple[int, int, int], Fraction] = {}
     made: dict[int, dict[Fraction, Units]] = {}
-    for row, machine, product, told, *units in zip(*found.tolist(), *columns, strict=True):
+    for row, machine, product, told, *units in zip(*columns, strict=True):
         case = (machine, product, told)
         if case not in cycles:
             cycles[case] = _cycle_us(plant, names, machine, product, float(rate[told]))
-        of_group = made.setdefault(row, {})
-        of_group[cycles[case]] = of_group.get(cycles[case], Units()).plus(Units(*units))
+        cycle, of_group = cycles[case], made.setdefault(row, {})
+        before = of_group.get(cycle)
+        of_group[cycle] = Units(*units) if before is None else before.plus(Units(*units))
     rows, place = np.unique(group[~planned], return_inverse=True)
     total = _sums(place, counts.total[~planned], len(rows)).tolist()
     off = _sums(place, counts.off[~planned], len(rows)).tolist()
