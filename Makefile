@@ -62,7 +62,7 @@ dev: $(VENV)/.installed-dev
 
 .PHONY: system
 system:
-	@packaging/system-packages mosquitto chromium pango node java libfaketime
+	@packaging/system-packages mosquitto chromium pango node java libfaketime postgresql
 
 .PHONY: clean
 clean:  ## Remove the environment and everything built

@@ -20,8 +20,6 @@ from contract.printable import printable
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
     from cloud.ingest.files import BadLine
-    from cloud.masterdata.sync import Outcome
-    from cloud.oee.corrections import Correction
     from cloud.oee.figures import Figures
     from cloud.oee.rollup import Level, Per
     from cloud.render import Format
@@ -34,7 +32,7 @@ OK, FAILED, BAD_CONFIG = 0, 1, 2
 Arguments = ParamSpec("Arguments")
 
 
-def _told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
+def told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Let a command tell its errors in plain lines, and log warnings beside its output, not in it."""
 
     @functools.wraps(work)
@@ -44,16 +42,16 @@ def _told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
             return work(*arguments, **options)
         except ConfigError as error:
             for fault in error.faults:
-                _say(str(fault))
+                say(str(fault))
             return BAD_CONFIG
         except CloudError as error:
-            _say(str(error))
+            say(str(error))
             return FAILED
 
     return told
 
 
-@_told
+@told
 def run(
     config: Path,
     serve_pages: "ServePages | None" = None,
@@ -67,7 +65,7 @@ def run(
 
     settings = load(config)
     _log_to_stderr(settings.cloud.log_level, settings.cloud.log_format)
-    with _alone(settings):
+    with alone(settings):
         return asyncio.run(_serve(settings, serve_pages, printer_of))
 
 
@@ -124,7 +122,7 @@ def _fault_of_ours(error: Exception) -> Exception | None:
     return None if isinstance(error, CloudError | OSError) else error
 
 
-@_told
+@told
 def import_telemetry(
     files: Sequence[Path], config: Path | None = None, *, data_dir: Path | None = None
 ) -> int:
@@ -163,16 +161,16 @@ def import_telemetry(
                     repeated += appended.repeated
                     refused += len(batch.bad_lines)
                     for bad in batch.bad_lines[:5]:
-                        _say(f"refused {bad}")
+                        say(f"refused {bad}")
                     advance(file, batch.read_bytes)
             except CloudError as error:
-                _say(str(error))
+                say(str(error))
                 failed = True
     print(f"{stored} records stored, {repeated} were there already, {refused} lines refused")  # noqa: T201
     return FAILED if failed else OK
 
 
-@_told
+@told
 def report(
     config: Path,
     *,
@@ -224,144 +222,7 @@ def report(
     return OK
 
 
-@_told
-def jobs(config: Path) -> int:
-    """Print the service's jobs: last and next runs, durations and failures."""
-    from cloud import upkeep
-    from cloud.config import load
-    from cloud.jobs import Jobs
-    from cloud.oee.figures import iso_utc
-    from cloud.service import clock_us, open_store
-
-    settings = load(config)
-    with contextlib.closing(open_store(settings)) as store:
-        known = Jobs(upkeep.jobs(settings, store, clock_us), store, now_us=clock_us, monotonic_us=clock_us)
-        views = known.views()
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from cloud.render import plain
-
-    table = Table("job", "last", "took s", "next", "runs", "failures", "result", box=box.SIMPLE_HEAD)
-    for view in views:
-        table.add_row(
-            view.name,
-            "-" if view.last_epochtime is None else iso_utc(round(view.last_epochtime * 1e6)),
-            "-" if view.took_secs is None else f"{view.took_secs:.1f}",
-            iso_utc(round(view.next_epochtime * 1e6)),
-            str(view.runs),
-            str(view.failures),
-            plain(view.error or view.result),
-        )
-    Console().print(table)
-    return OK
-
-
-def masterdata_check(config: Path) -> int:
-    """Read every source of masterdata.toml and print what it would change, without changing anything."""
-    from cloud import plant
-    from cloud.config import load
-    from cloud.masterdata.config import load as load_sources
-    from cloud.masterdata.sync import preview
-    from cloud.oee.corrections import decode
-    from cloud.service import open_store
-
-    failed = False
-    try:
-        settings = load(config)
-        if settings.cloud.masterdata is None:
-            _say(f"{config}: cloud.masterdata: is not set; name the file that lists the sources")
-            return BAD_CONFIG
-        the_plant = plant.load(settings.cloud.plant)
-        sources = load_sources(settings.cloud.masterdata)
-        with contextlib.closing(open_store(settings)) as store:
-            made = [decode(text, number) for number, text in store.corrections()]
-        for table in sources:
-            try:
-                outcome = preview(table, the_plant, made)
-            except CloudError as error:
-                failed = True
-                _say(str(error))
-                continue
-            failed = failed or bool(outcome.bad_rows)
-            _print_preview(table.name, outcome)
-    except ConfigError as error:
-        for fault in error.faults:
-            _say(str(fault))
-        return BAD_CONFIG
-    except CloudError as error:
-        _say(str(error))
-        return FAILED
-    return FAILED if failed else OK
-
-
-def _print_preview(name: str, outcome: "Outcome") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from cloud.masterdata.rows import OPEN_END_US
-    from cloud.oee.figures import iso_utc
-    from cloud.render import plain
-
-    table = Table("ref", "change", "machine", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
-    for change in outcome.changes:
-        item = change.said or change.taken_back
-        assert item is not None
-        what = "new" if change.taken_back is None else "changed" if change.said else "taken back"
-        until = "open" if item.to_us >= OPEN_END_US else iso_utc(item.to_us)
-        cells = (change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
-        table.add_row(*map(plain, cells))
-    for bad in outcome.bad_rows:
-        table.add_row(plain(bad.ref), "refused", "", "", "", plain(bad.problem))
-    Console().print(table)
-    Console().print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")
-
-
-def _words(said: "Correction") -> str:
-    """Return what a row of master data says, beyond its range."""
-    if said.kind == "planned_stop":
-        return said.reason or ""
-    amount = {
-        "ideal_rate": f"{said.rate or 0:g} units/min",
-        "off_quality": f"{said.units or 0:+d} units",
-        "order": said.order or "",
-    }[said.kind]
-    return f"{amount} {said.product or ''}".strip()
-
-
-@_told
-def back_up(config: Path, target: Path) -> int:
-    """Write a backup of store and history to a new file, also while the service runs."""
-    from cloud import backup
-    from cloud.config import load
-    from cloud.service import open_store
-
-    settings = load(config)
-    if target.exists():
-        _say(f"{target} exists already")
-        return FAILED
-    with contextlib.closing(open_store(settings)) as store:
-        size = backup.back_up(store, settings.history_folder, target)
-    print(f"{target}: {size / 1e6:.1f} MB")  # noqa: T201
-    return OK
-
-
-@_told
-def restore(config: Path, source: Path) -> int:
-    """Put a backup in place; the service must not run, and no store may be there."""
-    from cloud import backup
-    from cloud.config import load
-
-    settings = load(config)
-    with _alone(settings):
-        backup.restore(source, settings.cloud.data_dir, settings.history_folder)
-    print(f"{source} is restored to {settings.cloud.data_dir}")  # noqa: T201
-    return OK
-
-
-@_told
+@told
 def acl(config: Path, cloud: str, *, commands: bool) -> int:
     """Print the broker's access control list for the gateways that cloud.toml names."""
     from cloud.broker_acl import mosquitto_acl
@@ -477,7 +338,7 @@ def _progress(files: Sequence[Path]) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _alone(settings: "CloudConfig") -> Iterator[None]:
+def alone(settings: "CloudConfig") -> Iterator[None]:
     """Hold the data folder; raise ConfigError when it cannot be used or another service holds it."""
     folder = settings.cloud.data_dir
     try:
@@ -537,5 +398,6 @@ def _on_one_line(_logger: Any, _method: str, event: Any) -> Any:
     return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell a person something beside the output."""
     print(text, file=sys.stderr)  # noqa: T201

@@ -10,7 +10,7 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud.commands import BAD_CONFIG, FAILED, OK, _say, _told
+from cloud.commands import BAD_CONFIG, FAILED, OK, say, told
 
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PAST_SHOWN = 50
 
 
-@_told
+@told
 def show(config: Path, *, past: bool = False) -> int:
     """Print open alerts and mutes; with past, those that are over, too."""
     from cloud.service import clock_us
@@ -34,7 +34,7 @@ def show(config: Path, *, past: bool = False) -> int:
     return OK
 
 
-@_told
+@told
 def acknowledge(config: Path, alert: str, *, by: str, note: str = "") -> int:
     """Say that somebody looks after an open alert, named by its id or a part of it that no other has."""
     import msgspec
@@ -44,14 +44,14 @@ def acknowledge(config: Path, alert: str, *, by: str, note: str = "") -> int:
     with _opened(config) as (_, _, store):
         found = [each.id for each in store.alerts(open_only=True, limit=100_000) if alert in each.id]
         if len(found) != 1:
-            _say(f"{len(found) or 'no'} open alerts have {alert!r} in their id; see `oee alerts list`")
+            say(f"{len(found) or 'no'} open alerts have {alert!r} in their id; see `oee alerts list`")
             return FAILED
         store.add_errand(msgspec.json.encode(Errand(alert=found[0], by=by, note=note)))
     sys.stdout.write(f"{found[0]}: {by} looks after it; the service tells it as soon as it runs\n")
     return OK
 
 
-@_told
+@told
 def mute(
     config: Path,
     place: str,
@@ -94,7 +94,7 @@ def mute(
     return OK
 
 
-@_told
+@told
 def unmute(config: Path, number: int, *, by: str) -> int:
     """End a mute."""
     from cloud.service import clock_us
@@ -102,13 +102,13 @@ def unmute(config: Path, number: int, *, by: str) -> int:
     with _opened(config) as (_, _, store):
         lifted = store.lift_mute(number, by, clock_us())
     if lifted is None:
-        _say(f"no mute {number} is in force; see `oee alerts list`")
+        say(f"no mute {number} is in force; see `oee alerts list`")
         return FAILED
     sys.stdout.write(f"{number}: {lifted.place} is no longer muted\n")
     return OK
 
 
-@_told
+@told
 def status(config: Path) -> int:
     """Print the rules of alerts.toml and the outbox of each channel; fail when a channel takes nothing."""
     import msgspec
@@ -125,7 +125,7 @@ def status(config: Path) -> int:
         file = settings.cloud.alerts
         alerts = AlertsConfig() if file is None else load_alerts(file)
         for fault in unknown_names(alerts, plant):
-            _say(f"{file}: {fault}")
+            say(f"{file}: {fault}")
         done = {each.name: each for each in store.channels()}
         views = [
             msgspec.structs.replace(
@@ -159,7 +159,7 @@ def status(config: Path) -> int:
     return FAILED if any(view.fault for view in views) else OK
 
 
-@_told
+@told
 def try_channels(config: Path, channel: str | None = None) -> int:
     """Send a test message over each channel of alerts.toml, or over one, and print what became of it."""
     import time
@@ -172,13 +172,13 @@ def try_channels(config: Path, channel: str | None = None) -> int:
 
     settings = load(config)
     if settings.cloud.alerts is None:
-        _say(f"{config}: cloud.alerts: is not set; name the file that lists the channels")
+        say(f"{config}: cloud.alerts: is not set; name the file that lists the channels")
         return BAD_CONFIG
     found = load_alerts(settings.cloud.alerts).channel
     chosen = [table for table in found if channel in (None, table.name)]
     if not chosen:
         names = ", ".join(table.name for table in found) or "none"
-        _say(f"{settings.cloud.alerts}: no channel {channel or 'at all'}; there are: {names}")
+        say(f"{settings.cloud.alerts}: no channel {channel or 'at all'}; there are: {names}")
         return BAD_CONFIG
     now = time.time()
     alert = Alert(
@@ -197,7 +197,7 @@ def try_channels(config: Path, channel: str | None = None) -> int:
             open_door(table).send(alert, *table.words(alert))
         except NotificationError as error:
             failed = True
-            _say(str(error))
+            say(str(error))
         else:
             sys.stdout.write(f"{table.name}: sent\n")
     return FAILED if failed else OK

@@ -70,11 +70,13 @@ gateway = _group("The edge daemon: reads PLCs over OPC UA and keeps every record
 trust = _group("Certificates of PLCs: which are trusted, and which were rejected and wait for a decision.")
 cloud = _group("The analysis side: stores telemetry, keeps figures live, closes shifts, raises alerts.")
 masterdata = _group("Ideal rates, orders, planned stops and late rejects from MES and quality systems.")
+results = _group("Where results go: shift reports by mail, webhooks, and databases for BI tools.")
 alerts = _group("Alerts: who looks after them, what is muted, who is told and how.")
 config = _group("Example configuration files: every option explained, its default commented out.")
 app.add_typer(gateway, name="gateway", short_help="The edge daemon: PLCs over OPC UA to MQTT.")
 app.add_typer(cloud, name="cloud", short_help="The analysis side: records to figures, alerts, board.")
 app.add_typer(masterdata, name="masterdata", short_help="Rates, orders and rejects from other systems.")
+app.add_typer(results, name="results", short_help="Reports by mail, webhooks, exports of closed shifts.")
 app.add_typer(alerts, name="alerts", short_help="Alerts: list, acknowledge, mute; channels.")
 app.add_typer(config, name="config", short_help="Example configuration files.")
 gateway.add_typer(trust, name="trust", short_help="Trusted and rejected certificates of PLCs.")
@@ -601,9 +603,9 @@ def compute(
 def jobs(*, config: CloudFile = Path("cloud.toml")) -> None:
     """Show the service's jobs: last and next runs, durations, failures."""
     require("cloud", "numpy", "apscheduler")
-    from cloud import commands
+    from cloud import commands_work
 
-    _leave(commands.jobs(config))
+    _leave(commands_work.jobs(config))
 
 
 @_command(
@@ -729,6 +731,39 @@ def alerts_status(*, config: CloudFile = Path("cloud.toml")) -> None:
 
 
 @_command(
+    results,
+    "test",
+    "Send a test to every receiver of results.toml, and show what became of it.",
+    "oee results test --config cloud.toml",
+    "oee results test --config cloud.toml --name shift-leads",
+)
+def results_test(
+    *,
+    config: CloudFile = Path("cloud.toml"),
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only this one.")] = None,
+) -> None:
+    """Send a test mail, a signed test message, and make an export's tables, wherever results.toml says."""
+    require("cloud", "apprise")
+    from cloud import commands_work
+
+    _leave(commands_work.results_test(config, name))
+
+
+@_command(
+    results,
+    "list",
+    "Show who is sent results, and how much waits for them.",
+    "oee results list --config cloud.toml",
+)
+def results_list(*, config: CloudFile = Path("cloud.toml")) -> None:
+    """Show who is sent results, and how much waits for them."""
+    require("cloud", "numpy", "apprise")
+    from cloud import commands_work
+
+    _leave(commands_work.results_list(config))
+
+
+@_command(
     masterdata,
     "check",
     "Read every source and show what it would change, without changing anything.",
@@ -737,9 +772,9 @@ def alerts_status(*, config: CloudFile = Path("cloud.toml")) -> None:
 def masterdata_check(*, config: CloudFile = Path("cloud.toml")) -> None:
     """Read every source and show what it would change, without changing anything."""
     require("cloud", "numpy", "sqlalchemy")
-    from cloud import commands
+    from cloud import commands_work
 
-    _leave(commands.masterdata_check(config))
+    _leave(commands_work.masterdata_check(config))
 
 
 @_command(
@@ -755,9 +790,9 @@ def backup(
 ) -> None:
     """Write store and history to one file, also while the service runs."""
     require("cloud", "numpy")
-    from cloud import commands
+    from cloud import commands_work
 
-    _leave(commands.back_up(config, target))
+    _leave(commands_work.back_up(config, target))
 
 
 @_command(
@@ -773,9 +808,9 @@ def restore(
 ) -> None:
     """Put a backup in place of nothing, while the service does not run."""
     require("cloud", "numpy")
-    from cloud import commands
+    from cloud import commands_work
 
-    _leave(commands.restore(config, source))
+    _leave(commands_work.restore(config, source))
 
 
 @_command(

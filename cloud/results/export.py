@@ -122,6 +122,12 @@ class Tables:
                     connection.execute(sql.insert(table), found)
 
 
+def try_out(table: ExportTable) -> None:
+    """Make the tables where they are missing; raise ResultsError or AddressError when that cannot be."""
+    with _mapped(table):
+        Tables(table.table, table.db_schema).make(sql.create_engine(table.address(), poolclass=NullPool))
+
+
 class Export(Follower[Sequence[LoggedShift]]):
     """Writes the revisions of one export; where it has got to is noted in the store."""
 
@@ -151,24 +157,28 @@ class Export(Follower[Sequence[LoggedShift]]):
             self._note_sent()
         return True
 
-    def try_out(self) -> None:
-        """Make the tables where they are missing; raise ResultsError when the database cannot be used."""
-        with self._engine() as engine, engine.connect():
-            pass
-
     @contextlib.contextmanager
     def _engine(self) -> Iterator[sql.Engine]:
         """Lend the engine; after a fault it is made anew, and tables where another database stands now."""
         try:
-            if self._made is None:
-                engine = sql.create_engine(self._table.address(), poolclass=NullPool)
-                self._tables.make(engine)
-                self._made = engine
-            yield self._made
-        except (SQLAlchemyError, ImportError) as error:
+            with _mapped(self._table):
+                if self._made is None:
+                    engine = sql.create_engine(self._table.address(), poolclass=NullPool)
+                    self._tables.make(engine)
+                    self._made = engine
+                yield self._made
+        except ResultsError:
             self._made = None
-            reason = str(error).split("\n", 1)[0] or type(error).__name__
-            raise ResultsError(f"{self._table.name}: the database takes nothing: {reason}") from error
+            raise
+
+
+@contextlib.contextmanager
+def _mapped(table: ExportTable) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise ResultsError(f"{table.name}: the database takes nothing: {reason}") from error
 
 
 def _key() -> list[sql.Column[Any]]:

@@ -36,6 +36,12 @@ def open_postbox(table: MailTable, to: str | None) -> Postbox:
     return Postbox(table.name, url, allow_insecure=table.allow_insecure)
 
 
+def send_test(table: MailTable, to: str | None) -> None:
+    """Send a test mail; raise NotificationError or AddressError when it was not taken."""
+    text = f"<p>This is a test of <b>{table.name}</b>. Reports will come like this.</p>"
+    open_postbox(table, to).send(f"OEE test of {table.name}", text, is_html=True)
+
+
 class Post(Carrier[Delivery]):
     """Sends the letters that wait for one recipient."""
 

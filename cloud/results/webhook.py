@@ -126,6 +126,20 @@ class WebAddress:
         return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._context)
 
 
+def send_test(table: WebhookTable, now_us: int) -> None:
+    """Post a message that says nothing of any shift; raise ResultsError when it is refused."""
+    message = ShiftMessage(
+        id=f"test-{now_us}",
+        event="test",
+        scope="test/test/test/test",
+        revision=0,
+        epochtime=now_us / 1e6,
+        why="a test",
+        figures={},
+    )
+    WebAddress(table).post(message, now_us)
+
+
 class Webhook(Follower[LoggedShift]):
     """Posts the revisions of one webhook; where it has got to is noted in the store."""
 

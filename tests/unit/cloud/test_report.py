@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud import commands
+from cloud import commands, commands_work
 from cloud import plant as plants
 from cloud.closing import Closing
 from cloud.compute import compute
@@ -211,5 +211,5 @@ def test_the_command_prints_every_form(
     assert commands.report(config, since="tomorrow") == 1
     assert "neither a date" in capsys.readouterr().err
     assert commands.report(tmp_path / "none.toml") == 2
-    assert commands.jobs(config) == 0
+    assert commands_work.jobs(config) == 0
     assert "history" in capsys.readouterr().out
