@@ -145,6 +145,12 @@ def minutes(secs: float | None) -> str:
     return DASH if secs is None else number(secs / 60, 1)
 
 
+def loss_minutes(secs: float) -> str:
+    """Write what a loss took away as minutes, `−4.5`; and `+4.5` where a machine beat its ideal."""
+    text = number(abs(secs) / 60, 1)
+    return text if text == "0.0" else (MINUS if secs > 0 else "+") + text
+
+
 def stopwatch(secs: float | None) -> str:
     """Write a duration as `h:mm:ss`, as a clock that runs."""
     if secs is None:

@@ -9,110 +9,28 @@ import zipfile
 import httpx
 import pytest
 
-from cloud import plant as plants
-from cloud.config import CloudConfig
-from cloud.service import Cloud, open_store
 from cloud.store.port import Arrivals
-from contract.machine_key import MachineKey
-from contract.states import MachineState
-from contract.telemetry import Telemetry
 from dashboards import port
 from dashboards.web.app import Pages
 from dashboards.web.work import ONLY_COMMENT
-
-PLANT = """
-[site]
-name = "berlin"
-timezone = "Europe/Berlin"
-
-[calendar.three-shift]
-shifts = [
-  { name = "1", start = "06:00", end = "14:00", breaks = [ { start = "10:00", minutes = 30 } ] },
-  { name = "2", start = "14:00", end = "22:00" },
-  { name = "3", start = "22:00", end = "06:00" },
-]
-
-[reason.jam]
-name = "Jam at infeed"
-group = "Mechanical"
-category = "breakdown"
-
-[reason.cleaning]
-name = "Cleaning"
-group = "Planned"
-category = "planned"
-
-[[machine]]
-area = "packaging"
-line = "line-1"
-name = "filler-1"
-calendar = "three-shift"
-ideal_run_rate = 60.0
-
-[[machine]]
-area = "packaging"
-line = "line-1"
-name = "capper-1"
-calendar = "three-shift"
-ideal_run_rate = 60.0
-"""
-SHIFT, HOUR = 1_625_025_600, 3600  # 06:00 at the plant on 30 June 2021
-LINE = "berlin/packaging/line-1"
-FILLER = MachineKey.parse(f"{LINE}/filler-1")
-
-
-def life(key, first_sequence):
-    """A machine that runs at half its ideal rate, and stands for 20 minutes in its second hour."""
-    records, made = [], 0
-    for index, at in enumerate(range(SHIFT - HOUR, SHIFT + 9 * HOUR, 10)):
-        stands = SHIFT + HOUR <= at < SHIFT + HOUR + 1200
-        made += 0 if stands else 5
-        records.append(
-            Telemetry(
-                **key._asdict(),
-                epochtime=at,
-                state=MachineState.STOPPED if stands else MachineState.RUNNING,
-                total_units=made,
-                off_quality_units=made // 50,
-                gateway="gw",
-                sequence=first_sequence + index,
-            )
-        )
-    return records
+from tests.support import small_cloud
+from tests.support.small_cloud import FILLER, HOUR, LINE, SHIFT, life
 
 
 @pytest.fixture
 def cloud(tmp_path):
-    (tmp_path / "plant.toml").write_text(PLANT)
-    config = CloudConfig.model_validate(
-        {
-            "cloud": {
-                "data_dir": str(tmp_path / "store"),
-                "shift_close_grace_secs": 0.0,
-                "revision_settle_secs": 0.0,
-            }
-        }
-    )
-    store = open_store(config)
-    now = [float(SHIFT + 9 * HOUR)]
-    found = Cloud(config, plants.load(tmp_path / "plant.toml"), store, now_us=lambda: round(now[0] * 1e6))
-    for first, machine in ((1, "filler-1"), (100_000, "capper-1")):
-        found._on_stored(store.append(Arrivals(life(FILLER._replace(machine=machine), first))))
-    found.now = now
-    turn(found)
-    yield found
-    store.close()
+    with small_cloud.opened(tmp_path) as (found, clock):
+        found.now = clock
+        yield found
 
 
 def turn(cloud):
-    for _ in range(2):
-        cloud._look()
-        cloud.now[0] += 2.5
+    small_cloud.turn(cloud, cloud.now)
 
 
 @pytest.fixture
 async def client(cloud):
-    pages = Pages(cloud, clock=lambda: cloud.now[0])
+    pages = Pages(cloud, clock=lambda: cloud.now.now)
     transport = httpx.ASGITransport(app=pages.application)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as found:
         yield found
@@ -153,7 +71,7 @@ async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud,
     page = (await client.get("/")).text
     assert 'aria-label="robot-9"' in page
     assert "Not in plant.toml" in page
-    pages = Pages(cloud, clock=lambda: cloud.now[0])
+    pages = Pages(cloud, clock=lambda: cloud.now.now)
     fragments = pages.feed._all(cloud.board())
     assert f"m/{LINE}/robot-9" in fragments
     assert f"r/{LINE}/robot-9" not in fragments

@@ -24,6 +24,11 @@ def test_a_ratio_becomes_percent_with_one_decimal_and_a_missing_one_a_dash(ratio
     assert words.percent(ratio) == text
 
 
+@pytest.mark.parametrize(("secs", "text"), [(270, "−4.5"), (-2802, "+46.7"), (0.0, "0.0"), (2.0, "0.0")])
+def test_a_loss_is_taken_away_and_what_beats_the_ideal_is_given(secs, text):
+    assert words.loss_minutes(secs) == text
+
+
 @pytest.mark.parametrize(("value", "text"), [(412, "+412"), (-1180, "−1,180"), (0.3, "±0"), (None, "–")])
 def test_a_difference_carries_its_sign(value, text):
     assert words.signed(value) == text
