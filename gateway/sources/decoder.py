@@ -432,7 +432,9 @@ def _one_by_one(b: bytes, p: int, end: int, count: int, columns: Columns) -> tup
             scalars = layouts.scalars.get
         layout = scalars(kind)
         if layout is None:
-            layout = layouts.text(_i32(b, p + 6)[0]) if kind == _STRING else None
+            # Under a mask without a value (or of no sense), what stands there is no type but something else.
+            is_text = kind == _STRING and layouts is not _NO_LAYOUTS
+            layout = layouts.text(_i32(b, p + 6)[0]) if is_text else None
             if layout is None:
                 _append_rows(columns, layouts, rows, texts)
                 p, walked = _walk_item(b, p, end, columns)

@@ -109,6 +109,20 @@ def test_a_message_within_a_buffer_is_read_within_its_bounds() -> None:
         Decoder().decode(around, 17, 16 + len(message))
 
 
+def test_a_text_under_a_mask_of_no_sense_is_left_to_the_library() -> None:
+    """Byte 12 is a text's type only where the mask says that a value follows."""
+    words = [
+        ua.DataValue(ua.Variant(word, ua.VariantType.String)) for word in ("Gr\u00fc\u00dfe", "", "cola")
+    ]
+    message = response([data_change(words)])
+    at = message.index("Gr\u00fc\u00dfe".encode()) - 6
+    assert message[at : at + 2] == b"\x01\x0c"
+    decoder = Decoder()
+    for _ in range(3):
+        with pytest.raises(UnknownLayoutError):
+            decoder.decode(message[:at] + b"\x81" + message[at + 1 :])
+
+
 def test_huge_counts_cost_nothing() -> None:
     """A count of two thousand million in a message of a hundred bytes is refused at once."""
     message = response([data_change([value(random.Random(1), odd=False, mask=13, kind=10)])])
