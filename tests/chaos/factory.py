@@ -106,6 +106,7 @@ class UnrulyServer(LineServer):
         super().__init__(*arguments)
         self._gone: set[tuple[str, str]] = set()
         self._newest: dict[tuple[str, str], Row] = {}
+        self._odd: set[tuple[str, str]] = set()
 
     async def start(self, rows: Any) -> None:
         """Boot, within the limits; the tags may come some seconds after the port."""
@@ -131,22 +132,26 @@ class UnrulyServer(LineServer):
         for row in rows:
             if (row.machine, row.tag) in self._gone:
                 continue
-            if row.status in (ODD, UNSTAMPED):
+            if row.status in (ODD, UNSTAMPED) or (row.machine, row.tag) in self._odd:
                 await self._write_strangely(row)
             else:
                 await super().write([row])
 
     async def _write_strangely(self, row: Row) -> None:
         """Show a value that asyncua's own service would refuse, or without the source's time."""
-        shown = server._value(row._replace(status=0), None)
+        shown = server._value(row, None)
         space = self._up().iserver.aspace
         attribute = space._nodes[self._nodes[row.machine, row.tag]].attributes[ua.AttributeIds.Value]
-        value, stamp = shown.Value, shown.SourceTimestamp
+        stamp, good = shown.SourceTimestamp, ua.StatusCode(ua.UInt32(0))
+        self._odd.discard((row.machine, row.tag))
         if row.status == ODD:
+            self._odd.add((row.machine, row.tag))
             value = ua.Variant(*_ODD_VALUES[row.n % len(_ODD_VALUES)])
-            attribute.value = ua.DataValue(value, ua.StatusCode(ua.UInt32(0)), stamp, stamp)
+            attribute.value = ua.DataValue(value, good, stamp, stamp)
+        elif row.status == UNSTAMPED:
+            attribute.value = ua.DataValue(shown.Value, good, None, stamp)
         else:
-            attribute.value = ua.DataValue(value, ua.StatusCode(ua.UInt32(0)), None, stamp)
+            attribute.value = shown
         for handle, callback in list(attribute.datachange_callbacks.items()):
             await callback(handle, attribute.value)
 

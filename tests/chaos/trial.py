@@ -213,7 +213,11 @@ def _wait_until_well(system: WholeSystem) -> None:
             and health["outbox"]["records"] < 50
         )
 
-    system.wait_until(is_well, "all is well again", _QUIET_SECS)
+    system.wait_until(
+        lambda: is_well() or not all(part.is_running for part in system.parts),
+        "all is well again",
+        _QUIET_SECS,
+    )
 
 
 def _healed_us(span: Span) -> int:
