@@ -116,11 +116,11 @@ def test_a_text_under_a_mask_of_no_sense_is_left_to_the_library() -> None:
     ]
     message = response([data_change(words)])
     at = message.index("Gr\u00fc\u00dfe".encode()) - 6
-    assert message[at : at + 2] == b"\x01\x0c"
+    assert message[at : at + 2] == b"\x03\x0c"
     decoder = Decoder()
     for _ in range(3):
         with pytest.raises(UnknownLayoutError):
-            decoder.decode(message[:at] + b"\x81" + message[at + 1 :])
+            decoder.decode(message[:at] + b"\x83" + message[at + 1 :])
 
 
 def test_huge_counts_cost_nothing() -> None:
