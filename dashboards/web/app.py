@@ -47,6 +47,7 @@ class Pages:
         app.add_route("/static/{name}", assets.serve, methods=["GET", "HEAD"])
         app.add_route("/favicon.ico", assets.icon, methods=["GET", "HEAD"])
         analysis = AnalysisPages(cloud, jinja)
+        app.add_exception_handler(404, analysis.missing)
         app.add_route("/", analysis.asking(board.show), methods=["GET"])
         for path, handler in (
             ("/place", analysis.place),

@@ -6,6 +6,7 @@ from datetime import tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import structlog
 from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -21,6 +22,7 @@ Question = Callable[[Request], Response]
 REFRESH_SECS: Final = 15
 MOST_AT_ONCE: Final = 2
 _LONG_SECS: Final = 2 * 86_400
+_log = structlog.get_logger("dashboards.pages")
 
 
 def _refresh_secs(chosen: Selection | None) -> int:
@@ -113,15 +115,26 @@ class Screen:
         return self.guarded(handle)
 
     def guarded(self, handler: Handler) -> Handler:
-        """Answer an impossible address with a page that says what is wrong."""
+        """Answer an impossible address, and a page that fails, with a page that says what is wrong."""
 
         async def handle(request: Request) -> Response:
             try:
                 return await handler(request)
             except AddressError as error:
-                board = self.cloud.board()
-                return self.answer(
-                    request, "fault.html", "fault", board, status=400, title="Not found here", text=str(error)
-                )
+                return self.fault(request, 400, "Not found here", str(error))
+            except Exception:  # noqa: BLE001  # a supervisor: what fails here is one page
+                _log.exception("a page could not be made", path=request.url.path)
+                text = "The server could not make this page; its log says why. The other pages go on."
+                return self.fault(request, 500, "This page failed", text)
 
         return handle
+
+    def fault(self, request: Request, status: int, title: str, text: str) -> Response:
+        """Answer with a page that says what is wrong."""
+        board = self.cloud.board()
+        return self.answer(request, "fault.html", "fault", board, status=status, title=title, text=text)
+
+    async def missing(self, request: Request, error: Exception) -> Response:
+        """Answer an address that leads nowhere."""
+        del error
+        return self.fault(request, 404, "Not found here", "There is no such page.")

@@ -58,13 +58,18 @@ class WorkPages(Screen):
                 else:
                     small += 1
         found.sort(key=lambda stop: stop.start, reverse=True)
+        waiting = [stop for stop in found if stop.reason is None]
+        asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None)
         return self.answer(
             request,
             "stops.html",
             "stops",
             board,
             selection=chosen,
-            waiting=[stop for stop in found if stop.reason is None],
+            asked=asked if chosen.is_live else None,
+            groups=self._groups(asked.machine) if asked else [],
+            operator=operator_name(request),
+            waiting=waiting,
             explained=[stop for stop in found if stop.reason is not None],
             small=small,
             all_stops=all_stops,

@@ -7,9 +7,11 @@ import re
 import zipfile
 
 import httpx
+import msgspec
 import pytest
 
 from cloud.store.port import Arrivals
+from contract.states import MachineState
 from dashboards import port
 from dashboards.web.app import Pages
 from dashboards.web.work import ONLY_COMMENT
@@ -62,6 +64,44 @@ def test_the_real_cloud_side_satisfies_the_port(cloud):
 async def test_every_page_opens(client, path):
     answer = await client.get(path)
     assert answer.status_code == 200, answer.text[:300]
+
+
+async def test_an_address_that_leads_nowhere_is_answered_by_a_page(client):
+    answer = await client.get("/nowhere")
+    assert answer.status_code == 404
+    assert "There is no such page." in answer.text
+    assert (await client.get("/static/nothing.css")).status_code == 404
+    assert (await client.get("/api/v1/nothing")).json() == {"detail": "Not Found"}
+
+
+async def test_a_page_that_fails_says_so_and_leaves_the_others_alone(cloud, client, monkeypatch):
+    def broken(*_, **__):
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr(cloud, "timeline", broken)
+    answer = await client.get("/timeline")
+    assert answer.status_code == 500
+    assert "This page failed" in answer.text
+    assert "disk on fire" not in answer.text
+    assert (await client.get("/losses?days=2")).status_code == 200
+
+
+async def test_the_last_stop_is_asked_for_with_the_reasons_as_buttons(cloud, client):
+    made = life(FILLER, 0)[-1]
+    later = [
+        msgspec.structs.replace(
+            made, epochtime=SHIFT + 9 * HOUR + after, state=state, sequence=900_000 + after
+        )
+        for after in range(0, 400, 10)
+        for state in (MachineState.STOPPED if after < 300 else MachineState.RUNNING,)
+    ]
+    cloud.now.now += 400
+    cloud._on_stored(cloud._store.append(Arrivals(later)))
+    turn(cloud)
+    page = (await client.get(f"/stops?at={LINE}")).text
+    asked = page[page.index("Why did filler-1 stand?") :]
+    assert "5\xa0min" in asked[:600]
+    assert re.findall(r'name="reason" value="(\w+)"', asked) == ["jam", "cleaning"]
 
 
 async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud, client):
