@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from cloud.errors import CorrectionError
 from cloud.oee.calendar import ShiftWindow, StopWindow, shifts_between
-from cloud.oee.columns import Flags, Ints
+from cloud.oee.columns import Flags, Floats, Ints
 from cloud.oee.pieces import NEVER, Counts, Segments, merged_counts, merged_segments
 from cloud.oee.records import ABSENT, NO_RATE, RUNNING, STOPPED, UNKNOWN, Names
 from cloud.plant import Plant
@@ -352,6 +352,15 @@ def _parted(concerned: Segments, correction: Correction) -> tuple[Segments, Segm
     )
 
 
+def _rate_at(counts: Counts, machine: int, product: int, at_us: int) -> Floats:
+    """Return the ideal rate of the units of a product that were made last before an instant, else next."""
+    made = counts.take((counts.machine == machine) & (counts.total > 0) & (counts.product == product))
+    if not len(made):
+        return np.array([NO_RATE])
+    nearest = np.lexsort((np.abs(made.at_us - at_us), made.at_us > at_us))[:1]
+    return made.rate[nearest]
+
+
 def _found_later(
     counts: Counts, planned: Flags, segments: Segments, correction: Correction, names: Names
 ) -> Counts:
@@ -374,7 +383,7 @@ def _found_later(
         )
         shown = here.product if len(here) else np.array([ABSENT], dtype=np.int32)
         order = here.order if len(here) else np.array([ABSENT], dtype=np.int32)
-        rate = np.array([NO_RATE])
+        rate = _rate_at(counts, machine, int(shown[0]) if product is None else product, correction.from_us)
         at_us = np.array([correction.from_us], dtype=np.int64)
     return Counts(
         machine=np.array([machine], dtype=np.int32),
