@@ -12,9 +12,10 @@ from msgspec import UNSET
 
 from contract.delivery import ConnectionStatus
 from gateway.config import Configuration, Connection
-from gateway.errors import CertificateError, GatewayError, OutboxError, SourceError
+from gateway.errors import CertificateError, GatewayError, SourceError
 from gateway.sources.certificates import CertificateStore
 from gateway.sources.port import Receiver, SourceCounters
+from gateway.sources.reconciler import told
 from gateway.sources.session import Identity, Session, open_session
 from gateway.sources.subscription import Saved, SilentError, Subscription, SubscriptionLostError
 from gateway.tags import Binding
@@ -183,7 +184,7 @@ class OpcUaSource:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(subscription.publish(), name=f"source[{self.name}].publish")
-                tasks.create_task(subscription.reconcile(), name=f"source[{self.name}].reconcile")
+                tasks.create_task(subscription.reconciler.reconcile(), name=f"source[{self.name}].reconcile")
                 tasks.create_task(session.renew_channel(), name=f"source[{self.name}].renew")
         except ExceptionGroup as group:
             ours, foreign = group.split(GatewayError)
@@ -197,10 +198,7 @@ class OpcUaSource:
 
     def _announce(self, subscription: Subscription) -> None:
         handles = [handle for handle, item in subscription.items.items() if item.item_id is not None]
-        try:
-            self._receiver.on_subscribed(handles, resumed=True)
-        except OutboxError:
-            _log.debug("%s: records wait in memory for the outbox", self.name)
+        told(lambda: self._receiver.on_subscribed(handles, resumed=True))
 
     def _lost(self, cause: Exception) -> None:
         """Tell the receiver that nothing is heard any more."""
@@ -208,10 +206,7 @@ class OpcUaSource:
         self._tally.reconnects += 1
         if subscription is not None:
             self._as_of_us = subscription.as_of_us
-            try:
-                self._receiver.on_lost(subscription.as_of_us, str(cause))
-            except OutboxError:
-                _log.debug("%s: records wait in memory for the outbox", self.name)
+            told(lambda: self._receiver.on_lost(subscription.as_of_us, str(cause)))
 
     def _tell_items(self, subscription: Subscription) -> None:
         faults = [item for item in subscription.items.values() if item.item_id is None and item.reason]

@@ -1,4 +1,4 @@
-"""One subscription on one session: published, acknowledged after commit, reconciled, its losses found."""
+"""One subscription on one session: published, acknowledged after commit, its losses found."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -19,14 +18,15 @@ from gateway.config import Connection
 from gateway.errors import OutboxError, SourceError
 from gateway.source_clock import SourceClock
 from gateway.sources import stock
-from gateway.sources.addresses import Unresolved, resolve
 from gateway.sources.columns import Columns
 from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
 from gateway.sources.errors import ServiceError, mapped
+from gateway.sources.history import read_history
 from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
+from gateway.sources.reconciler import GONE, Item, Reconciler, told
 from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
-from gateway.sources.values import add_value, epoch_us, moment, stamp_us
+from gateway.sources.values import add_value, epoch_us, stamp_us
 from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)
@@ -40,10 +40,7 @@ _MAX_NOTIFICATIONS: Final = 10_000
 _MAX_MERGED: Final = 100_000
 _MAX_REPUBLISHED: Final = 10_000
 _SEQUENCES: Final = 2**32 - 1
-_RETRY_FIRST_SECS: Final = 0.5
-_HISTORY_VALUES: Final = 10_000
 _OUTBOX_RETRY_SECS: Final = 1.0
-_GONE: Final = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid})
 _SESSION_OVER: Final = frozenset(
     {
         ua.StatusCodes.BadSessionIdInvalid,
@@ -53,16 +50,6 @@ _SESSION_OVER: Final = frozenset(
         ua.StatusCodes.BadSecureChannelClosed,
     }
 )
-_FILTER_REFUSED: Final = frozenset(
-    {
-        ua.StatusCodes.BadFilterNotAllowed,
-        ua.StatusCodes.BadMonitoredItemFilterInvalid,
-        ua.StatusCodes.BadMonitoredItemFilterUnsupported,
-        ua.StatusCodes.BadDeadbandFilterInvalid,
-    }
-)
-_QUIET: Final = "the server had stopped telling of a tag"
-_NO_HISTORY: Final = frozenset({ua.StatusCodes.GoodNoData, ua.StatusCodes.BadNoData})
 
 
 class SubscriptionLostError(SourceError):
@@ -80,24 +67,6 @@ class Saved(Struct, frozen=True, array_like=True):
     subscription: int
     fingerprint: str
     items: list[tuple[int, int]]
-
-
-@dataclass(slots=True)
-class Item:
-    """One wanted tag and how it stands on the server."""
-
-    binding: Binding
-    node: ua.NodeId | None = None
-    item_id: int | None = None
-    fault: int = 0
-    reason: str = ""
-    failures: int = 0
-    retry_at: float = 0.0
-    plain: bool = False
-    """Without a filter, because the server takes none."""
-    suspicion: tuple[Any, Any] | None = None
-    proven_us: int = 0
-    """[us, our clock] when it had certainly told everything."""
 
 
 def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
@@ -157,8 +126,8 @@ class Subscription:
         self._requests: set[asyncio.Task[None]] = set()
         self._outstanding = connection.publish_requests
         self._static: bytes = b""
-        self.look_closer = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
+        self.reconciler = Reconciler(session, connection, self.items, receiver, clock_us, tally, self)
 
     # --- life ---
 
@@ -166,6 +135,11 @@ class Subscription:
     def live(self) -> int:
         """Return how many wanted tags the server watches for us."""
         return sum(item.item_id is not None for item in self.items.values())
+
+    @property
+    def stamps(self) -> Mapping[int, int]:
+        """Return each tag's last source time as the server told it [us since 1970]."""
+        return self._stamps
 
     async def create(self) -> None:
         """Make a new subscription, without items yet."""
@@ -220,7 +194,7 @@ class Subscription:
         for handle, item_id in saved.items:
             if handle in self.items:
                 self.items[handle].item_id = item_id
-        await self._find(self.items.values())
+        await self.reconciler.find(self.items.values())
         self._save()
         return True
 
@@ -246,6 +220,12 @@ class Subscription:
         """Go on with the proofs of an earlier connection; without them all that is known of is in doubt."""
         for handle, item in self.items.items():
             item.proven_us = proofs.get(handle, 0)
+
+    def settled(self) -> None:
+        """Take note that other items are live than before."""
+        self._save()
+        told(lambda: self._receiver.on_checkpoint(self.checkpoint(self.next_sequence)))
+        self.on_change()
 
     def _save(self) -> None:
         self._static = msgspec.msgpack.encode(self.saved)
@@ -416,7 +396,7 @@ class Subscription:
         if more and len(self._merged) < _MAX_MERGED:
             return
         merged, self._merged = self._merged, None
-        await self._commit(merged, self.next_sequence)
+        await self.commit(merged, self.next_sequence)
         self._acks += self._merged_sequences
         self._merged_sequences = []
 
@@ -424,9 +404,9 @@ class Subscription:
         for status in statuses:
             if status in (ua.StatusCodes.BadTimeout, ua.StatusCodes.GoodSubscriptionTransferred):
                 raise SubscriptionLostError(f"the server ended our subscription: {status_name(status)}")
-            self.look_closer.set()
+            self.reconciler.look_closer.set()
 
-    async def _commit(self, found: Columns, next_sequence: int | None) -> None:
+    async def commit(self, found: Columns, next_sequence: int | None) -> None:
         """Have the receiver make values safe, for as long as that takes."""
         if not self._handles.issuperset(found.handles):
             self._leave_out_strangers(found)
@@ -436,8 +416,8 @@ class Subscription:
         self._tally.values += len(found)
         self._tally.overflows += len(found.overflowed)
         self._stamps.update(zip(found.handles, found.source_us, strict=True))
-        if any(status in _GONE for status in set(found.statuses)):
-            self.look_closer.set()
+        if any(status in GONE for status in set(found.statuses)):
+            self.reconciler.look_closer.set()
         warned = False
         while True:
             try:
@@ -482,10 +462,7 @@ class Subscription:
 
     def _gap(self, handles: Sequence[int], from_us: int, to_us: int, cause: str) -> None:
         self._tally.gaps += 1
-        try:
-            self._receiver.on_gap(handles, from_us, to_us, cause)
-        except OutboxError:
-            _log.debug("the gap waits in memory for the outbox")
+        told(lambda: self._receiver.on_gap(handles, from_us, to_us, cause))
 
     # --- what is missing ---
 
@@ -568,288 +545,4 @@ class Subscription:
         if missing_facts:
             self._gap(missing_facts, from_us, known_again_us, "notifications lost between server and gateway")
         if len(found):
-            await self._commit(found, None)
-
-    # --- reconciling ---
-
-    async def reconcile(self) -> None:
-        """Compare wanted with live items for ever, and heal what differs."""
-        loop = asyncio.get_running_loop()
-        verify_secs = self._connection.verify_secs
-        verify_at = loop.time() + verify_secs
-        while True:
-            await self.mend()
-            try:
-                async with asyncio.timeout(self._connection.reconcile_secs):
-                    await self.look_closer.wait()
-            except TimeoutError:
-                pass
-            if self.look_closer.is_set() or (verify_secs and loop.time() >= verify_at):
-                self.look_closer.clear()
-                await self.verify()
-                verify_at = loop.time() + verify_secs
-
-    async def mend(self) -> None:
-        """Create the items that are wanted, not live, and due for another try."""
-        now = asyncio.get_running_loop().time()
-        due = [item for item in self.items.values() if item.item_id is None and item.retry_at <= now]
-        if not due:
-            return
-        await self._find(due)
-        ready = [item for item in due if item.node is not None]
-        if ready:
-            self._receiver_call(lambda: self._receiver.on_subscribed(_handles(ready), resumed=False))
-            await self._create_items(ready)
-        failed = [item for item in due if item.item_id is None]
-        for status in {item.fault for item in failed}:
-            handles = _handles(item for item in failed if item.fault == status)
-            self._receiver_call(lambda h=handles, s=status: self._receiver.on_unreadable(h, s))  # type: ignore[misc]
-        for item in failed:
-            self._put_off(item)
-        self._save()
-        self._receiver_call(lambda: self._receiver.on_checkpoint(self.checkpoint(self.next_sequence)))
-        self.on_change()
-
-    @staticmethod
-    def _receiver_call(call: Callable[[], None]) -> None:
-        try:
-            call()
-        except OutboxError as error:
-            _log.debug("the outbox takes nothing now; it is kept in memory: %s", error)
-
-    def _put_off(self, item: Item) -> None:
-        """Set when a failed item is tried again; say so once."""
-        if item.failures == 0:
-            _log.warning(
-                "%s: %s (%s) cannot be read: %s",
-                self._connection.name,
-                item.binding.name,
-                item.binding.node,
-                item.reason,
-            )
-        delay_secs = min(_RETRY_FIRST_SECS * 2**item.failures, self._connection.node_retry_max_secs)
-        item.failures = min(item.failures + 1, 30)
-        item.retry_at = asyncio.get_running_loop().time() + delay_secs
-
-    async def _find(self, items: Iterable[Item]) -> None:
-        """Resolve the addresses of items under the server's present namespaces."""
-        wanted = list(items)
-        nodes = await resolve(self._session, [item.binding.node for item in wanted])
-        for item in wanted:
-            found = nodes[item.binding.node]
-            if isinstance(found, Unresolved):
-                item.node, item.fault, item.reason = None, found.status, found.reason
-            else:
-                item.node = found
-
-    async def _create_items(self, items: Sequence[Item]) -> None:
-        async def ask(part: Sequence[Item]) -> Sequence[ua.MonitoredItemCreateResult]:
-            request = ua.CreateMonitoredItemsRequest()
-            request.Parameters.SubscriptionId = ua.UInt32(self.id)
-            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-            request.Parameters.ItemsToCreate = [_wanted_item(item) for item in part]
-            return (await self._session.call(request, ua.CreateMonitoredItemsResponse)).Results
-
-        again: list[Item] = []
-        for item, result in zip(items, await self._session.in_chunks("items", items, ask), strict=True):
-            status = int(result.StatusCode.value)
-            if status in _FILTER_REFUSED and not item.plain:
-                item.plain = True
-                again.append(item)
-            elif status >> 30 >= BAD:
-                item.fault, item.reason = status, status_name(status)
-            else:
-                self._created(item, result)
-        if again:
-            await self._create_items(again)
-
-    def _created(self, item: Item, result: ua.MonitoredItemCreateResult) -> None:
-        if item.failures:
-            _log.info("%s: %s is read again", self._connection.name, item.binding.name)
-        item.item_id = int(result.MonitoredItemId)
-        item.failures, item.fault, item.reason, item.suspicion = 0, 0, "", None
-        item.proven_us = self._clock_us()
-        granted = int(result.RevisedQueueSize)
-        if granted < item.binding.queue_size and item.binding.role is Role.FACT:
-            self._tally.queues_cut += 1
-            _log.info(
-                "%s: %s: the server queues %d values, not %d",
-                self._connection.name,
-                item.binding.name,
-                granted,
-                item.binding.queue_size,
-            )
-
-    async def verify(self) -> None:
-        """Read what the items should have told, and make those anew that have not told it.
-
-        An item is dead when reading shows a value that differs from the last one delivered, and neither has
-        moved nor has it been delivered by the next time; or when its node is gone; or when its address now
-        leads to another node. What was told since it was last known to live is withdrawn.
-        """
-        before = list(self._session.namespaces)
-        await self._session.learn()
-        live = [item for item in self.items.values() if item.item_id is not None]
-        dead: list[Item] = []
-        if self._session.namespaces != before:
-            nodes = {item.binding.handle: item.node for item in live}
-            await self._find(live)
-            dead = [item for item in live if item.node != nodes[item.binding.handle]]
-        looked = [item for item in live if item.node is not None and item not in dead]
-        asked_us = self._clock_us()
-        read = await self._session.read(
-            [item.node for item in looked if item.node is not None], max_age_secs=self._connection.verify_secs
-        )
-        shown = Columns()
-        for item, value in zip(looked, read, strict=True):
-            add_value(shown, item.binding.handle, value)
-        gone = [item for place, item in enumerate(looked) if self._is_dead(item, shown, place)]
-        self._prove(looked, shown, asked_us)
-        dead += gone
-        if dead:
-            names = ", ".join(item.binding.name for item in dead[:3])
-            _log.warning(
-                "%s: %d tags are read anew, they had gone quiet: %s", self._connection.name, len(dead), names
-            )
-            await self._discard(dead)
-            await self._bury(dead, shown)
-            await self.mend()
-
-    async def _bury(self, dead: Sequence[Item], shown: Columns) -> None:
-        """Withdraw what was told of dead tags, and tell what reading shows of them now."""
-        for since_us in sorted({item.proven_us for item in dead}):
-            handles = _handles(item for item in dead if item.proven_us == since_us)
-            self._receiver_call(lambda h=handles, s=since_us: self._receiver.on_died(h, s, _QUIET))  # type: ignore[misc]
-        now = Columns()
-        of_dead = frozenset(_handles(dead))
-        for place, handle in enumerate(shown.handles):
-            if handle not in of_dead:
-                continue
-            if shown.statuses[place] in _GONE:
-                status = shown.statuses[place]
-                self._receiver_call(lambda h=handle, s=status: self._receiver.on_unreadable([h], s))  # type: ignore[misc]
-            else:
-                now.extend(shown.row(place))
-        await self._commit(now, None)
-
-    def _is_dead(self, item: Item, columns: Columns, place: int) -> bool:
-        shown = columns.values[place], columns.statuses[place]
-        if shown[1] in _GONE:
-            return True
-        known = self._receiver.known(item.binding.handle)
-        if known is None or shown == known or not _differs(shown[0], known[0], item.binding.deadband):
-            item.suspicion = None
-            return False
-        if item.suspicion == known:
-            return True
-        item.suspicion = known
-        return False
-
-    def _prove(self, items: Sequence[Item], shown: Columns, asked_us: int) -> None:
-        """Take note which items had told everything when they were read.
-
-        Those whose value is the one delivered last, with the time it was delivered with: a value that has
-        changed and changed back has another. Where most times differ, the server stamps what has not changed,
-        and times say nothing.
-        """
-        agreeing = [
-            place
-            for place, item in enumerate(items)
-            if item.suspicion is None and self._receiver.known(item.binding.handle) is not None
-        ]
-        stamped = [
-            place
-            for place in agreeing
-            if self._stamps.get(items[place].binding.handle) == shown.source_us[place]
-        ]
-        for place in agreeing if 2 * len(stamped) < len(agreeing) else stamped:
-            items[place].proven_us = max(items[place].proven_us, asked_us)
-
-    async def _discard(self, items: Sequence[Item]) -> None:
-        """Give up items on the server; whether it still knows them does not matter."""
-
-        async def ask(part: Sequence[int]) -> Sequence[ua.StatusCode]:
-            request = ua.DeleteMonitoredItemsRequest()
-            request.Parameters.SubscriptionId = ua.UInt32(self.id)
-            request.Parameters.MonitoredItemIds = [ua.UInt32(one) for one in part]
-            return (await self._session.call(request, ua.DeleteMonitoredItemsResponse)).Results
-
-        await self._session.in_chunks(
-            "items", [item.item_id for item in items if item.item_id is not None], ask
-        )
-        for item in items:
-            item.item_id, item.retry_at, item.suspicion = None, 0.0, None
-
-
-def _handles(items: Iterable[Item]) -> list[int]:
-    return [item.binding.handle for item in items]
-
-
-def _differs(one: Any, other: Any, deadband: float) -> bool:
-    if deadband and isinstance(one, int | float) and isinstance(other, int | float):
-        return abs(one - other) > deadband
-    return not (one == other or (one != one and other != other))  # noqa: PLR0124 - NaN is like NaN here
-
-
-def _wanted_item(item: Item) -> ua.MonitoredItemCreateRequest:
-    binding = item.binding
-    wanted = ua.MonitoredItemCreateRequest()
-    wanted.ItemToMonitor.NodeId = item.node
-    wanted.ItemToMonitor.AttributeId = ua.AttributeIds.Value
-    wanted.MonitoringMode = ua.MonitoringMode.Reporting
-    wanted.RequestedParameters.ClientHandle = ua.UInt32(binding.handle)
-    wanted.RequestedParameters.SamplingInterval = binding.sampling_interval_secs * 1000.0
-    wanted.RequestedParameters.QueueSize = ua.UInt32(binding.queue_size)
-    wanted.RequestedParameters.DiscardOldest = True
-    if binding.deadband and not item.plain:
-        wanted.RequestedParameters.Filter = ua.DataChangeFilter(
-            Trigger=ua.DataChangeTrigger.StatusValue,
-            DeadbandType=ua.UInt32(ua.DeadbandType.Absolute),
-            DeadbandValue=binding.deadband,
-        )
-    return wanted
-
-
-async def read_history(
-    session: Session, nodes: Sequence[ua.NodeId], from_us: int, to_us: int
-) -> list[list[ua.DataValue] | None]:
-    """Return what the server's history has of each node in (from, to]; None where it keeps none."""
-    details = ua.ReadRawModifiedDetails()
-    details.IsReadModified = False
-    details.StartTime = moment(from_us + 1)
-    details.EndTime = moment(to_us)
-    details.NumValuesPerNode = ua.UInt32(_HISTORY_VALUES)
-    details.ReturnBounds = False
-
-    async def ask(part: Sequence[ua.NodeId]) -> Sequence[list[ua.DataValue] | None]:
-        found: list[list[ua.DataValue] | None] = [[] for _ in part]
-        points: dict[int, bytes | None] = dict.fromkeys(range(len(part)))
-        while points:
-            request = ua.HistoryReadRequest()
-            request.Parameters.HistoryReadDetails = details
-            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
-            request.Parameters.NodesToRead = [
-                ua.HistoryReadValueId(NodeId=part[position], ContinuationPoint=point)
-                for position, point in points.items()
-            ]
-            answer = await session.call(request, ua.HistoryReadResponse)
-            left: dict[int, bytes | None] = {}
-            for position, result in zip(points, answer.Results, strict=True):
-                values = found[position]
-                status = int(result.StatusCode.value)
-                if values is None or (status >> 30 >= BAD and status not in _NO_HISTORY):
-                    found[position] = None
-                    continue
-                history: Any = result.HistoryData
-                values += getattr(history, "DataValues", None) or []
-                if result.ContinuationPoint:
-                    left[position] = result.ContinuationPoint
-            points = left
-        return found
-
-    kept = await session.read(nodes, ua.AttributeIds.Historizing)
-    historized = [
-        node for node, one in zip(nodes, kept, strict=True) if one.Value is not None and one.Value.Value
-    ]
-    found = iter(await session.in_chunks("history", historized, ask))
-    return [next(found) if one.Value is not None and one.Value.Value else None for one in kept]
+            await self.commit(found, None)

@@ -592,5 +592,5 @@ async def test_a_value_of_a_tag_that_nobody_asked_for_is_left_out(tmp_path: Path
                 item.client_handle = item.client_handle if item.client_handle == 1 else 4_000_000_000
             await count_up(server, 103, 104, 0.1)
             await until(lambda: outbox.states()[-1] == "idle")
-            assert gateway.source._tally.strangers == 2
+            assert gateway.source.counters.unasked_values == 2
             assert gateway.source.status.state == "connected"

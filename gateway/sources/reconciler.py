@@ -1,0 +1,334 @@
+"""Wanted tags compared with those that the server watches, for ever; what differs is healed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from asyncua import ua
+
+from gateway.config import Connection
+from gateway.errors import OutboxError
+from gateway.sources.addresses import Unresolved, resolve
+from gateway.sources.columns import Columns
+from gateway.sources.port import BAD, Receiver, SourceCounters
+from gateway.sources.session import Session
+from gateway.sources.statuses import status_name
+from gateway.sources.values import add_value
+from gateway.tags import Binding, Role
+
+_log = logging.getLogger(__name__)
+
+_RETRY_FIRST_SECS: Final = 0.5
+GONE: Final = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid})
+"""Statuses of a node that is not there."""
+_FILTER_REFUSED: Final = frozenset(
+    {
+        ua.StatusCodes.BadFilterNotAllowed,
+        ua.StatusCodes.BadMonitoredItemFilterInvalid,
+        ua.StatusCodes.BadMonitoredItemFilterUnsupported,
+        ua.StatusCodes.BadDeadbandFilterInvalid,
+    }
+)
+_QUIET: Final = "the server had stopped telling of a tag"
+
+
+@dataclass(slots=True)
+class Item:
+    """One wanted tag and how it stands on the server."""
+
+    binding: Binding
+    node: ua.NodeId | None = None
+    item_id: int | None = None
+    fault: int = 0
+    reason: str = ""
+    failures: int = 0
+    retry_at: float = 0.0
+    plain: bool = False
+    """Without a filter, because the server takes none."""
+    suspicion: tuple[Any, Any] | None = None
+    proven_us: int = 0
+    """[us, our clock] when it had certainly told everything."""
+
+
+class Publishing(Protocol):
+    """The subscription that the items belong to."""
+
+    id: int
+
+    @property
+    def stamps(self) -> Mapping[int, int]:
+        """Return each tag's last source time as the server told it [us since 1970]."""
+        ...
+
+    async def commit(self, found: Columns, next_sequence: int | None) -> None:
+        """Have values put in a safe place."""
+        ...
+
+    def settled(self) -> None:
+        """Take note that other items are live than before."""
+        ...
+
+
+class Reconciler:
+    """Keeps the items of one subscription alive.
+
+    items: by handle; shared with the subscription
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        connection: Connection,
+        items: Mapping[int, Item],
+        receiver: Receiver,
+        clock_us: Callable[[], int],
+        tally: SourceCounters,
+        publishing: Publishing,
+    ) -> None:
+        self._session = session
+        self._connection = connection
+        self.items = items
+        self._receiver = receiver
+        self._clock_us = clock_us
+        self._tally = tally
+        self._publishing = publishing
+        self.look_closer = asyncio.Event()
+        """Set where something hints at an item that is dead."""
+
+    async def reconcile(self) -> None:
+        """Compare wanted with live items for ever, and heal what differs."""
+        loop = asyncio.get_running_loop()
+        verify_secs = self._connection.verify_secs
+        verify_at = loop.time() + verify_secs
+        while True:
+            await self.mend()
+            try:
+                async with asyncio.timeout(self._connection.reconcile_secs):
+                    await self.look_closer.wait()
+            except TimeoutError:
+                pass
+            if self.look_closer.is_set() or (verify_secs and loop.time() >= verify_at):
+                self.look_closer.clear()
+                await self.verify()
+                verify_at = loop.time() + verify_secs
+
+    async def mend(self) -> None:
+        """Create the items that are wanted, not live, and due for another try."""
+        now = asyncio.get_running_loop().time()
+        due = [item for item in self.items.values() if item.item_id is None and item.retry_at <= now]
+        if not due:
+            return
+        await self.find(due)
+        ready = [item for item in due if item.node is not None]
+        if ready:
+            told(lambda: self._receiver.on_subscribed(_handles(ready), resumed=False))
+            await self._create_items(ready)
+        failed = [item for item in due if item.item_id is None]
+        for status in {item.fault for item in failed}:
+            handles = _handles(item for item in failed if item.fault == status)
+            told(lambda h=handles, s=status: self._receiver.on_unreadable(h, s))  # type: ignore[misc]
+        for item in failed:
+            self._put_off(item)
+        self._publishing.settled()
+
+    def _put_off(self, item: Item) -> None:
+        """Set when a failed item is tried again; say so once."""
+        if item.failures == 0:
+            _log.warning(
+                "%s: %s (%s) cannot be read: %s",
+                self._connection.name,
+                item.binding.name,
+                item.binding.node,
+                item.reason,
+            )
+        delay_secs = min(_RETRY_FIRST_SECS * 2**item.failures, self._connection.node_retry_max_secs)
+        item.failures = min(item.failures + 1, 30)
+        item.retry_at = asyncio.get_running_loop().time() + delay_secs
+
+    async def find(self, items: Iterable[Item]) -> None:
+        """Resolve the addresses of items under the server's present namespaces."""
+        wanted = list(items)
+        nodes = await resolve(self._session, [item.binding.node for item in wanted])
+        for item in wanted:
+            found = nodes[item.binding.node]
+            if isinstance(found, Unresolved):
+                item.node, item.fault, item.reason = None, found.status, found.reason
+            else:
+                item.node = found
+
+    async def _create_items(self, items: Sequence[Item]) -> None:
+        async def ask(part: Sequence[Item]) -> Sequence[ua.MonitoredItemCreateResult]:
+            request = ua.CreateMonitoredItemsRequest()
+            request.Parameters.SubscriptionId = ua.UInt32(self._publishing.id)
+            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+            request.Parameters.ItemsToCreate = [_wanted_item(item) for item in part]
+            return (await self._session.call(request, ua.CreateMonitoredItemsResponse)).Results
+
+        again: list[Item] = []
+        for item, result in zip(items, await self._session.in_chunks("items", items, ask), strict=True):
+            status = int(result.StatusCode.value)
+            if status in _FILTER_REFUSED and not item.plain:
+                item.plain = True
+                again.append(item)
+            elif status >> 30 >= BAD:
+                item.fault, item.reason = status, status_name(status)
+            else:
+                self._created(item, result)
+        if again:
+            await self._create_items(again)
+
+    def _created(self, item: Item, result: ua.MonitoredItemCreateResult) -> None:
+        if item.failures:
+            _log.info("%s: %s is read again", self._connection.name, item.binding.name)
+        item.item_id = int(result.MonitoredItemId)
+        item.failures, item.fault, item.reason, item.suspicion = 0, 0, "", None
+        item.proven_us = self._clock_us()
+        granted = int(result.RevisedQueueSize)
+        if granted < item.binding.queue_size and item.binding.role is Role.FACT:
+            self._tally.queues_cut += 1
+            _log.info(
+                "%s: %s: the server queues %d values, not %d",
+                self._connection.name,
+                item.binding.name,
+                granted,
+                item.binding.queue_size,
+            )
+
+    async def verify(self) -> None:
+        """Read what the items should have told, and make those anew that have not told it.
+
+        An item is dead when reading shows a value that differs from the last one delivered, and neither has
+        moved nor has it been delivered by the next time; or when its node is gone; or when its address now
+        leads to another node. What was told since it was last known to live is withdrawn.
+        """
+        before = list(self._session.namespaces)
+        await self._session.learn()
+        live = [item for item in self.items.values() if item.item_id is not None]
+        dead: list[Item] = []
+        if self._session.namespaces != before:
+            nodes = {item.binding.handle: item.node for item in live}
+            await self.find(live)
+            dead = [item for item in live if item.node != nodes[item.binding.handle]]
+        looked = [item for item in live if item.node is not None and item not in dead]
+        asked_us = self._clock_us()
+        read = await self._session.read(
+            [item.node for item in looked if item.node is not None], max_age_secs=self._connection.verify_secs
+        )
+        shown = Columns()
+        for item, value in zip(looked, read, strict=True):
+            add_value(shown, item.binding.handle, value)
+        gone = [item for place, item in enumerate(looked) if self._is_dead(item, shown, place)]
+        self._prove(looked, shown, asked_us)
+        dead += gone
+        if dead:
+            names = ", ".join(item.binding.name for item in dead[:3])
+            _log.warning(
+                "%s: %d tags are read anew, they had gone quiet: %s", self._connection.name, len(dead), names
+            )
+            await self._discard(dead)
+            await self._bury(dead, shown)
+            await self.mend()
+
+    async def _bury(self, dead: Sequence[Item], shown: Columns) -> None:
+        """Withdraw what was told of dead tags, and tell what reading shows of them now."""
+        for since_us in sorted({item.proven_us for item in dead}):
+            handles = _handles(item for item in dead if item.proven_us == since_us)
+            told(lambda h=handles, s=since_us: self._receiver.on_died(h, s, _QUIET))  # type: ignore[misc]
+        now = Columns()
+        of_dead = frozenset(_handles(dead))
+        for place, handle in enumerate(shown.handles):
+            if handle not in of_dead:
+                continue
+            if shown.statuses[place] in GONE:
+                status = shown.statuses[place]
+                told(lambda h=handle, s=status: self._receiver.on_unreadable([h], s))  # type: ignore[misc]
+            else:
+                now.extend(shown.row(place))
+        await self._publishing.commit(now, None)
+
+    def _is_dead(self, item: Item, columns: Columns, place: int) -> bool:
+        shown = columns.values[place], columns.statuses[place]
+        if shown[1] in GONE:
+            return True
+        known = self._receiver.known(item.binding.handle)
+        if known is None or shown == known or not _differs(shown[0], known[0], item.binding.deadband):
+            item.suspicion = None
+            return False
+        if item.suspicion == known:
+            return True
+        item.suspicion = known
+        return False
+
+    def _prove(self, items: Sequence[Item], shown: Columns, asked_us: int) -> None:
+        """Take note which items had told everything when they were read.
+
+        Those whose value is the one delivered last, with the time it was delivered with: a value that has
+        changed and changed back has another. Where most times differ, the server stamps what has not changed,
+        and times say nothing.
+        """
+        agreeing = [
+            place
+            for place, item in enumerate(items)
+            if item.suspicion is None and self._receiver.known(item.binding.handle) is not None
+        ]
+        stamped = [
+            place
+            for place in agreeing
+            if self._publishing.stamps.get(items[place].binding.handle) == shown.source_us[place]
+        ]
+        for place in agreeing if 2 * len(stamped) < len(agreeing) else stamped:
+            items[place].proven_us = max(items[place].proven_us, asked_us)
+
+    async def _discard(self, items: Sequence[Item]) -> None:
+        """Give up items on the server; whether it still knows them does not matter."""
+
+        async def ask(part: Sequence[int]) -> Sequence[ua.StatusCode]:
+            request = ua.DeleteMonitoredItemsRequest()
+            request.Parameters.SubscriptionId = ua.UInt32(self._publishing.id)
+            request.Parameters.MonitoredItemIds = [ua.UInt32(one) for one in part]
+            return (await self._session.call(request, ua.DeleteMonitoredItemsResponse)).Results
+
+        await self._session.in_chunks(
+            "items", [item.item_id for item in items if item.item_id is not None], ask
+        )
+        for item in items:
+            item.item_id, item.retry_at, item.suspicion = None, 0.0, None
+
+
+def told(call: Callable[[], None]) -> None:
+    """Tell the receiver something that it keeps in memory while the outbox takes nothing."""
+    try:
+        call()
+    except OutboxError as error:
+        _log.debug("the outbox takes nothing now; it is kept in memory: %s", error)
+
+
+def _handles(items: Iterable[Item]) -> list[int]:
+    return [item.binding.handle for item in items]
+
+
+def _differs(one: Any, other: Any, deadband: float) -> bool:
+    if deadband and isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) > deadband
+    return not (one == other or (one != one and other != other))  # noqa: PLR0124 - NaN is like NaN here
+
+
+def _wanted_item(item: Item) -> ua.MonitoredItemCreateRequest:
+    binding = item.binding
+    wanted = ua.MonitoredItemCreateRequest()
+    wanted.ItemToMonitor.NodeId = item.node
+    wanted.ItemToMonitor.AttributeId = ua.AttributeIds.Value
+    wanted.MonitoringMode = ua.MonitoringMode.Reporting
+    wanted.RequestedParameters.ClientHandle = ua.UInt32(binding.handle)
+    wanted.RequestedParameters.SamplingInterval = binding.sampling_interval_secs * 1000.0
+    wanted.RequestedParameters.QueueSize = ua.UInt32(binding.queue_size)
+    wanted.RequestedParameters.DiscardOldest = True
+    if binding.deadband and not item.plain:
+        wanted.RequestedParameters.Filter = ua.DataChangeFilter(
+            Trigger=ua.DataChangeTrigger.StatusValue,
+            DeadbandType=ua.UInt32(ua.DeadbandType.Absolute),
+            DeadbandValue=binding.deadband,
+        )
+    return wanted
