@@ -4,6 +4,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from tests.chaos import report
 from tests.chaos.endurance import Measured
 from tests.chaos.history import once_failed
 from tests.chaos.schedule import KINDS, Schedule, schedule, tours
-from tests.chaos.trial import play_all
+from tests.chaos.trial import Outcome, play_all
 
 
 def main() -> int:
@@ -32,13 +33,19 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="write the page here, such as docs/reliability.md")
     parser.add_argument("--endurance", type=Path, help="what `python -m tests.chaos.endurance` wrote")
     parser.add_argument("--results", type=Path, help="add each outcome to this file, one line of JSON")
+    parser.add_argument("--resume", action="store_true", help="take what --results has instead of playing it")
     options = parser.parse_args()
+    if options.resume and options.results is None:
+        parser.error("--resume needs --results")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     console = Console(soft_wrap=True)
     planned = _asked_for(options)
     keep = options.seed is not None or options.schedule is not None
     begun = time.monotonic()
-    outcomes = []
+    outcomes = _played_before(options.results, planned) if options.resume else []
+    earlier_secs = sum(outcome.secs for outcome in outcomes) / options.jobs
+    known = {outcome.seed for outcome in outcomes}
+    planned = [one for one in planned if one.seed not in known]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("schedules", total=len(planned))
@@ -53,7 +60,8 @@ def main() -> int:
     if keep:
         console.print(f"logs: {folder}/seed-{planned[0].seed}")
         return int(bool(outcomes[0].faults))
-    console.print(report.summary(outcomes, time.monotonic() - begun))
+    secs = earlier_secs + time.monotonic() - begun
+    console.print(report.summary(outcomes, secs))
     if options.report is not None:
         command = f"make chaos SEEDS={options.seeds} JOBS={options.jobs} ARGS='--report {options.report}'"
         options.report.write_text(
@@ -63,7 +71,7 @@ def main() -> int:
                 once_failed(),
                 _measured(options.endurance),
                 jobs=options.jobs,
-                minutes=(time.monotonic() - begun) / 60,
+                minutes=secs / 60,
             )
         )
         console.print(f"written: {options.report}")
@@ -71,6 +79,15 @@ def main() -> int:
     if wrong:
         console.print(f"seeds with faults: {wrong}; logs: {folder}")
     return int(bool(wrong))
+
+
+def _played_before(results: Path, planned: Sequence[Schedule]) -> list[Outcome]:
+    """Return the last outcome of each of these schedules that a run before this one has noted."""
+    if not results.exists():
+        return []
+    noted = [msgspec.json.decode(line, type=Outcome) for line in results.read_bytes().splitlines()]
+    last = {outcome.seed: outcome for outcome in noted}
+    return [last[one.seed] for one in planned if one.seed in last]
 
 
 def _measured(path: Path | None) -> list[Measured]:

@@ -135,14 +135,19 @@ def closed_shifts(folder: Path, closed: Sequence[Mapping[str, Any]]) -> list[str
     return faults
 
 
-def alerts(folder: Path, raised: Sequence[AlertView], spans: Sequence[Span]) -> tuple[int, list[str]]:
-    """Return how many idle alerts were raised, and which were not right: each true stand has exactly one.
+def alerts(
+    folder: Path, raised: Sequence[AlertView], spans: Sequence[Span]
+) -> tuple[int, list[str], list[str]]:
+    """Return how many idle alerts were raised, what was not right, and what came late.
+
+    Each true stand has exactly one.
 
     A stand that nobody could watch from its beginning until the alert was due has one at most.
     """
     truth = Truth.from_log(folder / "truth.jsonl")
     _, to_us = truth.span_us()
     faults: list[str] = []
+    tardy: list[str] = []
     found = 0
     live_us = _live_since_us(folder / "truth.jsonl")
     for machine, history in truth.histories.items():
@@ -172,10 +177,10 @@ def alerts(folder: Path, raised: Sequence[AlertView], spans: Sequence[Span]) -> 
                 continue
             late = [at for since, at in mine if start_us - EDGE_US <= since <= end_us and at > due_us]
             if late:
-                faults.append(f"{machine}: the alert of {start_us} came {(late[0] - due_us) / US:.1f} s late")
+                tardy.append(f"{machine}: the alert of {start_us} came {(late[0] - due_us) / US:.1f} s late")
             elif not told[start_us]:
                 faults.append(f"{machine}: no alert though it stood from {start_us} to {end_us}")
-    return found, faults
+    return found, faults, tardy
 
 
 def _stands(history: History) -> Iterator[tuple[int, int]]:

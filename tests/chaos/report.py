@@ -24,7 +24,8 @@ def one(outcome: Outcome) -> str:
     )
     recovered = [f"  {kind}: data again after {secs:.2f} s" for kind, secs in outcome.recoveries]
     faults = [f"  WRONG {fault}" for fault in _first(outcome)]
-    return "\n".join([head, *recovered, *faults]).replace("[", r"\[")
+    late = [f"  slow {what}" for what in outcome.slow]
+    return "\n".join([head, *recovered, *late, *faults]).replace("[", r"\[")
 
 
 def _first(outcome: Outcome, most: int = 4) -> list[str]:
@@ -41,7 +42,8 @@ def summary(outcomes: Sequence[Outcome], secs: float) -> str:
         f"unexplained {sum(len(o.unexplained) for o in outcomes)}, "
         f"phantoms {sum(len(o.phantoms) for o in outcomes)}, "
         f"duplicates {sum(len(o.duplicates) for o in outcomes)}, "
-        f"other faults {sum(len(o.others) for o in outcomes)}"
+        f"other faults {sum(len(o.others) for o in outcomes)}, "
+        f"later than promised {sum(len(o.slow) for o in outcomes)}"
     )
 
 
@@ -104,7 +106,8 @@ def page(
         "**unexplained**": sum(len(o.unexplained) for o in outcomes),
         "**phantoms** (stored, but never true)": sum(len(o.phantoms) for o in outcomes),
         "**duplicates**": sum(len(o.duplicates) for o in outcomes),
-        "other faults (figures, needless gaps, alerts, promises)": sum(len(o.others) for o in outcomes),
+        "other faults (figures, needless gaps, false alerts)": sum(len(o.others) for o in outcomes),
+        "later than promised (recoveries, alerts)": sum(len(o.slow) for o in outcomes),
         "idle alerts raised": sum(o.alerts for o in outcomes),
         "messages kept as dead letters": sum(o.dead_letters for o in outcomes),
     }
