@@ -1,7 +1,7 @@
 """The configuration files of a demo, as a person would write them: each process reads its own."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from simulator import configuration
 from simulator.scenarios import Scenario
@@ -9,6 +9,24 @@ from simulator.scenarios import Scenario
 RECEIPT_TIMEOUT_SECS = 3.0
 SHIFT_CLOSE_GRACE_SECS = 5.0
 REVISION_SETTLE_SECS = 2.0
+_ALERTS_TOML: Final = """\
+# Alerts of the demo, beside the idle machine that plant.toml asks for. A change is taken while the demo runs:
+# add rules, or a channel such as the last one. `oee config show alerts` explains every option.
+[[rule]]
+name = "gateway-offline"
+kind = "gateway"
+advice = "See whether the edge computer has power and network."
+
+[[rule]]
+name = "plc-silent"
+kind = "plc"
+advice = "See whether the PLC runs and its network cable is in."
+
+# [[channel]]
+# name = "webhook"
+# kind = "apprise"
+# url = "json://127.0.0.1:8000"
+"""
 
 
 class Ports(NamedTuple):
@@ -23,7 +41,7 @@ class Ports(NamedTuple):
 
 
 def write(folder: Path, scenario: Scenario, ports: Ports, broker_url: str) -> dict[str, Path]:
-    """Write gateway.toml, plant.toml and cloud.toml into folder/config; return their paths by name."""
+    """Write the files of gateway, plant, cloud side and alerts into folder/config; return their paths."""
     place = folder / "config"
     place.mkdir(parents=True, exist_ok=True)
     endpoints = {
@@ -45,6 +63,8 @@ def write(folder: Path, scenario: Scenario, ports: Ports, broker_url: str) -> di
         "plant": configuration.plant_toml(scenario),
         "cloud": _cloud_toml(folder, ports.board, broker_url),
     }
+    if not (place / "alerts.toml").exists():  # people may edit it, also while the demo runs
+        texts["alerts"] = _ALERTS_TOML
     paths = {name: place / f"{name}.toml" for name in texts}
     for name, text in texts.items():
         paths[name].write_text(text)
@@ -57,6 +77,7 @@ def _cloud_toml(folder: Path, board_port: int, broker_url: str) -> str:
 [cloud]
 data_dir = "{(folder / "cloud").absolute()}"
 plant = "plant.toml"
+alerts = "alerts.toml"
 shift_close_grace_secs = {SHIFT_CLOSE_GRACE_SECS}
 revision_settle_secs = {REVISION_SETTLE_SECS}
 

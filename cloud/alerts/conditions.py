@@ -288,8 +288,12 @@ def plc(
 def gateway(
     rule: RuleTable, subject: Subject, status: Status | None, received_us: int | None, moment: Moment
 ) -> Condition:
-    """Judge whether a gateway is there: by its last will, or by its silence."""
-    if status is None or received_us is None or not moment.has_watched(_SETTLED_US):
+    """Judge whether a gateway is there: by its last will, or by its silence.
+
+    One that starts together with us, as after a loss of power, has its time to come.
+    """
+    watched_us = max(_SETTLED_US, rule.after_us or 0)
+    if status is None or received_us is None or not moment.has_watched(watched_us):
         return Condition(rule, subject, "unknown", None)
     heard_us = max(received_us, moment.watching_since_us or 0)
     if status.online and moment.now_us - heard_us < STATUS_STALE_US:

@@ -24,7 +24,7 @@ from tests.support.mosquitto import free_port
 
 ROOT = Path(__file__).parents[2]
 SHIFT_SECS = 20.0
-ALERT_SECS = 60.0
+ALERT_SECS = 90.0
 STOP_SECS = 3.0
 IDLE_MACHINE = "labeller-2"
 """The machine that the demo's scenario lets stand idle soon after the start."""

@@ -192,12 +192,12 @@ def test_without_rules_a_machine_is_watched_as_the_plant_says(rig: Rig) -> None:
     assert rig.desk.open_alerts() == []
 
 
-def test_it_is_raised_though_no_message_arrives(rig: Rig) -> None:
+def test_time_in_which_a_machine_was_not_heard_of_raises_nothing(rig: Rig) -> None:
     rig.play(SIX + 100, RUNNING)
-    rig.play(SIX + 385, IDLE)
-    rig.silent(SIX + 395)
+    rig.play(SIX + 390, IDLE)
+    rig.silent(SIX + 415)
     assert rig.events == []
-    rig.silent(SIX + 405)
+    rig.play(SIX + 425, IDLE)
     assert rig.events == [("idle", "raised")]
 
 
