@@ -159,7 +159,7 @@ def _demo(lines: int) -> Scenario:
         name="demo",
         summary="everything that happens in a factory; one machine stands idle soon after the start",
         factory=replace(factory, tick_us=2 * US_PER_SEC),
-        # With the usual seed no other machine stands for long in the ten minutes that follow: one machine, one alert.
+        # With the usual seed no other machine stands for long in the ten minutes that follow: one alert.
         history_secs=4 * 3600.0 + 1140.0,
         idle_soon=f"labeller-{lines}",
         idle_alert_secs=35.0,
