@@ -9,8 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import tzinfo
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -20,10 +19,6 @@ from contract.printable import printable
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
     from cloud.ingest.files import BadLine
-    from cloud.oee.figures import Figures
-    from cloud.oee.rollup import Level, Per
-    from cloud.render import Format
-    from cloud.report import Difference, Shift
     from cloud.results.reports import Print
     from cloud.service import Cloud, ServePages
     from cloud.store.port import DeadLetter
@@ -36,7 +31,7 @@ def told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Let a command tell its errors in plain lines, and log warnings beside its output, not in it."""
 
     @functools.wraps(work)
-    def told(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
+    def doing(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
         _log_to_stderr("warning", "text")
         try:
             return work(*arguments, **options)
@@ -48,7 +43,7 @@ def told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
             say(str(error))
             return FAILED
 
-    return told
+    return doing
 
 
 @told
@@ -171,58 +166,6 @@ def import_telemetry(
 
 
 @told
-def report(
-    config: Path,
-    *,
-    since: str | None = None,
-    until: str | None = None,
-    per: "Per" = "shift",
-    level: "Level" = "machine",
-    form: "Format" = "table",
-    revision: int | None = None,
-    history: bool = False,
-    diff: bool = False,
-) -> int:
-    """Print figures from the store: by default of yesterday and today.
-
-    since, until: ISO dates or moments
-    revision: closed shifts as they were in this revision
-    history: all revisions of each closed shift instead, with when and why they were made
-    diff: what each revision changed instead
-    """
-    from cloud import plant
-    from cloud.compute import parse_moment
-    from cloud.config import load
-    from cloud.report import differences, last_days
-    from cloud.report import history as history_of
-    from cloud.report import report as report_of
-    from cloud.service import clock_us, open_store
-
-    settings = load(config)
-    the_plant = plant.load(settings.cloud.plant)
-    first, last = last_days(the_plant, clock_us())
-    begin = first if since is None else parse_moment(since)
-    end = last if until is None else parse_moment(until)
-    with contextlib.closing(open_store(settings)) as store:
-        if history or diff:
-            shifts = history_of(the_plant, store, begin, end, level)
-            _print_revisions(differences(shifts) if diff else shifts, form)
-        else:
-            rows = report_of(
-                the_plant,
-                store,
-                since=begin,
-                until=end,
-                now_us=clock_us(),
-                per=per,
-                level=level,
-                revision=revision,
-            )
-            _print_figures(rows, form, next(iter(the_plant.sites.values())).timezone)
-    return OK
-
-
-@told
 def acl(config: Path, cloud: str, *, commands: bool) -> int:
     """Print the broker's access control list for the gateways that cloud.toml names."""
     from cloud.broker_acl import mosquitto_acl
@@ -236,72 +179,6 @@ def acl(config: Path, cloud: str, *, commands: bool) -> int:
     user = settings.mqtt.username or cloud
     sys.stdout.write(mosquitto_acl(settings.ingest.gateways, cloud=user, commands=commands))
     return OK
-
-
-def _print_figures(rows: "Sequence[Figures]", form: "Format", zone: tzinfo) -> None:
-    from cloud import render
-
-    match form:
-        case "json":
-            print(render.as_json(rows))  # noqa: T201
-        case "csv":
-            print(render.as_csv(rows), end="")  # noqa: T201
-        case "table":
-            render.print_table(rows, render.wide_console(), zone)
-
-
-def _print_revisions(found: "Iterable[Shift | Difference]", form: "Format") -> None:
-    rows = [row for item in found for row in _revision_rows(item)]
-    if form == "json":
-        import json
-
-        print(json.dumps(rows, indent=2, ensure_ascii=False))  # noqa: T201
-        return
-    columns = list(rows[0]) if rows else ["scope"]
-    if form == "csv":
-        import csv
-
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*("-" if value is None else f"{value}" for value in row.values()))
-    Console().print(table)
-
-
-def _revision_rows(item: "Shift | Difference") -> Iterator[dict[str, Any]]:
-    from cloud.oee.figures import iso_utc
-    from cloud.report import Shift
-
-    if isinstance(item, Shift):
-        for each in item.revisions:
-            yield {
-                "scope": item.scope,
-                **{key: each.figures[key] for key in ("production_date", "shift", "start")},
-                "revision": each.revision,
-                "made": iso_utc(round(each.made_epochtime * 1e6)),
-                "why": each.why,
-                **{key: each.figures[key] for key in ("total_units", "oee")},
-                "after_lock": 0 if item.after_lock is None else item.after_lock.records,
-                "after_lock_last": None if item.after_lock is None else iso_utc(item.after_lock.last_us),
-            }
-    else:
-        for key, before, after in item.changes:
-            yield {
-                "scope": item.scope,
-                **{name: item.after.figures[name] for name in ("production_date", "shift", "start")},
-                "revision": f"{item.before.revision} → {item.after.revision}",
-                "why": item.after.why,
-                "figure": key,
-                "before": before,
-                "after": after,
-            }
 
 
 def _dead_letter(bad: "BadLine", now_us: int) -> "DeadLetter":

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 _REFUSED_SHOWN: Final = 5
 _CALENDAR_DAYS: Final = 7
-_US_PER_SEC: Final = 1_000_000
 
 
 class _Wanted(TypedDict):
@@ -104,6 +103,7 @@ def calendar(
     from cloud import plant as plants
     from cloud.calendar_report import calendar_rows, calendar_table, render_calendar
     from cloud.compute import parse_moment
+    from cloud.report import span_us
     from contract.machine_key import MachineKey
 
     try:
@@ -111,7 +111,7 @@ def calendar(
         begin = parse_moment(since) if since is not None else datetime.fromtimestamp(time.time()).date()  # noqa: DTZ006
         end = parse_moment(until) if until is not None else begin + timedelta(days=_CALENDAR_DAYS)
         only = None if machine is None else [MachineKey.parse(machine)]
-        rows = calendar_rows(the_plant, _instant_us(the_plant, begin), _instant_us(the_plant, end), only)
+        rows = calendar_rows(the_plant, *span_us(the_plant, begin, end), only)
         if form == "table":
             from cloud.render import wide_console
 
@@ -197,15 +197,6 @@ def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("read", total=total)
         yield lambda read_bytes: progress.advance(task, read_bytes)
-
-
-def _instant_us(plant: "Plant", moment: "Moment") -> int:
-    zone = next(iter(plant.sites.values())).timezone
-    if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001 - the site's zone follows
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone)
-    return round(moment.timestamp() * _US_PER_SEC)
 
 
 def _say(*lines: str) -> None:

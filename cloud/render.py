@@ -16,7 +16,7 @@ from cloud.oee.figures import Figures
 from contract.printable import printable
 
 Format = Literal["table", "json", "csv"]
-_WIDTH: Final = 192
+_WIDTH: Final = 320
 _DASH: Final = "\N{EN DASH}"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NESTED: Final = ("losses", "six_big_losses", "iso22400")
@@ -92,13 +92,20 @@ def _name(row: dict[str, Any]) -> str:
     return "/".join(row[level] for level in ("site", "area", "line", "machine") if level in row)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Return a ratio with two decimals, or a dash where it divides by nothing."""
     return _DASH if value is None else f"{value * 100:.2f} %"
 
 
-def _clock(secs: float) -> str:
-    minutes, rest = divmod(round(secs), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+def clock(secs: float) -> str:
+    """Return a duration as h:mm:ss."""
+    minutes, rest = divmod(abs(round(secs)), 60)
+    return f"{'-' if secs < 0 else ''}{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _between(bounds: dict[str, list[float | None]] | None) -> str:
+    """Return the least and the most that OEE may be where part of the time is unknown."""
+    return "" if bounds is None else " and ".join(map(percent, bounds["oee"]))
 
 
 def _window(figure: Figures, zone: tzinfo) -> str:
@@ -117,11 +124,11 @@ def _said(key: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def _ratio(key: str) -> Callable[[Figures, dict[str, Any], tzinfo], str]:
-    return lambda _figure, row, _zone: _percent(row[key])
+    return lambda _figure, row, _zone: percent(row[key])
 
 
 def _time(key: str) -> Callable[[Figures, dict[str, Any], tzinfo], str]:
-    return lambda _figure, row, _zone: _clock(row[key])
+    return lambda _figure, row, _zone: clock(row[key])
 
 
 def _plain(key: str) -> Callable[[Figures, dict[str, Any], tzinfo], str]:
@@ -147,4 +154,7 @@ _COLUMNS: Final = (
     _Column("P", _ratio("performance")),
     _Column("Q", _ratio("quality")),
     _Column("OEE", _ratio("oee")),
+    _Column(
+        "OEE between", lambda _figure, row, _zone: _between(row["bounds"]), lambda row: bool(row["bounds"])
+    ),
 )

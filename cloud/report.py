@@ -1,6 +1,6 @@
 """Figures out of the store: of any window from the records, of closed shifts as they were kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
@@ -102,6 +102,8 @@ def report(
 def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Level) -> Iterator[Shift]:
     """Yield the closed shifts that begin in [since, until) with all their revisions."""
     from_us, to_us = span_us(plant, since, until)
+    if level not in ("machine", "line"):
+        raise CloudError(f"only shifts of machines and lines are closed and revised, not of a whole {level}")
     scopes = map(str, plant.machines) if level == "machine" else map("/".join, plant.lines)
     for scope in scopes:
         for shift in store.closed_between(scope, from_us, to_us):
@@ -118,7 +120,7 @@ def after_lock(plant: Plant, store: Store, scope: str, from_us: int, to_us: int)
     return store.after_lock([number for number in numbers if number >= 0], from_us, to_us)
 
 
-def differences(shifts: Iterator[Shift]) -> Iterator[Difference]:
+def differences(shifts: Iterable[Shift]) -> Iterator[Difference]:
     """Yield what each revision after the first changed."""
     for scope, revisions, _ in shifts:
         for before, after in pairwise(revisions):
@@ -148,19 +150,24 @@ def scope_of(row: Figures) -> str:
 
 
 def span_us(plant: Plant, since: Moment, until: Moment) -> tuple[int, int]:
-    """Return [since, until) as instants; dates begin at local midnight."""
-    zone = next(iter(plant.sites.values())).timezone
-    found = []
-    for moment in (since, until):
-        if not isinstance(moment, datetime):
-            found.append(instant(zone, datetime.combine(moment, time())))
-        elif moment.tzinfo is None:
-            found.append(instant(zone, moment))
-        else:
-            found.append(round(moment.timestamp() * 1e6))
-    if found[1] <= found[0]:
+    """Return [since, until) as instants, whichever site's midnights and local times lie further out."""
+    from_us, to_us = min(_instants(plant, since)), max(_instants(plant, until))
+    if to_us <= from_us:
         raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
-    return found[0], found[1]
+    return from_us, to_us
+
+
+def _instants(plant: Plant, moment: Moment) -> list[int]:
+    """Return when a date begins, or a moment is, at each site."""
+    if isinstance(moment, datetime) and moment.tzinfo is not None:
+        return [round(moment.timestamp() * 1e6)]
+    local = moment if isinstance(moment, datetime) else datetime.combine(moment, time())
+    return [instant(site.timezone, local) for site in plant.sites.values()]
+
+
+def begin_of(plant: Plant, since: Moment) -> int:
+    """Return the first instant of a date or moment anywhere in the plant."""
+    return min(_instants(plant, since))
 
 
 def last_days(plant: Plant, now_us: int, days: int = 2) -> tuple[date, date]:

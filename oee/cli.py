@@ -856,10 +856,10 @@ def report(
 
         _leave(write_report(config, sheet, place=at, shift=shift))
         return
-    from cloud import commands
+    from cloud import commands_report
 
     _leave(
-        commands.report(
+        commands_report.report(
             config,
             since=since,
             until=until,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud import commands, commands_work
+from cloud import commands_report, commands_work
 from cloud import plant as plants
 from cloud.closing import Closing
 from cloud.compute import compute
@@ -198,18 +198,18 @@ def test_the_command_prints_every_form(
     close(plant, store, NOW)
     capsys.readouterr()
     span = {"since": "2021-06-30", "until": "2021-07-02"}
-    assert commands.report(config, **span, form="json") == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, form="json") == 0  # type: ignore[arg-type]
     assert len(json.loads(capsys.readouterr().out)) == 12
-    assert commands.report(config, **span, form="csv", level="line") == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, form="csv", level="line") == 0  # type: ignore[arg-type]
     assert len(capsys.readouterr().out.splitlines()) == 7
-    assert commands.report(config, **span) == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span) == 0  # type: ignore[arg-type]
     assert "filler-1" in capsys.readouterr().out
-    assert commands.report(config, **span, history=True, form="json") == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, history=True, form="json") == 0  # type: ignore[arg-type]
     assert {row["why"] for row in json.loads(capsys.readouterr().out)} == {"shift ended"}
-    assert commands.report(config, **span, diff=True) == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, diff=True) == 0  # type: ignore[arg-type]
     capsys.readouterr()
-    assert commands.report(config, since="tomorrow") == 1
+    assert commands_report.report(config, since="tomorrow") == 1
     assert "neither a date" in capsys.readouterr().err
-    assert commands.report(tmp_path / "none.toml") == 2
+    assert commands_report.report(tmp_path / "none.toml") == 2
     assert commands_work.jobs(config) == 0
     assert "history" in capsys.readouterr().out
