@@ -1,9 +1,11 @@
 """Reports from the store are the figures that files give, and closed shifts as they were kept."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,3 +215,59 @@ def test_the_command_prints_every_form(
     assert commands_report.report(tmp_path / "none.toml") == 2
     assert commands_work.jobs(config) == 0
     assert "history" in capsys.readouterr().out
+
+
+def test_people_read_revisions_in_local_time_percent_and_hours(
+    tmp_path: Path,
+    plant: Plant,
+    store: SqliteStore,
+    records: list[Telemetry],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "cloud.toml"
+    config.write_text('[cloud]\ndata_dir = "store"\n')
+    late = [item for item in records if 2 * HOUR <= item.epochtime - T0 < 3 * HOUR]
+    store.append(Arrivals([item for item in records if item not in late]))
+    close(plant, store, NOW)
+    store.append(Arrivals(late))
+    close(plant, store, NOW + 60)
+    span = {"since": "2021-06-30", "until": "2021-07-01", "level": "line"}
+    capsys.readouterr()
+    assert commands_report.report(config, **span, history=True) == 0  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert "berlin/packaging/line-1" in shown
+    assert "2021-06-30 06:00" in shown
+    assert "late data" in shown
+    assert "after the lock" not in shown
+    assert commands_report.report(config, **span, diff=True) == 0  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert "1 → 2" in shown
+    assert re.search(r"unknown +1:\d\d:\d\d +0:00:00", shown)
+    assert re.search(r"availability +\d+\.\d\d % +\d+\.\d\d %", shown)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"revision": 9}, "no shift from 2021-06-30 until 2021-07-02 has a revision 9"),
+        ({"history": True, "level": "site"}, "only shifts of machines and lines are closed and revised"),
+        ({"since": "2999-01-01", "until": "2999-01-02"}, "still to come"),
+        ({"since": "2999-01-01", "until": None}, "still to come"),
+        ({"since": "2021-07-02", "until": "2021-07-01"}, "the end is not after the beginning"),
+    ],
+)
+def test_what_there_is_not_is_told(
+    tmp_path: Path,
+    plant: Plant,
+    store: SqliteStore,
+    records: list[Telemetry],
+    capsys: pytest.CaptureFixture[str],
+    asked: dict[str, Any],
+    said: str,
+) -> None:
+    config = tmp_path / "cloud.toml"
+    config.write_text('[cloud]\ndata_dir = "store"\n')
+    store.append(Arrivals(records[:2000]))
+    close(plant, store, T0 + 9 * HOUR)
+    assert commands_report.report(config, **{"since": "2021-06-30", "until": "2021-07-02", **asked}) == 1
+    assert said in capsys.readouterr().err
