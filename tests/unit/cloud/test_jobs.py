@@ -2,6 +2,7 @@
 
 import asyncio
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,3 +207,95 @@ def test_a_backup_that_cannot_be_written_is_told(tmp_path: Path, store: SqliteSt
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="cannot be written"):
         backup.back_up(store, tmp_path / "history", tmp_path / "file" / "backup.tar")
+
+
+async def test_a_clock_that_jumps_a_year_runs_each_job_once(store: SqliteStore) -> None:
+    """Ahead and back again; no list of the runs between is made."""
+    done: list[str] = []
+    clock = Clock()
+    jobs = Jobs(
+        [
+            Job(name, every, lambda name=name: done.append(name) or "")
+            for name, every in (("a", 10), ("b", DAY))
+        ],  # type: ignore[misc]
+        store,
+        now_us=clock.wall_us,
+        monotonic_us=clock.true_us,
+    )
+    await _run_for(jobs, 1.0)
+    assert sorted(done) == ["a", "b"]
+    for step in (365 * DAY * SEC, -365 * DAY * SEC):
+        clock.offset_us += step
+        done.clear()
+        assert jobs.due_us("a") <= clock.wall_us() + SEC
+        await _run_for(jobs, 1.0)
+        assert sorted(done) == ["a", "b"]
+        assert jobs.due_us("b") > clock.wall_us() + (DAY - 60) * SEC
+
+
+def test_a_rare_job_that_failed_is_due_again_soon(store: SqliteStore) -> None:
+    rare, often = Job("rare", DAY, lambda: ""), Job("often", 10.0, lambda: "")
+    for job in (rare, often):
+        store.save_job_run(JobRun(job.name, T0 * SEC, 5, 1, 1, "", "no room"))
+    jobs = at(store, (T0 + 1) * SEC, rare, often)
+    assert jobs.due_us("rare") == (T0 + 600) * SEC
+    assert jobs.due_us("often") == (T0 + 10) * SEC
+
+
+async def test_runs_that_do_nothing_are_noted_once_a_minute(store: SqliteStore) -> None:
+    clock = Clock()
+    jobs = Jobs([Job("idle", 0.2, lambda: "")], store, now_us=clock.wall_us, monotonic_us=clock.true_us)
+    await _run_for(jobs, 2.0)
+    (view,) = jobs.views()
+    (noted,) = store.job_runs()
+    assert view.runs > noted.runs == 1
+    clock.offset_us += 61 * SEC
+    await _run_for(jobs, 1.0)
+    assert store.job_runs()[0].runs > 1
+
+
+def test_a_backup_that_is_made_while_records_pour_in_is_whole(tmp_path: Path) -> None:
+    """Every backup holds an unbroken beginning of what was stored, and its receipt says so."""
+    config = configured(tmp_path)
+    store = open_store(config)
+    stop = threading.Event()
+    stored = [0]
+
+    def pour() -> None:
+        number = 0
+        while not stop.is_set():
+            batch = [record(number + n + 1, T0 - 6 * DAY + (number + n) * 60) for n in range(50)]
+            store.append(Arrivals(batch))
+            number += 50
+            stored[0] = number
+
+    def tidy() -> None:
+        while not stop.is_set():
+            for job in upkeep.jobs(config, store, lambda: T0 * SEC):
+                job.work()
+
+    threads = [threading.Thread(target=work) for work in (pour, tidy)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(4):
+            before = stored[0]
+            while stored[0] < before + 500:
+                time.sleep(0.01)
+            known = stored[0]
+            target = tmp_path / f"{number}.tar"
+            backup.back_up(store, config.history_folder, target)
+            elsewhere = configured(tmp_path / f"restored-{number}")
+            backup.restore(target, elsewhere.cloud.data_dir, elsewhere.history_folder)
+            again = open_store(elsewhere)
+            sequences = sorted(item.sequence for item in everything(again))  # type: ignore[attr-defined]
+            (_, _, _, receipt) = again.gateways()[0]
+            again.close()
+            assert len(sequences) >= known
+            assert sequences == list(range(1, len(sequences) + 1))
+            assert receipt.stored_beyond == [(1, len(sequences))]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        store.close()
