@@ -54,6 +54,7 @@ def compute(
     """
     from cloud import plant as plants
     from cloud.compute import parse_moment
+    from cloud.render import print_figures
 
     if bool(telemetry) == bool(history):
         _say("compute reads either telemetry files or one history: give --telemetry or --history")
@@ -78,7 +79,7 @@ def compute(
             rows = _on_spark(the_plant, history, master, wanted)
         else:
             rows = _of_history(the_plant, Path(history), wanted)
-        _print(rows, form, the_plant)
+        print_figures(rows, form, the_plant)
     except ConfigError as error:
         _say(*map(str, error.faults))
         return BAD_CONFIG
@@ -110,8 +111,13 @@ def calendar(
         the_plant = plants.load(plant)
         begin = parse_moment(since) if since is not None else datetime.fromtimestamp(time.time()).date()  # noqa: DTZ006
         end = parse_moment(until) if until is not None else begin + timedelta(days=_CALENDAR_DAYS)
-        only = None if machine is None else [MachineKey.parse(machine)]
-        rows = calendar_rows(the_plant, *span_us(the_plant, begin, end), only)
+        only = None if machine is None else the_plant.machine(MachineKey.parse(machine)).key
+        rows = [
+            row
+            for part in the_plant.by_timezone
+            if only is None or only in part.machines
+            for row in calendar_rows(part, *span_us(part, begin, end), None if only is None else [only])
+        ]
         if form == "table":
             from cloud.render import wide_console
 
@@ -171,19 +177,6 @@ def _on_spark(plant: "Plant", history: str, master: str, wanted: _Wanted) -> "li
 
     with session(master) as spark:
         return figures_on_spark(plant, history, spark, **wanted)
-
-
-def _print(rows: "Sequence[Figures]", form: "Format", plant: "Plant") -> None:
-    from cloud import render
-
-    match form:
-        case "json":
-            print(render.as_json(rows))  # noqa: T201
-        case "csv":
-            print(render.as_csv(rows), end="")  # noqa: T201
-        case "table":
-            zone = next(iter(plant.sites.values())).timezone
-            render.print_table(rows, render.wide_console(), zone)
 
 
 @contextlib.contextmanager

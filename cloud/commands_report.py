@@ -1,7 +1,6 @@
 """What `oee report` does: figures of the store and how they came to be, printed for people or programs."""
 
 import contextlib
-from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +8,8 @@ from cloud.commands import OK, told
 from cloud.errors import CloudError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from cloud.oee.figures import Figures
     from cloud.oee.rollup import Level, Per
     from cloud.plant import Plant
     from cloud.render import Format
@@ -39,10 +37,11 @@ def report(
     diff: what each revision changed instead
     """
     from cloud import plant
-    from cloud.compute import parse_moment
+    from cloud.compute import instant_us, parse_moment
     from cloud.config import load
-    from cloud.report import begin_of, last_days
+    from cloud.render import print_figures
     from cloud.report import history as history_of
+    from cloud.report import last_days
     from cloud.report import report as report_of
     from cloud.service import clock_us, open_store
 
@@ -51,7 +50,7 @@ def report(
     first, last = last_days(the_plant, clock_us())
     begin = first if since is None else parse_moment(since)
     end = last if until is None else parse_moment(until)
-    if begin_of(the_plant, begin) >= clock_us():
+    if min(instant_us(part, begin) for part in the_plant.by_timezone) >= clock_us():
         raise CloudError(f"nothing is known from {begin} on: it is still to come")
     with contextlib.closing(open_store(settings)) as store:
         if history or diff:
@@ -69,20 +68,8 @@ def report(
         )
     if not rows and revision is not None:
         raise CloudError(f"no shift from {begin} until {end} has a revision {revision}: see --history")
-    _print_figures(rows, form, next(iter(the_plant.sites.values())).timezone)
+    print_figures(rows, form, the_plant)
     return OK
-
-
-def _print_figures(rows: "Sequence[Figures]", form: "Format", zone: tzinfo) -> None:
-    from cloud import render
-
-    match form:
-        case "json":
-            print(render.as_json(rows))  # noqa: T201
-        case "csv":
-            print(render.as_csv(rows), end="")  # noqa: T201
-        case "table":
-            render.print_table(rows, render.wide_console(), zone)
 
 
 def _print_revisions(shifts: "Iterable[Shift]", plant: "Plant", form: "Format", *, diff: bool) -> None:

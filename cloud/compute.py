@@ -118,9 +118,26 @@ def figures_from(
 
     extent: [us] of the first and the last record, which since and until may be left out for
     """
+    if len(plant.by_timezone) > 1:
+        return [
+            row
+            for part in plant.by_timezone
+            for row in figures_from(
+                source,
+                part,
+                names,
+                extent,
+                since=since,
+                until=until,
+                per=per,
+                level=level,
+                corrections=[item for item in corrections if item.machine_key in part.machines],
+                remarks=remarks,
+            )
+        ]
     first_us, last_us = extent
-    from_us = first_us if since is None else _instant(plant, since)
-    to_us = last_us if until is None else _instant(plant, until)
+    from_us = first_us if since is None else instant_us(plant, since)
+    to_us = last_us if until is None else instant_us(plant, until)
     if from_us is None or to_us is None:
         return []
     if until is None:
@@ -203,7 +220,8 @@ def _bits(modulus: int) -> int:
     return int(modulus).bit_length() - 1
 
 
-def _instant(plant: Plant, moment: Moment) -> int:
+def instant_us(plant: Plant, moment: Moment) -> int:
+    """Return when a date begins, or a moment is, at sites of one time zone."""
     zone = next(iter(plant.sites.values())).timezone
     if not isinstance(moment, datetime):
         return instant(zone, datetime.combine(moment, time()))

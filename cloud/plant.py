@@ -164,6 +164,24 @@ class Plant:
             found.setdefault(key[:3], []).append(machine)
         return MappingProxyType({line: tuple(machines) for line, machines in found.items()})
 
+    @cached_property
+    def by_timezone(self) -> tuple["Plant", ...]:
+        """Return the plants of the sites that share a time zone: only within one a date is one day."""
+        zones = dict.fromkeys(site.timezone.key for site in self.sites.values())
+        if len(zones) <= 1:
+            return (self,)
+        return tuple(
+            Plant(
+                sites=MappingProxyType(
+                    {name: site for name, site in self.sites.items() if site.timezone.key == zone}
+                ),
+                machines=MappingProxyType(
+                    {key: found for key, found in self.machines.items() if found.timezone.key == zone}
+                ),
+            )
+            for zone in zones
+        )
+
     def machine(self, key: MachineKey) -> Machine:
         """Return a machine; raise UnknownMachineError for one that is not in the plant."""
         try:

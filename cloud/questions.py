@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from itertools import chain
 from typing import Final, Literal
 
 from cloud.evaluation import Evaluation
@@ -45,6 +46,22 @@ def figures(
     that the OEE target asks for in its planned production time until now. Closed shifts are as their newest
     revision keeps them, without that.
     """
+    if len(plant.by_timezone) > 1:
+        parts = [
+            figures(
+                part,
+                store,
+                now_us,
+                from_us=from_us,
+                to_us=to_us,
+                every=every,
+                level=level,
+                place=place,
+                product=product,
+            )
+            for part in plant.by_timezone
+        ]
+        return sorted(chain.from_iterable(parts), key=lambda row: str(row["start"]))
     machines = [key for key in plant.machines if tuple(key)[: len(place)] == place]
     to_us = min(to_us, now_us)
     if not machines or to_us <= from_us:

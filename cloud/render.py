@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cloud.oee.figures import Figures
+from cloud.plant import Plant
 from contract.printable import printable
 
 Format = Literal["table", "json", "csv"]
@@ -44,7 +45,18 @@ def as_csv(figures: Sequence[Figures]) -> str:
     return text.getvalue()
 
 
-def print_table(figures: Sequence[Figures], console: Console, zone: tzinfo) -> None:
+def print_figures(figures: Sequence[Figures], form: Format, plant: Plant) -> None:
+    """Print figures to standard output."""
+    match form:
+        case "json":
+            print(as_json(figures))  # noqa: T201
+        case "csv":
+            print(as_csv(figures), end="")  # noqa: T201
+        case "table":
+            print_table(figures, wide_console(), plant)
+
+
+def print_table(figures: Sequence[Figures], console: Console, plant: Plant) -> None:
     """Print one line per row of figures; times are local to the site, dashes are divisions by nothing."""
     rows = [row.to_dict() for row in figures]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -52,7 +64,9 @@ def print_table(figures: Sequence[Figures], console: Console, zone: tzinfo) -> N
     for column in columns:
         table.add_column(column.title, justify="left" if column.text else "right", no_wrap=True)
     for figure, row in zip(figures, rows, strict=True):
-        table.add_row(*(plain(column.cell(figure, row, zone)) for column in columns))
+        table.add_row(
+            *(plain(column.cell(figure, row, plant.sites[figure.place.site].timezone)) for column in columns)
+        )
     console.print(table)
     for row in rows:
         for warning in row["warnings"]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from cloud.compute import Moment
+from cloud.compute import Moment, instant_us
 from cloud.errors import CloudError
 from cloud.evaluation import Evaluation
-from cloud.oee.calendar import instant
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, Per, figures
@@ -68,6 +67,21 @@ def report(
 
     revision: only closed shifts that have this revision, as it keeps them
     """
+    if len(plant.by_timezone) > 1:
+        return [
+            row
+            for part in plant.by_timezone
+            for row in report(
+                part,
+                store,
+                since=since,
+                until=until,
+                now_us=now_us,
+                per=per,
+                level=level,
+                revision=revision,
+            )
+        ]
     evaluation = Evaluation(plant, store)
     from_us, to_us = span_us(plant, since, until)
     if from_us >= now_us:
@@ -101,14 +115,14 @@ def report(
 
 def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Level) -> Iterator[Shift]:
     """Yield the closed shifts that begin in [since, until) with all their revisions."""
-    from_us, to_us = span_us(plant, since, until)
     if level not in ("machine", "line"):
         raise CloudError(f"only shifts of machines and lines are closed and revised, not of a whole {level}")
-    scopes = map(str, plant.machines) if level == "machine" else map("/".join, plant.lines)
-    for scope in scopes:
-        for shift in store.closed_between(scope, from_us, to_us):
-            late = after_lock(plant, store, scope, shift.start_us, shift.end_us)
-            yield Shift(scope, store.closed(scope, shift.start_us), late)
+    for part in plant.by_timezone:
+        from_us, to_us = span_us(part, since, until)
+        for scope in map(str, part.machines) if level == "machine" else map("/".join, part.lines):
+            for shift in store.closed_between(scope, from_us, to_us):
+                late = after_lock(plant, store, scope, shift.start_us, shift.end_us)
+                yield Shift(scope, store.closed(scope, shift.start_us), late)
 
 
 def after_lock(plant: Plant, store: Store, scope: str, from_us: int, to_us: int) -> AfterLock | None:
@@ -150,31 +164,17 @@ def scope_of(row: Figures) -> str:
 
 
 def span_us(plant: Plant, since: Moment, until: Moment) -> tuple[int, int]:
-    """Return [since, until) as instants, whichever site's midnights and local times lie further out."""
-    from_us, to_us = min(_instants(plant, since)), max(_instants(plant, until))
+    """Return [since, until) as instants, of sites of one time zone; dates begin at local midnight."""
+    from_us, to_us = (instant_us(plant, moment) for moment in (since, until))
     if to_us <= from_us:
         raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     return from_us, to_us
 
 
-def _instants(plant: Plant, moment: Moment) -> list[int]:
-    """Return when a date begins, or a moment is, at each site."""
-    if isinstance(moment, datetime) and moment.tzinfo is not None:
-        return [round(moment.timestamp() * 1e6)]
-    local = moment if isinstance(moment, datetime) else datetime.combine(moment, time())
-    return [instant(site.timezone, local) for site in plant.sites.values()]
-
-
-def begin_of(plant: Plant, since: Moment) -> int:
-    """Return the first instant of a date or moment anywhere in the plant."""
-    return min(_instants(plant, since))
-
-
 def last_days(plant: Plant, now_us: int, days: int = 2) -> tuple[date, date]:
     """Return the production dates to report when none are named: yesterday and today."""
-    zone = next(iter(plant.sites.values())).timezone
-    today = datetime.fromtimestamp(now_us / 1e6, zone).date()
-    return today - timedelta(days=days - 1), today + timedelta(days=1)
+    today = [datetime.fromtimestamp(now_us / 1e6, site.timezone).date() for site in plant.sites.values()]
+    return min(today) - timedelta(days=days - 1), max(today) + timedelta(days=1)
 
 
 def _as_kept(row: Figures, revision: Revision) -> Figures:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cloud.oee.figures import iso_utc
 from cloud.plant import Plant
-from cloud.render import clock, percent
+from cloud.render import clock, percent, plain
 from cloud.report import Difference, Shift
 
 Row = dict[str, Any]
@@ -80,7 +80,7 @@ def history_table(rows: Sequence[Row], plant: Plant) -> Table:
             *_place(row, zone),
             str(row["revision"]),
             _local(row["made"], zone),
-            row["why"],
+            plain(row["why"]),
             str(row["total_units"]),
             percent(row["oee"]),
             *((late if row["after_lock"] else "",) if is_locked else ()),
@@ -96,7 +96,7 @@ def difference_table(rows: Sequence[Row], plant: Plant) -> Table:
         table.add_row(
             *_place(row, _zone(row, plant)),
             row["revision"],
-            row["why"],
+            plain(row["why"]),
             key.removesuffix("_secs").replace("_", " "),
             _shown(key, row["before"]),
             _shown(key, row["after"]),

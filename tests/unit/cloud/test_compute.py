@@ -96,7 +96,7 @@ def test_csv_and_table_show_every_row(tmp_path, plant):
     assert len(text) == 3
     assert {"oee", "losses.idle", "bounds.oee.least", "iso22400.oee_index"} <= set(text[0].split(","))
     console = Console(file=io.StringIO(), width=240)
-    print_table(figures, console, plant.timezone)
+    print_table(figures, console, plant)
     shown = console.file.getvalue()
     assert "2021-06-30 06:00 - 14:00" in shown
     assert "100.00 %" in shown
