@@ -77,7 +77,15 @@ class AlertView(Struct, frozen=True, kw_only=True):
         """Return where that is, from the area down; for a gateway, that it is one."""
         if self.gateway:
             return f"PLC at {self.gateway}" if self.connection else "gateway"
-        return " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join(filter(None, (self.area, self.line)))
+        levels = (self.area, self.line) if self.machine else (self.area,)
+        return " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ".join(filter(None, levels)) or "service"
+
+    @property
+    def path(self) -> str:
+        """Return the place from the site down, as mutes name it."""
+        if self.gateway:
+            return f"{self.site}/gateways/{self.gateway}"
+        return "/".join(filter(None, (self.site, self.area, self.line, self.machine)))
 
 
 class MuteView(Struct, frozen=True, kw_only=True):

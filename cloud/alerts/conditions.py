@@ -237,11 +237,17 @@ def rejects(rule: RuleTable, subject: Subject, past: Past, tally: Tally | None) 
 
 
 def oee(
-    rule: RuleTable, subject: Subject, figures: Mapping[str, Any] | None, target: float, shift: str
+    rule: RuleTable,
+    subject: Subject,
+    figures: Mapping[str, Any] | None,
+    planned_us: int,
+    target: float,
+    shift: str,
 ) -> Condition:
     """Judge the OEE of the running shift, once so much of its planned time is over.
 
     figures: of the running shift; None when none runs
+    planned_us: [us] of planned production time until now, of one machine, also where a line is judged
     target: the machine's own, for a rule that names no limit
     """
     if figures is None:
@@ -250,7 +256,6 @@ def oee(
     if found is None:
         return Condition(rule, subject, "unknown", None)
     limit = target if rule.below is None else rule.below
-    planned_us = round(figures["planned_production_secs"] * 1e6)
     text = f"OEE of {subject.name} in shift {shift} is {_percent(found)} after {span(planned_us)}"
     if planned_us < (rule.after_us or 0):
         return Condition(rule, subject, "over", None, f"{subject.name}: the shift is over")

@@ -226,16 +226,18 @@ class AlertDesk:
         self, rule: RuleTable, subject: Subject, view: MachineView, machines: Sequence[Machine]
     ) -> Condition:
         shift = "" if view.shift is None else view.shift.name
-        return conditions.oee(rule, subject, view.figures, _target(machines), shift)
+        planned_us = _planned_us([view])
+        return conditions.oee(rule, subject, view.figures, planned_us, _target(machines), shift)
 
     def _of_lines(self, rule: RuleTable, picture: Picture) -> Iterator[Condition]:
         for line, machines in self._plant.lines.items():
             subject = Subject(*line)
             if not rule.covers(subject):
                 continue
-            shifts = [picture.machines[machine.key].shift for machine in machines]
-            shift = next((each.name for each in shifts if each is not None), "")
-            yield conditions.oee(rule, subject, picture.lines[line].figures, _target(machines), shift)
+            views = [picture.machines[machine.key] for machine in machines]
+            shift = next((each.shift.name for each in views if each.shift is not None), "")
+            figures = picture.lines[line].figures
+            yield conditions.oee(rule, subject, figures, _planned_us(views), _target(machines), shift)
 
     def _of_gateways(
         self, open_keys: set[life.Key], watching_since_us: int | None, now_us: int
@@ -483,6 +485,12 @@ def checked(mute: MuteView, plant: Plant, store: Store, now_us: int) -> MuteView
 
 def _ended_since(alert: AlertView, since: float) -> bool:
     return alert.cleared_epochtime is not None and alert.cleared_epochtime >= since
+
+
+def _planned_us(machines: Sequence[MachineView]) -> int:
+    """Return how much planned time of the running shift is over for the machine that has most of it [us]."""
+    known = [each.figures["planned_production_secs"] for each in machines if each.figures is not None]
+    return round(max(known, default=0.0) * 1e6)
 
 
 def _target(machines: Sequence[Machine]) -> float:

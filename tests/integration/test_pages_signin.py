@@ -140,6 +140,45 @@ async def test_only_an_engineer_stops_a_connection_and_it_is_recorded(people):
     ]
 
 
+async def test_operators_mute_and_unmute_by_page_and_api_and_it_is_recorded(people):
+    line = "demo-plant/packaging/line-1"
+    form = {"place": line, "minutes": "60", "why": "belt <change>"}
+    async with served(people) as client:
+        await enter(client, "vi")
+        assert (await client.post("/alerts/mute", data=form)).status_code == 403
+        assert (await client.post(f"/api/v1/mutes?place={line}&until=1&why=x")).status_code == 403
+        assert (await client.request("DELETE", "/api/v1/mutes/1")).status_code == 403
+        await enter(client, "op")
+        assert (await client.post("/alerts/mute", data=form | {"minutes": "soon"})).status_code == 400
+        assert (await client.post("/alerts/mute", data=form | {"until": "soon"})).status_code == 400
+        assert (await client.post("/alerts/mute", data=form)).status_code == 303
+        page = (await client.get("/alerts?said=muted")).text
+        assert "belt &lt;change&gt;" in page
+        assert "Muted: nobody is woken from there." in page
+        answer = await client.post(
+            "/api/v1/mutes",
+            params={"place": line, "until": str(time.time() + 600), "why": "oil", "rule": "idle"},
+        )
+        assert answer.status_code == 201
+        mutes = (await client.get("/api/v1/mutes")).json()
+        assert [(each["who"], each["why"], each["rules"]) for each in mutes] == [
+            ("op", "belt <change>", []),
+            ("op", "oil", ["idle"]),
+        ]
+        assert (await client.post("/alerts/unmute", data={"id": "x"})).status_code == 400
+        assert (await client.post("/alerts/unmute", data={"id": str(mutes[0]["id"])})).status_code == 303
+        assert (await client.request("DELETE", f"/api/v1/mutes/{mutes[1]['id']}")).status_code == 200
+        assert (await client.request("DELETE", f"/api/v1/mutes/{mutes[1]['id']}")).status_code == 400
+        assert (await client.get("/api/v1/mutes")).json() == []
+        known = (await client.get("/api/v1/alerts?open=true")).json()
+        for alert in known[:1]:
+            seen = await client.post("/api/v1/alerts/acknowledge", params={"id": alert["id"], "note": "mine"})
+            assert (seen.json()["acknowledged_by"], seen.json()["note"]) == ("op", "mine")
+        assert (await client.post("/api/v1/alerts/acknowledge", params={"id": "none"})).status_code == 400
+    told = [entry.what for entry in people.entries()]
+    assert told.count("muted alerts") == told.count("unmuted alerts") == 2
+
+
 async def test_a_form_of_another_site_is_refused(people):
     async with served(people) as client:
         await enter(client, "en")

@@ -239,17 +239,17 @@ def test_rejects_are_met_above_their_limit_when_enough_was_made(total: int, off:
 def test_oee_is_judged_by_the_target_after_an_hour_of_the_shift(
     value: float | None, planned: float, phase: str
 ) -> None:
-    figures = {"oee": value, "planned_production_secs": planned}
-    assert conditions.oee(rule("oee"), FILLER, figures, 0.8, "1").phase == phase
+    planned_us = round(planned * SEC)
+    assert conditions.oee(rule("oee"), FILLER, {"oee": value}, planned_us, 0.8, "1").phase == phase
 
 
 def test_oee_has_a_limit_of_its_own_and_ends_with_the_shift() -> None:
     asked = rule("oee", below_percent=50, after_secs=60)
-    figures = {"oee": 0.49, "planned_production_secs": 60.0}
-    found = conditions.oee(asked, Subject("berlin", "packaging", "line-1"), figures, 0.8, "2")
+    line = Subject("berlin", "packaging", "line-1")
+    found = conditions.oee(asked, line, {"oee": 0.49}, 60 * SEC, 0.8, "2")
     assert found.text == "OEE of line-1 in shift 2 is 49.0 % after 60 s (target 50.0 %)"
-    assert conditions.oee(asked, FILLER, {**figures, "oee": 0.5}, 0.8, "2").phase == "present"
-    assert conditions.oee(asked, FILLER, None, 0.8, "").phase == "over"
+    assert conditions.oee(asked, FILLER, {"oee": 0.5}, 60 * SEC, 0.8, "2").phase == "present"
+    assert conditions.oee(asked, FILLER, None, 0, 0.8, "").phase == "over"
 
 
 # -- no data
