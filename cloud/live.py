@@ -200,12 +200,13 @@ class Live:
     def _pasts_now(self, now_us: int) -> dict[MachineKey, Past]:
         """Return the pasts of all machines until now: where a view was not made anew, its state went on."""
         found = dict(self._pasts)
-        for index in self._by_line[self._shown_us[self._by_line] < now_us].tolist():
+        waiting = self._by_line[self._shown_us[self._by_line] < now_us]
+        for index, heard_us in zip(waiting.tolist(), self._last_us[waiting].tolist(), strict=True):
             key = self._names.machines[index]
-            past = found[key]
-            if past.stretches:
-                *before, last = past.stretches
-                found[key] = past._replace(stretches=(*before, last._replace(end_us=now_us)))
+            stretches = found[key].stretches
+            if stretches:
+                stretches = (*stretches[:-1], stretches[-1]._replace(end_us=now_us))
+            found[key] = found[key]._replace(stretches=stretches, heard_us=heard_us)
         return found
 
     def _whole(self, now_us: int, chosen: NDArray[np.int32]) -> Timeline:
