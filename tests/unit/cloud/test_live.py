@@ -363,6 +363,34 @@ def test_late_records_make_one_revision_of_the_shifts_they_change(plant: Plant, 
     assert after.figures["revision"] == 2
 
 
+def test_many_late_records_of_many_shifts_make_one_revision_each(plant: Plant, store: SqliteStore) -> None:
+    shifts, late_count = 20, 100_000
+    hours = 8 * shifts
+    store.append(Arrivals([record(n, SHIFT + 60 * n) for n in range(60 * hours + 1)]))
+    closer = closing(plant, store)
+    now = SHIFT + (hours + 3) * HOUR
+    first = of_filler(settled(closer, now))
+    assert [revision for _, revision, _ in first] == [1] * shifts
+    late = [
+        record(
+            10**6 + n,
+            SHIFT + 1 + n * (hours * HOUR - 2) / late_count,
+            state=STATES[n // 40 % 4],
+            total_units=0,
+        )
+        for n in range(late_count)
+    ]
+    random.Random(1).shuffle(late)
+    for part in range(20):
+        store.append(Arrivals(late[part::20]))
+        now += 5
+        assert steps(closer, now) == [], "more came before the last had settled"
+    revised = of_filler(steps(closer, now + 10))
+    assert [(revision, why) for _, revision, why in revised] == [(2, LATE)] * shifts
+    assert settled(closer, now + 60) == []
+    assert store.dirty() == []
+
+
 def test_records_that_change_no_figure_make_no_revision(plant: Plant, store: SqliteStore) -> None:
     store.append(Arrivals([record(n, SHIFT + n) for n in range(0, 10 * HOUR, 10)]))
     closer = closing(plant, store)
