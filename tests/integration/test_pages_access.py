@@ -25,7 +25,13 @@ READING = frozenset({"GET", "HEAD"})
 OPEN = frozenset({"/static/{name}", "/favicon.ico", "/healthz", "/sign-in", "/first-run"})
 """What strangers must reach to get in at all."""
 MAY_READ = {"/people": "engineer", "/audit": "supervisor"}
-MAY_WRITE = {"/stop": "operator", "/alerts": "operator", "/sign-out": "viewer"}
+MAY_WRITE = {
+    **dict.fromkeys(
+        ("/stop", "/alerts", "/alerts/mute", "/alerts/unmute", "/alerts/acknowledge"), "operator"
+    ),
+    **dict.fromkeys(("/mutes", "/mutes/{number}"), "operator"),
+    "/sign-out": "viewer",
+}
 """The least role that may; whoever adds a route that lets more people in than engineers says so here."""
 
 
