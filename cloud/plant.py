@@ -28,7 +28,7 @@ from cloud.plant_tables import (
     Targets,
     microseconds,
 )
-from cloud.toml_file import Table, parse_table, read_table, validate
+from cloud.toml_file import Table, parse_table, read_table, validated
 from contract.machine_key import MachineKey
 from contract.states import MachineState
 
@@ -225,9 +225,9 @@ def _plant(tables: Mapping[str, Table], faults: list[Fault]) -> Plant:
     """Build the plant of the files' tables; faults: what is already known to be wrong."""
     sites: list[tuple[Site, PlantFile]] = []
     for file, table in tables.items():
-        plant_file, found = validate(table, PlantFile, file=file, stand_ins=_STAND_INS)
+        plant_file, found, positions = validated(table, PlantFile, file=file, stand_ins=_STAND_INS)
         if plant_file is not None:
-            found += faults_between(file, table, plant_file)
+            found += faults_between(file, table, plant_file, positions)
             if not found:
                 sites.append((_site(plant_file, file), plant_file))
         faults += found

@@ -15,7 +15,7 @@ from cloud.plant_tables import (
     RotationTable,
     ShiftTable,
 )
-from cloud.toml_file import key_path
+from cloud.toml_file import as_written, item_name, key_path
 
 _DAY = 24 * 3600
 _WEEK = 7 * _DAY
@@ -25,13 +25,16 @@ Complaint = tuple[str, str, str]
 """Key path, what is wrong, what is allowed."""
 
 
-def faults_between(file: str, raw: Mapping[str, Any], tables: PlantFile) -> list[Fault]:
+def faults_between(
+    file: str, raw: Mapping[str, Any], tables: PlantFile, positions: Mapping[str, Sequence[int]]
+) -> list[Fault]:
     """Return the faults that no single key has: overlaps, names that nobody defines, things said twice.
 
     raw: the file as written, for names whose own tables are faulty; tables: what is left of it
+    positions: where in the file its rows stand
     """
     found = [*_calendars(raw, tables), *_rates(raw), *_machines(raw, tables), *_reasons(raw, tables)]
-    return [Fault(file, *complaint) for complaint in dict.fromkeys(found)]
+    return [Fault(file, as_written(path, positions), *rest) for path, *rest in dict.fromkeys(found)]
 
 
 def _names(raw: Mapping[str, Any], key: str) -> list[str]:
@@ -75,7 +78,7 @@ def _machines(raw: Mapping[str, Any], tables: PlantFile) -> Iterator[Complaint]:
     seen: set[tuple[str, str, str]] = set()
     bottlenecks: dict[tuple[str, str], str] = {}
     for machine in tables.machine:
-        place = f"machine[{machine.name}]"
+        place = f"machine[{item_name(machine.name)}]"
         key = (machine.area, machine.line, machine.name)
         if key in seen:
             yield place, f"{'/'.join(key)} stands twice", "one [[machine]] per area, line and name"
@@ -127,7 +130,7 @@ def _lines(
         for key in ("line_from", "production_date"):
             if key in machine.definitions.model_fields_set:
                 yield (
-                    f"machine[{machine.name}].definitions.{key}",
+                    f"machine[{item_name(machine.name)}].definitions.{key}",
                     "cannot differ between the machines of a line",
                     "allowed in [definitions] and [line.NAME.definitions]",
                 )
@@ -217,14 +220,14 @@ def _week(
     place: str, known: set[str], shifts: Sequence[ShiftTable], rotation: RotationTable | None
 ) -> Iterator[Complaint]:
     for shift in shifts:
-        at = f"{place}.shifts[{shift.name}]"
+        at = f"{place}.shifts[{item_name(shift.name)}]"
         if not shift.days:
             yield f"{at}.days", "is empty", "allowed: one or more of mon to sun"
         yield from _breaks(at, shift.start, shift.end, shift.breaks)
         if sum(shift.name == other.name and bool(set(shift.days) & set(other.days)) for other in shifts) > 1:
             yield at, "the name stands twice on one day", "one shift per name and day"
     spans = sorted(
-        _Span(start, end, shift.name, day, f"{place}.shifts[{shift.name}]", "week")
+        _Span(start, end, shift.name, day, f"{place}.shifts[{item_name(shift.name)}]", "week")
         for shift in shifts
         for day in shift.days
         for start, end in [_span(WEEKDAYS.index(day) * _DAY, shift.start, shift.end)]
@@ -394,7 +397,7 @@ def _spans_on(place: str, calendar: CalendarTable, day: date, base: int) -> list
             *_span(base, shift.start, shift.end),
             shift.name,
             str(day),
-            f"{source}.shifts[{shift.name}]",
+            f"{source}.shifts[{item_name(shift.name)}]",
             source,
         )
         for shift in today

@@ -4,12 +4,12 @@ import copy
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -42,6 +42,15 @@ Number = Annotated[Decimal, BeforeValidator(_number)]
 
 Array = BeforeValidator(_sequence)
 """Marks a tuple that TOML writes as an array."""
+
+
+class Validated(NamedTuple, Generic[Model]):
+    """What is right and what is wrong in a table."""
+
+    model: Model | None
+    faults: list[Fault]
+    positions: Mapping[str, Sequence[int]]
+    """By key path of each array of tables: where in the file's array the rows of the model's stand."""
 
 
 class TomlModel(BaseModel):
@@ -85,11 +94,20 @@ def validate(
     The model lacks the faulty items, so that a caller can go on to look for faults between the others;
     it is None when too little is left. stand_ins: what takes the place of needed tables that are faulty.
     """
+    found = validated(table, model, file=file, stand_ins=stand_ins)
+    return found.model, found.faults
+
+
+def validated(
+    table: Table, model: type[Model], *, file: str, stand_ins: Mapping[str, Table] | None = None
+) -> "Validated[Model]":
+    """Return what `validate` does, and where in the table the rows of the model stand."""
     faults: list[Fault] = []
     rest = copy.deepcopy(table)
+    written = dict(_rows_of(rest))
     for attempt in range(_ATTEMPTS):
         try:
-            return model.model_validate(rest), faults
+            return Validated(model.model_validate(rest), faults, _positions(rest, written))
         except ValidationError as error:
             problems = error.errors(include_url=False)
             if attempt == 0:
@@ -97,7 +115,50 @@ def validate(
             for location in sorted((tuple(p["loc"]) for p in problems), key=_item_order, reverse=True):
                 _drop(rest, location)
             rest = {**(stand_ins or {}), **rest}
-    return None, faults
+    return Validated(None, faults, {})
+
+
+def _rows_of(table: Any) -> Iterator[tuple[int, int]]:
+    """Yield (identity, position) of each table within an array, however deep."""
+    if isinstance(table, list):
+        yield from ((id(row), position) for position, row in enumerate(table) if isinstance(row, dict))
+    for inner in table.values() if isinstance(table, dict) else table if isinstance(table, list) else ():
+        yield from _rows_of(inner)
+
+
+def _positions(table: Any, written: Mapping[int, int], path: str = "") -> dict[str, list[int]]:
+    """Return by key path of each array of tables at which positions its rows were written."""
+    found: dict[str, list[int]] = {}
+    if isinstance(table, dict):
+        for key, inner in table.items():
+            found |= _positions(inner, written, f"{path}.{key}" if path else key)
+    elif isinstance(table, list):
+        rows = [row for row in table if isinstance(row, dict)]
+        found[path] = [written[id(row)] for row in rows]
+        for row in rows:
+            found |= _positions(row, written, f"{path}[{_item(row, written[id(row)])}]")
+    return found
+
+
+def as_written(path: str, positions: Mapping[str, Sequence[int]]) -> str:
+    """Return a key path that counts rows of a model as one that counts those of its file."""
+    found = ""
+    for part in re.split(r"(\[\d+\])", path):
+        row = int(part[1:-1]) - 1 if re.fullmatch(r"\[\d+\]", part) else None
+        rows = positions.get(found, ())
+        found += f"[{rows[row] + 1}]" if row is not None and row < len(rows) else part
+    return found
+
+
+def item_name(name: str) -> str:
+    """Return a row's name as it stands in a key path: one of digits alone is no position."""
+    return f"'{name}'" if name.isdigit() else name
+
+
+def _item(row: Any, position: int) -> str:
+    """Return what names a row in a key path: its name, or its position from 1."""
+    name = row.get("name") if isinstance(row, dict) else None
+    return item_name(name) if isinstance(name, str) else str(position + 1)
 
 
 def key_path(table: Any, location: Sequence[int | str]) -> str:
@@ -107,8 +168,7 @@ def key_path(table: Any, location: Sequence[int | str]) -> str:
     for step in location:
         here = _step(here, step)
         if isinstance(step, int):
-            name = here.get("name") if isinstance(here, dict) else None
-            path += f"[{name if isinstance(name, str) else step + 1}]"
+            path += f"[{_item(here, step)}]"
         else:
             path += f".{step}" if path else step
     return path

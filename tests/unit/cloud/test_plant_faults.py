@@ -20,7 +20,7 @@ CALENDAR_FAULTS = {
         """shifts = [ { name = "1", start = "06:00", end = "14:30" },
                     { name = "2", start = "14:00", end = "22:00" } ]""",
         (
-            "calendar.main.shifts[2]: shift 2 overlaps shift 1 by 30 min"
+            "calendar.main.shifts['2']: shift 2 overlaps shift 1 by 30 min"
             " on mon, tue, wed, thu, fri, sat, sun;"
             " shifts of a calendar may touch, not overlap"
         ),
@@ -36,16 +36,16 @@ CALENDAR_FAULTS = {
     "a shift twice on a day": (
         """shifts = [ { name = "1", start = "06:00", end = "07:00" },
                     { name = "1", start = "08:00", end = "09:00" } ]""",
-        "calendar.main.shifts[1]: the name stands twice on one day; one shift per name and day",
+        "calendar.main.shifts['1']: the name stands twice on one day; one shift per name and day",
     ),
     "no day": (
         """shifts = [ { name = "1", start = "06:00", end = "14:00", days = [] } ]""",
-        "calendar.main.shifts[1].days: is empty; allowed: one or more of mon to sun",
+        "calendar.main.shifts['1'].days: is empty; allowed: one or more of mon to sun",
     ),
     "a day that is none": (
         """shifts = [ { name = "1", start = "06:00", end = "14:00", days = ["mo"] } ]""",
         (
-            "calendar.main.shifts[1].days[1]: is 'mo';"
+            "calendar.main.shifts['1'].days[1]: is 'mo';"
             " allowed: 'mon', 'tue', 'wed', 'thu', 'fri', 'sat' or 'sun'"
         ),
     ),
@@ -53,27 +53,30 @@ CALENDAR_FAULTS = {
         """shifts = [ { name = "1", start = "22:00", end = "06:00", breaks = [
                     { start = "05:45", minutes = 30 } ] } ]""",
         (
-            "calendar.main.shifts[1].breaks[1]: the break 05:45 for 30 min is outside its shift;"
+            "calendar.main.shifts['1'].breaks[1]: the break 05:45 for 30 min is outside its shift;"
             " must lie within 22:00 to 06:00"
         ),
     ),
     "two breaks overlap": (
         """shifts = [ { name = "1", start = "06:00", end = "14:00", breaks = [
                { start = "10:00", minutes = 30 }, { start = "09:45", minutes = 16 } ] } ]""",
-        "calendar.main.shifts[1].breaks[1]: overlaps another break; breaks of a shift may touch, not overlap",
+        (
+            "calendar.main.shifts['1'].breaks[1]: overlaps another break;"
+            " breaks of a shift may touch, not overlap"
+        ),
     ),
     "a break of no length": (
         """shifts = [ { name = "1", start = "06:00", end = "14:00", breaks = [
                     { start = "10:00", minutes = 0 } ] } ]""",
-        "calendar.main.shifts[1].breaks[1].minutes: is 0; must be greater than 0",
+        "calendar.main.shifts['1'].breaks[1].minutes: is 0; must be greater than 0",
     ),
     "a time that is none": (
         """shifts = [ { name = "1", start = "06:00", end = "24:01" } ]""",
-        """calendar.main.shifts[1].end: is '24:01'; must be a local time such as "06:00\"""",
+        """calendar.main.shifts['1'].end: is '24:01'; must be a local time such as "06:00\"""",
     ),
     "a time without quotes or seconds that is a number": (
         """shifts = [ { name = "1", start = 6, end = "14:00" } ]""",
-        """calendar.main.shifts[1].start: is 6; must be a local time such as "06:00\"""",
+        """calendar.main.shifts['1'].start: is 6; must be a local time such as "06:00\"""",
     ),
     "a holiday with a time": (
         ONE_SHIFT + "holidays = [ { date = 2021-12-25T00:00:00 } ]",
@@ -370,14 +373,14 @@ def test_every_fault_of_a_file_comes_at_once() -> None:
     assert [fault.split(";")[0] for fault in faults(text)] == [
         "plant.toml: site.timezone: is 'Mars'",
         "plant.toml: definitions.braeks: unknown key",
-        "plant.toml: calendar.main.shifts[3].start: is '25:00'",
+        "plant.toml: calendar.main.shifts['3'].start: is '25:00'",
         "plant.toml: reason.jam.name: is missing",
         "plant.toml: machine[a].ideal_run_rate: is 0",
         "plant.toml: machine[a].counter_bits: is 8",
         "plant.toml: machine[a].ideal_run_rate: is 0",
         "plant.toml: machine[a].counter_bits: is 8",
         (
-            "plant.toml: calendar.main.shifts[2]: shift 2 overlaps shift 1 by 60 min"
+            "plant.toml: calendar.main.shifts['2']: shift 2 overlaps shift 1 by 60 min"
             " on mon, tue, wed, thu, fri, sat, sun"
         ),
     ]
@@ -400,3 +403,34 @@ def test_a_moment_without_seconds_is_explained() -> None:
     calendar = ONE_SHIFT + "planned_stops = [ { start = 2021-06-30T10:00, minutes = 45 } ]"
     (found,) = faults(plant_text(calendar))
     assert found.endswith("; a moment is written with its seconds (2021-06-30T10:00:00) or in quotes")
+
+
+def test_rows_are_counted_as_they_stand_in_the_file_whatever_is_wrong_before_them() -> None:
+    text = plant_text(
+        """shifts = [
+             { name = "1", start = "06:00", end = "14:00", breaks = [
+               { start = "07:00", minutes = 0 }, { start = "13:50", minutes = 20 } ] },
+             { name = "2", start = "25:00", end = "22:00" },
+             { name = "3", start = "13:00", end = "15:00" } ]
+           holidays = [ { date = "x" }, { date = 2021-12-25, through = 2021-12-24 } ]
+           exceptions = [ { date = 2021-07-03, shift = 1 }, { date = 2021-07-03, shift = "9" } ]
+           [[calendar.main.version]]
+           valid_from = "never"
+           shifts = [ { name = "1", start = "06:00", end = "14:00" } ]
+           [[calendar.main.version]]
+           valid_from = 2021-08-01
+           shifts = [ { name = "1", start = "06:00", end = "14:00", breaks = [
+               { start = "05:00", minutes = 10 }, { start = "x", minutes = 1 },
+               { start = "15:00", minutes = 5 } ] } ]""",
+        top='[[rule]]\nreason = 5\n[[rule]]\nreason = "none"\n',
+    )
+    found = [fault.removeprefix("plant.toml: ").split(": ")[0] for fault in faults(text)]
+    for path in (
+        "calendar.main.shifts['1'].breaks[2]",
+        "calendar.main.shifts['3']",
+        "calendar.main.holidays[2].through",
+        "calendar.main.exceptions[2].shift",
+        "calendar.main.version[2].shifts['1'].breaks[3]",
+        "rule[2].reason",
+    ):
+        assert path in found, path
