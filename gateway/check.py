@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from gateway.config import AwsIotUplink, Configuration, Connection, MqttUplink, Uplink
-from gateway.errors import CertificateError, SourceError
+from gateway.errors import CertificateError, RefusedError, SourceError, UplinkError
 from gateway.sources.statuses import status_name
 from gateway.tags import WAITING, MachineTags, bindings
 
@@ -38,7 +38,7 @@ async def check(configuration: Configuration, now: dt.datetime) -> AsyncIterator
         yield finding
     tries = [
         *(_connection(configuration, connection, now) for connection in configuration.connection),
-        *(_uplink(uplink) for uplink in configuration.uplink),
+        *(_uplink(configuration, uplink) for uplink in configuration.uplink),
     ]
     if not configuration.connection:
         yield Finding("connections", "warning", "there are none", "add a [[connection]] per PLC")
@@ -89,7 +89,7 @@ async def _connection(
     try:
         session = await open_session(connection, identity(configuration), now=now)
     except CertificateError as error:
-        remedy = "compare its thumbprint with the PLC's, then `oee gateway trust add THUMBPRINT`"
+        remedy = "compare its thumbprint with the PLC's, then `oee gateway trust add THUMBPRINT -c FILE`"
         return [*found, Finding(name, "fault", str(error), remedy)]
     except SourceError as error:
         return [*found, Finding(name, "fault", str(error), _remedy(str(error)))]
@@ -203,8 +203,8 @@ def _node_remedy(status: str) -> str:
     }.get(status, "see what the PLC's program says about this tag")
 
 
-async def _uplink(uplink: Uplink) -> list[Finding]:
-    """See whether a broker is there, and whether it shows the right certificate."""
+async def _uplink(configuration: Configuration, uplink: Uplink) -> list[Finding]:
+    """See whether a broker is there, shows the right certificate, and lets us in."""
     host, port, context = _door(uplink)
     try:
         async with asyncio.timeout(_BROKER_SECS):
@@ -234,7 +234,24 @@ async def _uplink(uplink: Uplink) -> list[Finding]:
         remedy = "does the broker speak TLS on this port?" if context else "see the broker's own log"
         return [Finding(uplink.name, "fault", said, remedy)]
     writer.close()
-    return [Finding(uplink.name, "ok", f"{host}:{port} answers" + (", TLS is right" if context else ""))]
+    answers = f"{host}:{port} answers" + (", TLS is right" if context else "")
+    if isinstance(uplink, AwsIotUplink):  # a second session of the same thing would end the gateway's own
+        return [Finding(uplink.name, "ok", answers)]
+    return [await _login(configuration, uplink, answers)]
+
+
+async def _login(configuration: Configuration, uplink: Uplink, answers: str) -> Finding:
+    """See whether the broker takes our name and lets us hear what we have to."""
+    from gateway.uplinks.build import build
+
+    try:
+        await build(configuration, uplink, client_suffix="-check").try_once()
+    except RefusedError as error:
+        remedy = "check username, password and certificate, and what the broker's access list allows them"
+        return Finding(uplink.name, "fault", str(error), remedy)
+    except UplinkError as error:
+        return Finding(uplink.name, "fault", str(error), "is it an MQTT broker? see its own log")
+    return Finding(uplink.name, "ok", f"{answers}, and lets us in")
 
 
 def _door(uplink: Uplink) -> tuple[str, int, Callable[[], ssl.SSLContext] | None]:

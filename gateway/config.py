@@ -489,6 +489,9 @@ def _fault(file: str, fault: Any) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
         secret_hint = "; secrets stand in password_file or password_env" if name == "password" else ""
         return f"{file}: {location}: unknown key; allowed are {', '.join(allowed)}{hint}{secret_hint}"
+    if fault["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        seen = f" (is {fault['ctx']['tag']!r})" if "tag" in fault.get("ctx", {}) else ""
+        return f"{file}: {location}.kind: say which it is: {' or '.join(map(repr, _BY_KIND))}{seen}"
     message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     shown = fault.get("input")
     seen = f" (is {shown!r})" if isinstance(shown, str | int | float | bool) else ""

@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import random
 import shutil
 import signal
 import sys
@@ -24,7 +23,7 @@ from contract import topics
 from contract.delivery import Command, ConnectionStatus, Status, decode_command
 from contract.telemetry import Refusal
 from gateway import config
-from gateway.config import AwsIotUplink, Configuration, Connection
+from gateway.config import Configuration, Connection
 from gateway.control import Control, stop_cause
 from gateway.errors import ConfigError, GatewayError, OutboxError
 from gateway.forward import Forwarder
@@ -35,6 +34,7 @@ from gateway.sources.port import Source, SourceCounters
 from gateway.steady_clock import SteadyClock
 from gateway.systemd import Notifier
 from gateway.telling import Pace, by_turns, encode_status
+from gateway.uplinks.build import build
 from gateway.uplinks.port import Limits, Listener, Uplink, Will
 
 _US: Final = 1_000_000
@@ -330,7 +330,7 @@ class Daemon:
 
     def _start_uplink(self, settings: config.Uplink) -> None:
         gateway = self._configuration.gateway
-        uplink = _make_uplink(self._configuration, settings, self._offline)
+        uplink = build(self._configuration, settings, self._offline)
         forwarder = Forwarder(
             self._outbox,
             uplink,
@@ -617,27 +617,6 @@ def _opcua_source(configuration: Configuration, connection: Connection, lane: La
         receiver=lane,
         clock_us=clock_us,
         saved=lane.saved,
-    )
-
-
-def _make_uplink(configuration: Configuration, settings: config.Uplink, will: Callable[[], Will]) -> Uplink:
-    gateway = configuration.gateway
-    wanted: list[topics.GatewayChannel] = ["receipt"] if settings.acknowledge == "store" else []
-    if gateway.accept_commands:
-        wanted.append("command")
-    subscriptions = [topics.gateway_topic(gateway.site, gateway.name, channel) for channel in wanted]
-    if isinstance(settings, AwsIotUplink):
-        from gateway.uplinks.aws_iot import AwsIotCore
-
-        return AwsIotCore.from_config(settings, subscriptions=subscriptions, will=will)
-    from gateway.uplinks.mqtt import MqttUplink
-
-    return MqttUplink.from_config(
-        settings,
-        client_id=settings.client_id or f"oee-{gateway.site}-{gateway.name}-{settings.name}",
-        subscriptions=subscriptions,
-        will=will,
-        randomness=random.Random(),  # noqa: S311 - jitter, not a secret
     )
 
 

@@ -200,6 +200,13 @@ class SessionUplink:
             raise UnreachableError("there is no session")
         return self._session.publish(topic, payload, retain=retain)
 
+    async def try_once(self) -> None:
+        """Open one session and leave it in good order; raises UplinkError that says why it cannot be had."""
+        session = self._new_session()
+        await session.open(lambda _topic, _payload: None, self._connect_timeout_secs)
+        await session.goodbye()
+        session.close("it was only tried")
+
     async def run(self, listener: Listener) -> None:
         """Keep a session for ever; returns only by cancellation, after a proper goodbye."""
         said: type[UplinkError] | None = None

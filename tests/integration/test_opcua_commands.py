@@ -277,6 +277,23 @@ async def test_check_tries_the_broker(tmp_path: Path) -> None:
     assert found["b"][:2] == ("fault", "127.0.0.1:9: connection refused")
 
 
+async def test_check_tries_the_login_at_the_broker(tmp_path: Path) -> None:
+    """Beside a gateway that runs: it uses another name for its session."""
+    password = tmp_path / "password"
+    login = {"username": "gw", "password_file": str(password)}
+    with Mosquitto(users={"gw": "right"}) as mosquitto:
+        password.write_text("wrong")
+        grade, said, remedy = (await findings(with_uplink(tmp_path, mosquitto.url, **login)))["b"]
+        assert grade == "fault"
+        assert "ot authori" in said
+        assert "password" in remedy
+        assert "wrong" not in said
+        password.write_text("right")
+        grade, said, _ = (await findings(with_uplink(tmp_path, mosquitto.url, **login)))["b"]
+        assert (grade, said) == ("ok", f"127.0.0.1:{mosquitto.port} answers, and lets us in")
+        assert "as oee-s-g-b-check" in mosquitto.log()
+
+
 def test_the_check_command_ends_with_what_it_found(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text("[gateway]\nname = 'g'\n")

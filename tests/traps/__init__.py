@@ -49,7 +49,7 @@ TRAPS: Final = (
         "An empty answer means that the message is gone.",
         _SUBSCRIPTION,
         "if int(message.SequenceNumber) != sequence or not message.NotificationData:",
-        "if int(message.SequenceNumber) != sequence:",
+        "if message is None:",
         f"{_RESILIENCE}::test_a_message_that_is_gone_becomes_a_gap_and_no_endless_asking",
     ),
     Trap(
@@ -174,8 +174,8 @@ TRAPS: Final = (
         "NaN is told each time, and is no number.",
         "It is no count: the record is uncertain and has none.",
         "gateway/tags.py",
-        "    if isinstance(value, float) and not math.isfinite(value):\n        return None, _OUT_OF_RANGE\n    raw",
-        "    if isinstance(value, float) and not math.isfinite(value):\n        return 0, 0\n    raw",
+        "not math.isfinite(value):\n        return None, _OUT_OF_RANGE\n    raw",
+        "not math.isfinite(value):\n        return 0, 0\n    raw",
         f"{_RESILIENCE}::test_a_value_that_is_not_good_is_never_counted_as_good",
     ),
     Trap(
@@ -309,8 +309,8 @@ TRAPS: Final = (
         "It keeps messages in memory while there is no connection: 264 MB for 100,000.",
         "What was in flight fails with its session, and goes out again from disk.",
         _UPLINK,
-        "        for answer, _ in self._pending.values():\n            fail(answer, UnreachableError(reason))\n",
-        "",
+        "            fail(answer, UnreachableError(reason))\n",
+        "            del answer\n",
         f"{_PORT}::test_a_killed_broker_fails_what_was_in_flight_and_is_found_again[aws_iot]",
     ),
     Trap(

@@ -127,6 +127,12 @@ def test_an_unknown_key_is_answered_with_those_that_are_allowed() -> None:
     assert "did you mean queue_size?" in told
 
 
+@pytest.mark.parametrize("uplink", [{"name": "b"}, {"name": "b", "kind": "kafka"}])
+def test_an_uplink_of_no_kind_is_told_the_kinds_that_there_are(uplink: dict[str, Any]) -> None:
+    (told,) = faults(minimal() | {"uplink": [uplink]})
+    assert "uplink[0].kind: say which it is: 'mqtt' or 'aws_iot'" in told
+
+
 def test_a_password_in_the_file_is_refused_with_a_hint() -> None:
     (told,) = faults(minimal(connection__0__password="secret"))
     assert "password_file or password_env" in told
