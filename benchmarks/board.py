@@ -177,6 +177,7 @@ def main() -> None:
             kilobytes = first_load_kb(address)
             found = alternate(
                 {
+                    "idle": lambda: asyncio.run(_follow(address, 0, chosen.secs, pid)),
                     "feed": lambda: asyncio.run(_follow(address, chosen.browsers, chosen.secs, pid)),
                     "polled": lambda: asyncio.run(_poll(address, chosen.browsers, chosen.secs, pid)),
                 },
@@ -188,6 +189,7 @@ def main() -> None:
         {
             "first load": f"{kilobytes:.0f} kB compressed (goal {GOAL_KB:.0f})",
             f"{chosen.browsers} pages by the feed": f"{found['feed']:.1f} ms/s (goal {GOAL_MS_PER_SEC:.0f})",
+            "of which without any page": f"{found['idle']:.1f} ms/s",
             f"{chosen.browsers} pages taken anew": f"{found['polled']:.1f} ms/s",
             "NiceGUI, Dash": "not measured: not installed",
         }

@@ -164,12 +164,18 @@ def times(selection: Selection) -> list[Choice]:
     found = [Choice("", "Running shift", not explicit)]
     found += [
         Choice(f"days:{days}", f"Last {days} days", query.get("days") == str(days))
-        for days in (2, 7, 14, 30, 90)
+        for days in sorted({2, 7, 14, 30, 90} | _days_of(query))
     ]
     for shift in selection.shifts:
         text = f"{words.iso_day(shift.production_date)} · shift {shift.name}"
         found.append(Choice(f"shift:{shift.key}", text, query.get("shift") == shift.key))
     return found
+
+
+def _days_of(query: Mapping[str, str]) -> set[int]:
+    """Return the number of days that an address asks for, so that it can be shown as chosen."""
+    days = query.get("days", "")
+    return {int(days)} if days.isascii() and days.isdigit() and len(days) < 4 else set()
 
 
 def _place(text: str, machines: Iterable[MachineKey], board: BoardView) -> Place:

@@ -26,6 +26,7 @@ _SHORTEST_SECS: Final = 120.0
 _LEVELS: Final[dict[str, Level]] = {"site": "site", "area": "area", "line": "line", "machine": "machine"}
 _CHILD: Final[dict[str, Level]] = {"site": "line", "area": "line", "line": "machine", "machine": "machine"}
 _MOST_RIBBONS: Final = 60
+_TREND_STEPS: Final[dict[str, Every]] = {"shift": "shift", "day": "day", "week": "week", "month": "month"}
 
 
 class AnalysisPages(Screen):
@@ -197,7 +198,7 @@ class AnalysisPages(Screen):
         if not ({"days", "from"} & chosen.query.keys()):
             chosen = self._last_days(request, board, 14)
         asked = request.query_params.get("by", "day")
-        by: Every = "week" if asked == "week" else "month" if asked == "month" else "day"
+        by = _TREND_STEPS.get(asked, "day")
         rows = list(
             dropwhile(lambda row: not model.has_records(row), self._rows(chosen, by, chosen.place.level))
         )
@@ -266,7 +267,10 @@ def ribbons(report: Report) -> list[tuple[MachineKey, str]]:
 
 def trend(rows: Sequence[ShiftRow], by: Every) -> str:
     """Draw OEE and its factors over time."""
-    labels = [(model.short_day(row), "") for row in rows]
+    labels = [
+        (model.short_shift(row), model.short_day(row)) if by == "shift" else (model.short_day(row), "")
+        for row in rows
+    ]
     series = [
         Series(
             name,

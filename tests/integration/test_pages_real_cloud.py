@@ -57,7 +57,7 @@ def test_the_real_cloud_side_satisfies_the_port(cloud):
             "/losses?days=2",
         ),
         *("/hourly", "/shifts", "/trends", "/alerts", "/connections", "/reports", "/api"),
-        "/timeline?shift=2021-06-30/1",
+        *("/timeline?shift=2021-06-30/1", "/trends?by=shift", "/shifts?days=4"),
         "/losses?days=2",
     ],
 )

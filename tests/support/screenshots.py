@@ -10,9 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from PIL import Image
 from playwright.async_api import Browser, async_playwright
@@ -22,7 +25,7 @@ from tests.support.demo_process import Demo
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 LINE = "demo-plant/packaging/line-1"
 THEMES = ("dark", "light")
-COLOURS = 96
+COLOURS = 144
 """Enough for flat colours with smooth letters, and few enough for a small clone."""
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -54,7 +57,7 @@ def pictures(shift: str) -> tuple[Picture, ...]:
         Picture("losses", f"/losses?{closed}"),
         Picture("hourly", f"/hourly?{closed}"),
         Picture("shifts", f"/shifts?at={LINE}&days=4", 1440, 1000),
-        Picture("trends", f"/trends?at={LINE}", 1440, 800),
+        Picture("trends", f"/trends?at={LINE}&by=shift", 1440, 800),
         Picture("alerts", "/alerts", 1024, 768),
         Picture("connections", "/connections", 1440, 1000),
         Picture("reports", "/reports", 1024, 700),
@@ -65,7 +68,7 @@ def pictures(shift: str) -> tuple[Picture, ...]:
 def keep(taken: bytes, name: str) -> None:
     """Write a picture with few colours."""
     picture = Image.open(io.BytesIO(taken)).convert("RGB")
-    few = picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(FOLDER / f"{name}.png", optimize=True)
 
 
@@ -85,15 +88,51 @@ async def take(browser: Browser, url: str, picture: Picture, theme: str) -> None
     await context.close()
 
 
+def asked(address: str) -> Any:
+    """Return what the API answers."""
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def shifts_of(url: str) -> list[dict[str, Any]]:
+    """Return the line's shifts of the last day, oldest first."""
+    now = asked(f"{url}/api/v1/board")["generated_epochtime"]
+    rows: list[dict[str, Any]] = asked(
+        f"{url}/api/v1/shifts?from={now - 86_400}&to={now}&level=line&at={LINE}"
+    )
+    return rows
+
+
 def last_closed(url: str) -> str:
-    """Return the last closed shift of the line, once there is one."""
-    query = "/api/v1/board"
-    with urllib.request.urlopen(url + query) as answer:
-        now = json.loads(answer.read())["generated_epochtime"]
-    query = f"/api/v1/shifts?from={now - 86_400}&to={now}&level=line&at={LINE}"
-    with urllib.request.urlopen(url + query) as answer:
-        rows = [row for row in json.loads(answer.read()) if row.get("revision")]
-    return f"{rows[-1]['production_date']}/{rows[-1]['shift']}"
+    """Return the last closed shift of the line."""
+    now = datetime.now(UTC).isoformat()
+    row = [row for row in shifts_of(url) if row.get("revision") and row["end"] < now][-1]
+    return f"{row['production_date']}/{row['shift']}"
+
+
+def say_why(url: str, shift: str) -> None:
+    """Give two stops of the shift their reasons, as an operator would, and wait for the revision."""
+    rows = [row for row in shifts_of(url) if f"{row['production_date']}/{row['shift']}" == shift]
+    start, end, revision = rows[0]["start"], rows[0]["end"], rows[0]["revision"]
+    query = f"/api/v1/stops?from={start}&to={end}&at={LINE}&shortest_secs=120"
+    stops = [stop for stop in asked(url + query) if stop["reason"] is None]
+    known = {one["name"]: one["reason"] for one in asked(url + "/api/v1/plant")["sites"][0]["reasons"]}
+    said = (("Drive overload", "Fuse of the drive changed"), ("No material", "Pallet came late"))
+    for stop, (name, comment) in zip(stops, said, strict=False):
+        form = {
+            "at": "/".join(stop[level] for level in ("site", "area", "line", "machine")),
+            "since": stop["start_epochtime"],
+            "until": stop["end_epochtime"],
+            "operator": "Operator 7",
+            "reason": known[name],
+            "comment": comment,
+        }
+        with urllib.request.urlopen(url + "/stop", urlencode(form).encode()) as answer:
+            answer.read()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and all(row.get("revision") in (None, revision) for row in rows):
+        time.sleep(1)
+        rows = [row for row in shifts_of(url) if f"{row['production_date']}/{row['shift']}" == shift]
 
 
 def take_paper(url: str, shift: str) -> None:
@@ -113,6 +152,7 @@ async def take_all(url: str) -> None:
     for old in FOLDER.glob("*.png"):
         old.unlink()
     shift = last_closed(url)
+    say_why(url, shift)
     take_paper(url, shift)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)

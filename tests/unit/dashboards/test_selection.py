@@ -6,7 +6,7 @@ import pytest
 
 from dashboards import selection
 from dashboards.links import Place, link
-from dashboards.selection import AddressError, select
+from dashboards.selection import AddressError, select, times
 from tests.support.demo_cloud import DemoCloud
 
 NOON = 1_625_047_200.0  # 12:00 at the plant on 30 June 2021
@@ -79,6 +79,12 @@ def test_what_the_form_sends_without_a_script_means_the_same():
         "from": "2021-06-01",
         "to": "2021-06-02",
     }
+
+
+@pytest.mark.parametrize("days", ["2", "4", "90"])
+def test_the_range_of_an_address_is_the_one_that_is_chosen(cloud, days):
+    found = times(select(cloud, cloud.board(), BERLIN, {"days": days}))
+    assert [choice.text for choice in found if choice.chosen] == [f"Last {days} days"]
 
 
 def test_links_keep_slashes_readable_and_leave_out_what_is_not_said():
