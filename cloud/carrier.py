@@ -6,6 +6,7 @@ own. After a crash between sending and noting it, the last message is sent once 
 """
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ class Carrier(ABC, Generic[Item]):
         self._fault: str | None = None
         self._in_a_row = 0
         self._sent = self._failures = self._dropped = 0
+        self._woken = asyncio.Event()
 
     @abstractmethod
     def waiting(self) -> Sequence[Item]:
@@ -72,10 +74,18 @@ class Carrier(ABC, Generic[Item]):
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"cloud.carrier.{self.name}")
         try:
-            while True:  # noqa: ASYNC110  the store may be written by other threads
-                await asyncio.sleep(await loop.run_in_executor(thread, self.turn))
+            while True:
+                self._woken.clear()
+                wait_secs = await loop.run_in_executor(thread, self.turn)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), wait_secs)
         finally:
             thread.shutdown(wait=False, cancel_futures=True)
+
+    def wake(self) -> None:
+        """Look at once, in the loop's thread; a receiver that takes nothing has its pause."""
+        if self._fault is None:
+            self._woken.set()
 
     def turn(self) -> float:
         """Send what may be sent now, oldest first; return how long to wait [s]."""

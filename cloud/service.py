@@ -137,6 +137,7 @@ class Cloud:
         self._alert_faults: list[str] = []
         self._desk = AlertDesk(alerting, plant, store, config.cloud.data_dir, self._started_us)
         self._couriers = Couriers(store, now_us=now_us, timezone_of=self._desk.timezone_of)
+        self._desk.on_queued = self._couriers.wake
         self._reading_corrections = threading.Lock()
         self._outlets = Outlets(
             ResultsConfig() if config.cloud.results is None else load_results(config.cloud.results),

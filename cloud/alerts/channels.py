@@ -200,13 +200,22 @@ class Couriers:
         self._now_us = now_us
         self._timezone_of = timezone_of
         self._running: dict[str, tuple[Courier, asyncio.Task[None]]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def views(self) -> list[ChannelView]:
         """Return the channels with their outboxes."""
         return [courier.view for courier, _ in list(self._running.values())]
 
+    def wake(self) -> None:
+        """Let all look at once, from any thread: something was queued."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            for courier, _ in list(self._running.values()):
+                loop.call_soon_threadsafe(courier.wake)
+
     def take(self, channels: Iterable[ChannelTable], group: asyncio.TaskGroup) -> None:
         """Serve these channels from now on; what waits for others is dropped. In the loop's thread."""
+        self._loop = asyncio.get_running_loop()
         wanted = {channel.name: channel for channel in channels}
         for name, (courier, task) in list(self._running.items()):
             if wanted.get(name) != courier.channel:

@@ -5,7 +5,7 @@ Everything is kept in the store before anybody hears of it: a restart neither re
 
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, tzinfo
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +62,8 @@ class AlertDesk:
         self._store = store
         self._data_dir = data_dir
         self._lock = threading.RLock()
+        self.on_queued: Callable[[], None] = lambda: None
+        """Called when something waits for a channel."""
         self._memory = Memory()
         self._windows: dict[tuple[str, MachineKey], Window] = {}
         self._sampled: dict[MachineKey, MachineView] = {}
@@ -406,6 +408,8 @@ class AlertDesk:
             ]
         self._store.save_alert(alert, subject.topic, msgspec.json.encode(message), channels)
         self._remember(alert)
+        if channels:
+            self.on_queued()
         _log.warning(f"alert {event}", place=subject.place, rule=alert.rule, what=message.message)
         return alert
 
@@ -444,6 +448,7 @@ class AlertDesk:
             if names:
                 told = msgspec.structs.replace(alert, told=sorted({*alert.told, *names}))
                 self._store.queue_delivery(told, msgspec.json.encode(message), names)
+                self.on_queued()
                 self._open[alert.id] = told
 
     def _is_on_call(self, channel: ChannelTable, subject: Subject, now_us: int) -> bool:
