@@ -4,17 +4,27 @@
 in the same run, SQLite alone: the same rows, already decoded, inserted into one table with a key on
 (gateway, sequence), in transactions of the same size, as durable (write-ahead log, synchronous FULL).
 
-    python -m benchmarks.ingest [--records 400000] [--rounds 5]
+Then a process of its own takes a million records in, and its resident memory at the end is set against that
+after the first fifth: whatever is kept per record would show.
+
+    python -m benchmarks.ingest [--records 400000] [--rounds 5] [--soak 1000000]
 """
 
+import argparse
+import json
+import os
 import sqlite3
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.harness import alternate, arguments, conclude, machine, table, timed, versions
+from benchmarks.harness import alternate, arguments, conclude, cpu_timed, machine, table, timed, versions
 from cloud.evaluation import Evaluation
 from cloud.ingest.message import Message, receive
 from cloud.live import Live
@@ -28,6 +38,7 @@ RECORDS_PER_MESSAGE = 300
 MESSAGES_PER_BATCH = 60
 START_SECS = 1_790_000_000
 GOAL_PER_SEC = 200_000
+GOAL_GROWTH = 0.05
 
 PLANT = """
 [site]
@@ -48,8 +59,8 @@ shifts = [
 INSERT = "INSERT OR IGNORE INTO record VALUES (?,?,?,?,?,?,?)"
 
 
-def batches(records: int) -> list[list[Message]]:
-    """Return telemetry of all machines, a record per machine and second, as backlog messages."""
+def batches(records: int) -> Iterator[list[Message]]:
+    """Yield telemetry of all machines, a record per machine and second, as the backlog messages of a batch."""
     sequences = [START_SECS * 1_000_000] * GATEWAYS
     waiting: list[list[bytes]] = [[] for _ in range(GATEWAYS)]
     messages: list[Message] = []
@@ -78,40 +89,84 @@ def batches(records: int) -> list[list[Message]]:
             topic = f"oee/v1/plant/gateways/gw-{gateway}/backlog"
             messages.append(Message(topic, encode_backlog(waiting[gateway])))
             waiting[gateway] = []
-    return [messages[i : i + MESSAGES_PER_BATCH] for i in range(0, len(messages), MESSAGES_PER_BATCH)]
+            if len(messages) == MESSAGES_PER_BATCH:
+                yield messages
+                messages = []
+    if messages:
+        yield messages
 
 
-def ours(work: list[list[Message]], folder: Path) -> float:
-    """Take everything in as the service does; return records/s up to the last receipt."""
+class Side:
+    """The cloud side as far as records go: from messages to receipts and running figures."""
+
+    def __init__(self, path: Path) -> None:
+        self._store = SqliteStore(path)
+        self._now_us = (START_SECS + 3600) * 1_000_000
+        self._live = Live(Evaluation(loads(PLANT), self._store), self._now_us)
+        self._looked = time.monotonic()
+        self.stored = 0
+
+    def take_in(self, messages: list[Message]) -> None:
+        """Store a batch, join it to the timelines, look as often as the service does, write the receipts."""
+        appended = self._store.append(receive(messages, self._now_us, 1e6).arrivals)
+        for receipt in appended.receipts.values():
+            msgspec.json.encode(receipt)
+        self._live.add(appended.fresh)
+        if time.monotonic() - self._looked >= 1:
+            self.look()
+        self.stored += len(appended.fresh)
+
+    def look(self) -> None:
+        """Bring the figures up to date."""
+        self._live.look(self._now_us)
+        self._looked = time.monotonic()
+
+    def close(self) -> None:
+        """Give the store back."""
+        self._store.close()
+
+
+def ours(work: list[list[Message]], folder: Path, cpu_us: list[float]) -> float:
+    """Take everything in as the service does; return records/s up to the last receipt, note the CPU's us."""
     path = folder / f"ours-{time.monotonic_ns()}.sqlite3"
-    store = SqliteStore(path)
-    now_us = (START_SECS + 3600) * 1_000_000
-    live = Live(Evaluation(loads(PLANT), store), now_us)
-    stored = 0
+    side = Side(path)
 
     def run() -> None:
-        nonlocal stored
-        looked = time.monotonic()
         for messages in work:
-            appended = store.append(receive(messages, now_us, 1e6).arrivals)
-            for receipt in appended.receipts.values():
-                msgspec.json.encode(receipt)
-            live.add(appended.fresh)
-            if time.monotonic() - looked >= 1:  # as often as the service looks
-                live.look(now_us)
-                looked = time.monotonic()
-            stored += len(appended.fresh)
-        live.look(now_us)
+            side.take_in(messages)
+        side.look()
 
-    secs = timed(run)
-    store.close()
+    cpu_secs = [0.0]
+    secs = timed(lambda: cpu_secs.append(cpu_timed(run)))
+    side.close()
     _delete(path)
-    assert stored == sum(count(messages) for messages in work)
-    return stored / secs
+    assert side.stored == sum(count(messages) for messages in work)
+    cpu_us.append(1e6 * cpu_secs[-1] / side.stored)
+    return side.stored / secs
 
 
-def bare_sqlite(work: list[list[tuple[object, ...]]], folder: Path) -> float:
-    """Insert the same rows, ready made, with a key; return records/s."""
+def soak(records: int) -> None:
+    """Take records in and print this process's memory [MB] after the first fifth and at the end."""
+    with tempfile.TemporaryDirectory() as name:
+        side = Side(Path(name) / "soak.sqlite3")
+        warm_mb = 0.0
+        for messages in batches(records):
+            side.take_in(messages)
+            side.look()
+            if not warm_mb and side.stored >= records / 5:
+                warm_mb = resident_mb()
+        print(json.dumps({"records": side.stored, "warm_mb": warm_mb, "end_mb": resident_mb()}))
+        side.close()
+
+
+def resident_mb() -> float:
+    """Return this process's resident memory now [MB]."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def bare_sqlite(work: list[list[tuple[object, ...]]], folder: Path, cpu_us: list[float]) -> float:
+    """Insert the same rows, ready made, with a key; return records/s, note the CPU's us."""
     path = folder / f"bare-{time.monotonic_ns()}.sqlite3"
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
@@ -127,10 +182,12 @@ def bare_sqlite(work: list[list[tuple[object, ...]]], folder: Path) -> float:
             database.executemany(INSERT, rows)
             database.execute("COMMIT")
 
-    secs = timed(run)
+    cpu_secs = [0.0]
+    secs = timed(lambda: cpu_secs.append(cpu_timed(run)))
     (stored,) = database.execute("SELECT count(*) FROM record").fetchone()
     database.close()
     _delete(path)
+    cpu_us.append(1e6 * cpu_secs[-1] / stored)
     return float(stored) / secs
 
 
@@ -167,22 +224,47 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--records", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--soak", type=int, default=1_000_000, help="how many records the memory is watched for"
+    )
+    parser.add_argument("--only-soak", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    if chosen.only_soak:
+        soak(chosen.soak)
+        return
     print(f"ingest: {machine()}; {versions('msgspec', 'numpy')}, SQLite {sqlite3.sqlite_version}")
-    work = batches(chosen.records)
+    work = list(batches(chosen.records))
     ready = [rows_of(messages) for messages in work]
+    our_us: list[float] = []
+    bare_us: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = alternate(
-            {"ours": lambda: ours(work, folder), "bare SQLite": lambda: bare_sqlite(ready, folder)},
+            {
+                "ours": lambda: ours(work, folder, our_us),
+                "bare SQLite": lambda: bare_sqlite(ready, folder, bare_us),
+            },
             chosen.rounds,
         )
     mine, bare = found["ours"], found["bare SQLite"]
+    our_cpu_us, bare_cpu_us = statistics.median(our_us), statistics.median(bare_us)
+    watched = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.ingest", "--only-soak", "--soak", str(chosen.soak)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
+    growth = watched["end_mb"] / watched["warm_mb"] - 1
     table(
         {
             "ours: decoded, stored, timelined, receipted": f"{mine:>10,.0f} records/s",
             "SQLite alone: insert of ready rows, keyed": f"{bare:>10,.0f} records/s",
             "ours / SQLite alone": f"{mine / bare:>10.2f}",
+            "ours: CPU": f"{our_cpu_us:>10.2f} us/record",
+            "SQLite alone: CPU": f"{bare_cpu_us:>10.2f} us/record",
+            f"memory after {watched['records']:,} records": f"{watched['end_mb']:>10.1f} MB, {growth:+.1%} since warm",
         }
     )
     conclude(
@@ -190,8 +272,10 @@ def main() -> None:
         mine,
         "records/s",
         {"sqlite": mine / bare},
-        {"records_per_sec": GOAL_PER_SEC},
-        met=mine >= GOAL_PER_SEC,
+        {"records_per_sec": GOAL_PER_SEC, "memory_growth": GOAL_GROWTH},
+        met=mine >= GOAL_PER_SEC and growth <= GOAL_GROWTH,
+        cpu_us_per_record=round(our_cpu_us, 2),
+        memory_growth=round(growth, 4),
     )
 
 
