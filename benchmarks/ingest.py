@@ -5,7 +5,7 @@ in the same run, SQLite alone: the same rows, already decoded, inserted into one
 (gateway, sequence), in transactions of the same size, as durable (write-ahead log, synchronous FULL).
 
 Then a process of its own takes a million records in, and its resident memory at the end is set against that
-after the first fifth: whatever is kept per record would show.
+half-way, when caches of a fixed size are full: whatever is kept per record would show.
 
     python -m benchmarks.ingest [--records 400000] [--rounds 5] [--soak 1000000]
 """
@@ -60,7 +60,7 @@ INSERT = "INSERT OR IGNORE INTO record VALUES (?,?,?,?,?,?,?)"
 
 
 def batches(records: int) -> Iterator[list[Message]]:
-    """Yield telemetry of all machines, a record per machine and second, as the backlog messages of a batch."""
+    """Yield telemetry of all machines, a record per machine and second, as batches of backlog messages."""
     sequences = [START_SECS * 1_000_000] * GATEWAYS
     waiting: list[list[bytes]] = [[] for _ in range(GATEWAYS)]
     messages: list[Message] = []
@@ -101,7 +101,7 @@ class Side:
 
     def __init__(self, path: Path) -> None:
         self._store = SqliteStore(path)
-        self._now_us = (START_SECS + 3600) * 1_000_000
+        self._now_us = START_SECS * 1_000_000
         self._live = Live(Evaluation(loads(PLANT), self._store), self._now_us)
         self._looked = time.monotonic()
         self.stored = 0
@@ -112,6 +112,7 @@ class Side:
         for receipt in appended.receipts.values():
             msgspec.json.encode(receipt)
         self._live.add(appended.fresh)
+        self._now_us = int(appended.fresh["time_us"].max()) + 1
         if time.monotonic() - self._looked >= 1:
             self.look()
         self.stored += len(appended.fresh)
@@ -146,14 +147,14 @@ def ours(work: list[list[Message]], folder: Path, cpu_us: list[float]) -> float:
 
 
 def soak(records: int) -> None:
-    """Take records in and print this process's memory [MB] after the first fifth and at the end."""
+    """Take records in and print this process's memory [MB] half-way and at the end."""
     with tempfile.TemporaryDirectory() as name:
         side = Side(Path(name) / "soak.sqlite3")
         warm_mb = 0.0
         for messages in batches(records):
             side.take_in(messages)
             side.look()
-            if not warm_mb and side.stored >= records / 5:
+            if not warm_mb and side.stored >= records / 2:
                 warm_mb = resident_mb()
         print(json.dumps({"records": side.stored, "warm_mb": warm_mb, "end_mb": resident_mb()}))
         side.close()
@@ -264,7 +265,8 @@ def main() -> None:
             "ours / SQLite alone": f"{mine / bare:>10.2f}",
             "ours: CPU": f"{our_cpu_us:>10.2f} us/record",
             "SQLite alone: CPU": f"{bare_cpu_us:>10.2f} us/record",
-            f"memory after {watched['records']:,} records": f"{watched['end_mb']:>10.1f} MB, {growth:+.1%} since warm",
+            f"memory after {watched['records']:,} records": f"{watched['end_mb']:>10.1f} MB",
+            "its growth over the second half": f"{growth:>+10.1%}",
         }
     )
     conclude(

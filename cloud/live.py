@@ -40,6 +40,10 @@ _NO_SHIFT_US: Final = 10_000_000
 """How often it is looked whether a shift has begun."""
 RENEW_LIMIT: Final = 500
 """How many machines' figures are made anew in one look: with more than that, each has its turn."""
+_MAX_PENDING: Final = 256
+"""How many batches wait for a look at most: when more come, everything is read from the store instead."""
+_MAX_AHEAD: Final = 100_000
+"""How many records wait for their time at most: machines that sent more are read again when it comes."""
 _RECENT: Final = 4
 """How many segments per machine are recent at most, before they are put to the past."""
 _RATIOS: Final = ("oee", "availability", "performance", "quality")
@@ -66,6 +70,8 @@ class Live:
         self._plant = evaluation.plant
         self._names = evaluation.names
         self._pending: deque[Rows] = deque()
+        self.overflows = 0
+        """How often more came than may wait here, so that it was read from the store."""
         machines = len(self._names.machines)
         self._last_us = np.full(machines, ABSENT, dtype=np.int64)
         """By index: the time of the newest record in the piece; and its state, reason, product and order."""
@@ -113,8 +119,11 @@ class Live:
 
     def add(self, rows: Rows) -> None:
         """Take rows that were just stored."""
-        if len(rows):
+        if len(rows) and len(self._pending) < _MAX_PENDING:
             self._pending.append(rows)
+        elif len(rows):
+            self.overflows += 1
+            self._is_stale = True
 
     def cut_anew(self) -> None:
         """Let the next look take corrections in that were just made; from any thread."""
@@ -269,9 +278,10 @@ class Live:
         if not parts:
             return
         rows = self._of_plant(np.concatenate(parts))
-        if (rows["time_us"] > now_us).any():  # the machine's clock is ahead: later
-            self._pending.append(rows[rows["time_us"] > now_us])
-            rows = rows[rows["time_us"] <= now_us]
+        ahead = rows["time_us"] > now_us
+        if ahead.any():  # the machine's clock is ahead: later
+            self._wait_for_time(rows[ahead])
+            rows = rows[~ahead]
         records = self._evaluation.translation.records(rows)
         begins = np.flatnonzero(firsts(records.machine))
         late = [
@@ -294,6 +304,17 @@ class Live:
                 counts=merged_counts([self._past.counts, self._piece.counts]),
             )
             self._piece = replace(self._piece, segments=NOTHING.segments, counts=NOTHING.counts)
+
+    def _wait_for_time(self, rows: Rows) -> None:
+        """Keep rows until their time comes; of too many, remember only when to read them."""
+        if len(rows) <= _MAX_AHEAD:
+            self._pending.append(rows)
+            return
+        self.overflows += 1
+        for number in np.unique(rows["machine"]).tolist():
+            key = MachineKey(*self._evaluation.store.names.name("machine", number))
+            first_us = int(rows["time_us"][rows["machine"] == number].min())
+            self._ahead[key] = min(first_us, self._ahead.get(key, first_us))
 
     def _note_last(self, records: Records) -> None:
         """Note what the newest records say, and which machines say another thing than those before."""

@@ -194,6 +194,24 @@ def test_machines_that_take_turns_show_changes_and_stands_at_once(
     assert renewed < 2 * len(range(SHIFT + 60, SHIFT + 2 * HOUR, 47))
 
 
+def test_more_than_may_wait_is_read_from_the_store(
+    plant: Plant, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.live._MAX_PENDING", 3)
+    monkeypatch.setattr("cloud.live._MAX_AHEAD", 5)
+    live = Live(Evaluation(plant, store), (SHIFT + 60) * SEC)
+    records = sorted(day(5, 1), key=lambda item: item.epochtime)
+    for part in range(6):
+        keep(live, store, records[part::6])
+    assert live.overflows == 3
+    assert figures_of(live.look((SHIFT + 1800) * SEC)) == from_scratch(plant, store, SHIFT + 1800)
+    keep(live, store, [record(10**6 + n, SHIFT + 1800 + n) for n in range(0, 400, 5)])  # a clock ahead
+    live.look((SHIFT + 1805) * SEC)
+    assert live.overflows == 4
+    for now in (SHIFT + 1830, SHIFT + 1900, SHIFT + 3 * HOUR):
+        assert figures_of(live.look(now * SEC)) == from_scratch(plant, store, now)
+
+
 def test_a_restart_shows_the_same(plant: Plant, store: SqliteStore) -> None:
     live = Live(Evaluation(plant, store), SHIFT * SEC)
     keep(live, store, day(1, 3))
