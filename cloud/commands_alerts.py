@@ -140,22 +140,23 @@ def status(config: Path) -> int:
         steps = alerts.escalation.steps if rule.escalate is None else rule.escalate
         rules.add_row(rule.name, rule.kind, str(rule.level), ", ".join(str(step.level) for step in steps))
     table = Table(
-        *("channel", "kind", "waiting", "oldest", "sent", "failures", "dropped", "last sent", "fault"),
+        *("channel", "waiting", "oldest", "sent", "failures", "dropped", "last sent"),
         box=box.SIMPLE_HEAD,
     )
     for view in views:
         table.add_row(
             view.name,
-            view.kind,
             str(view.waiting),
             _moment(view.oldest_epochtime, zone),
             str(view.sent),
             str(view.failures),
             str(view.dropped),
             _moment(view.last_sent_epochtime, zone),
-            view.fault or "",
         )
     Console().print(rules, table)
+    for view in views:
+        if view.fault:
+            sys.stdout.write(f"! {view.fault}\n")
     return FAILED if any(view.fault for view in views) else OK
 
 
@@ -204,16 +205,18 @@ def try_channels(config: Path, channel: str | None = None) -> int:
 
 
 def _print_alerts(alerts: "Sequence[AlertView]", zone: tzinfo) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("raised", "level", "state", "what", "id", box=box.SIMPLE_HEAD)
+    """Print each alert in a few lines, its id whole: it is what `oee alerts ack` asks for."""
     for alert in alerts:
-        state = alert.state if alert.acknowledged_by is None else f"{alert.state} ({alert.acknowledged_by})"
-        what = alert.message if alert.outcome is None else f"{alert.message}; {alert.outcome}"
-        table.add_row(_moment(alert.raised_epochtime, zone), str(alert.level), state, what, alert.id)
-    Console().print(table if alerts else "no alerts")
+        seen = "" if alert.acknowledged_by is None else f" by {alert.acknowledged_by}"
+        note = f": {alert.note}" if alert.note else ""
+        lines = [
+            f"{_moment(alert.raised_epochtime, zone)}  level {alert.level}  {alert.state}{seen}{note}",
+            *filter(None, (alert.message, alert.outcome, alert.advice)),
+            alert.id,
+        ]
+        sys.stdout.write("\n  ".join(lines) + "\n")
+    if not alerts:
+        sys.stdout.write("no alerts\n")
 
 
 def _print_mutes(mutes: "Sequence[MuteView]", zone: tzinfo) -> None:

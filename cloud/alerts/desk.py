@@ -353,26 +353,18 @@ class AlertDesk:
         if not late:
             return
         self._recent = [each for each in self._recent if _ended_since(each, now_us / 1e6 - _RECENT_SECS)]
+        whole: dict[MachineKey, list[Stretch]] = {}
         for alert in [*self._open.values(), *self._recent]:
             key = MachineKey(alert.site, alert.area, alert.line, alert.machine)
-            if alert.kind not in _OF_TIMELINE or key not in late:
+            if alert.kind not in _OF_TIMELINE or key not in late or key not in self._plant.machines:
                 continue
             rule = self._rules.get(alert.rule, self._plant_rule)
             if rule.kind != alert.kind:
                 continue
-            segments = live.segments(key, live.from_us, now_us, now_us) or []
-            stretches = [
-                Stretch(
-                    round(each.start_epochtime * 1e6),
-                    round(each.end_epochtime * 1e6),
-                    MachineState(each.state),
-                    each.category == "production",
-                    each.reason,
-                )
-                for each in segments
-            ]
+            if key not in whole:
+                whole[key] = _stretches(live, key, now_us)
             stand = conditions.stand_at(
-                rule, stretches, self._names[key.site], round(alert.raised_epochtime * 1e6) - 1
+                rule, whole[key], self._names[key.site], round(alert.raised_epochtime * 1e6) - 1
             )
             if stand is None:
                 continue
@@ -486,6 +478,20 @@ def checked(mute: MuteView, plant: Plant, store: Store, now_us: int) -> MuteView
     if not who or not why:
         raise CloudError("say who mutes, and why")
     return msgspec.structs.replace(mute, place=place, who=who, why=why, from_epochtime=now)
+
+
+def _stretches(live: Live, key: MachineKey, now_us: int) -> list[Stretch]:
+    """Return all that is held in memory of a machine's timeline."""
+    return [
+        Stretch(
+            round(each.start_epochtime * 1e6),
+            round(each.end_epochtime * 1e6),
+            MachineState(each.state),
+            each.category == "production",
+            each.reason,
+        )
+        for each in live.segments(key, live.from_us, now_us, now_us) or ()
+    ]
 
 
 def _ended_since(alert: AlertView, since: float) -> bool:
