@@ -39,11 +39,12 @@ def report(
     from cloud import plant
     from cloud.compute import instant_us, parse_moment
     from cloud.config import load
+    from cloud.masterdata.config import load as load_sources
     from cloud.render import print_figures
     from cloud.report import history as history_of
     from cloud.report import last_days
     from cloud.report import report as report_of
-    from cloud.service import clock_us, open_store
+    from cloud.service import clock_us, open_store, with_schedule
 
     settings = load(config)
     the_plant = plant.load(settings.cloud.plant)
@@ -53,6 +54,8 @@ def report(
     if min(instant_us(part, begin) for part in the_plant.by_timezone) >= clock_us():
         raise CloudError(f"nothing is known from {begin} on: it is still to come")
     with contextlib.closing(open_store(settings)) as store:
+        if settings.cloud.masterdata is not None:
+            the_plant = with_schedule(the_plant, store, load_sources(settings.cloud.masterdata))
         if history or diff:
             _print_revisions(history_of(the_plant, store, begin, end, level), the_plant, form, diff=diff)
             return OK

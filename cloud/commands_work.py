@@ -161,10 +161,11 @@ def masterdata_check(config: Path) -> int:
     """Read every source of masterdata.toml and print what it would change, without changing anything."""
     from cloud import plant
     from cloud.config import load
+    from cloud.masterdata import schedule
     from cloud.masterdata.config import load as load_sources
     from cloud.masterdata.sync import preview
     from cloud.oee.corrections import decode
-    from cloud.service import open_store
+    from cloud.service import clock_us, open_store
 
     failed = False
     try:
@@ -176,15 +177,18 @@ def masterdata_check(config: Path) -> int:
         sources = load_sources(settings.cloud.masterdata)
         with contextlib.closing(open_store(settings)) as store:
             made = [decode(text, number) for number, text in store.corrections()]
-        for table in sources:
-            try:
-                outcome = preview(table, the_plant, made)
-            except CloudError as error:
-                failed = True
-                say(str(error))
-                continue
-            failed = failed or bool(outcome.bad_rows)
-            _print_preview(table.name, outcome)
+            for table in sources:
+                try:
+                    if table.kind == "shift":
+                        outcome = schedule.preview(table, store, the_plant, clock_us())
+                    else:
+                        outcome = preview(table, the_plant, made)
+                except CloudError as error:
+                    failed = True
+                    say(str(error))
+                    continue
+                failed = failed or bool(outcome.bad_rows)
+                _print_preview(table.name, outcome)
     except ConfigError as error:
         for fault in error.faults:
             say(str(fault))
@@ -231,16 +235,23 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
     from rich.table import Table
 
     from cloud.masterdata.rows import OPEN_END_US
+    from cloud.masterdata.schedule import Entry
     from cloud.oee.figures import iso_utc
     from cloud.render import plain
 
-    table = Table("ref", "change", "machine", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
+    table = Table("ref", "change", "of", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
     for change in outcome.changes:
         item = change.said or change.taken_back
-        assert item is not None
         what = "new" if change.taken_back is None else "changed" if change.said else "taken back"
-        until = "open" if item.to_us >= OPEN_END_US else iso_utc(item.to_us)
-        cells = (change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
+        if isinstance(item, Entry):
+            words = (
+                "cancelled" if item.cancelled else f"{item.start or ''} {item.end or ''} {item.crew}".strip()
+            )
+            place = f"{item.site}/{item.calendar}"
+            cells = (change.ref, what, place, item.date, "", f"shift {item.shift} {words}")
+        else:
+            until = "open" if item.to_us >= OPEN_END_US else iso_utc(item.to_us)
+            cells = (change.ref, what, item.machine, iso_utc(item.from_us), until, _words(item))
         table.add_row(*map(plain, cells))
     for bad in outcome.bad_rows:
         table.add_row(plain(bad.ref), "refused", "", "", "", plain(bad.problem))

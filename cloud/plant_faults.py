@@ -37,6 +37,11 @@ def faults_between(
     return [Fault(file, as_written(path, positions), *rest) for path, *rest in dict.fromkeys(found)]
 
 
+def calendar_overlaps(calendar: CalendarTable) -> list[str]:
+    """Return which shifts of a calendar overlap around its exceptions and changes of version."""
+    return [problem for _, problem, _ in _overlaps_around("", calendar)]
+
+
 def _names(raw: Mapping[str, Any], key: str) -> list[str]:
     table = raw.get(key)
     return list(table) if isinstance(table, dict) else []

@@ -30,6 +30,7 @@ from cloud.evaluation import Evaluation
 from cloud.ingest.intake import Intake
 from cloud.ingest.mqtt import Broker, Inbox
 from cloud.live import Live, Picture, segments_of
+from cloud.masterdata.config import MasterDataTable
 from cloud.masterdata.config import load as load_sources
 from cloud.oee import corrections
 from cloud.oee.calendar import shift_at
@@ -103,6 +104,16 @@ def open_store(config: CloudConfig) -> SqliteStore:
         ) from error
 
 
+def with_schedule(plant: Plant, store: Store, tables: Iterable[MasterDataTable]) -> Plant:
+    """Return a plant with the shifts that planning systems said, as the store remembers them."""
+    sources = [table.name for table in tables if table.kind == "shift"]
+    if not sources:
+        return plant
+    from cloud.masterdata.schedule import entries_of, scheduled
+
+    return scheduled(plant, (entry for source in sources for entry in entries_of(store, source).values()))
+
+
 class Cloud:
     """Everything that pages and commands may ask; `run` keeps it going.
 
@@ -131,6 +142,10 @@ class Cloud:
         self._locked_us = 0
         """When the store was last told what is locked."""
         self._masterdata = () if config.cloud.masterdata is None else load_sources(config.cloud.masterdata)
+        self._base_plant = plant
+        """As plant.toml says it, without what planning systems add."""
+        self._schedule_changed = threading.Event()
+        plant = with_schedule(plant, store, self._masterdata)
         alerts_file = config.cloud.alerts
         self._alerts_stamp = None if alerts_file is None else stamp(alerts_file)
         alerting = AlertsConfig() if alerts_file is None else load_alerts(alerts_file)
@@ -526,23 +541,34 @@ class Cloud:
 
     def _masterdata_jobs(self) -> "list[Job]":
         from cloud.jobs import Job
-        from cloud.masterdata.sync import Sync
 
-        self._syncs = [
-            Sync(
-                table,
-                self._store,
-                plant=lambda: self._plant,
-                corrections=self.corrections,
-                correct=self.correct,
-                now_us=self._now_us,
-            )
-            for table in self._masterdata
-        ]
+        self._syncs = [self._sync_of(table) for table in self._masterdata]
         return [
             Job(f"masterdata-{sync.table.name}", float(sync.table.interval_secs), sync.run)
             for sync in self._syncs
         ]
+
+    def _sync_of(self, table: MasterDataTable) -> "Sync":
+        from cloud.masterdata.schedule import Schedule
+        from cloud.masterdata.sync import Sync
+
+        if table.kind == "shift":
+            return Schedule(
+                table,
+                self._store,
+                base=lambda: self._base_plant,
+                plant=lambda: self._plant,
+                changed=self._schedule_changed.set,
+                now_us=self._now_us,
+            )
+        return Sync(
+            table,
+            self._store,
+            plant=lambda: self._plant,
+            corrections=self.corrections,
+            correct=self.correct,
+            now_us=self._now_us,
+        )
 
     def _facts(self) -> "Facts":
         """Return what a letter on health says."""
@@ -596,6 +622,10 @@ class Cloud:
     def _look(self) -> list[ClosedShift]:
         """Renew the picture, judge alerts and close what is due; in the live thread."""
         now_us = self._now_us()
+        if self._schedule_changed.is_set():
+            self._schedule_changed.clear()
+            self._renew_plant()
+            _log.info("shifts are as the planning system says")
         self._look_for_others()
         self._lock(now_us)
         self._picture = self._live.look(now_us)
@@ -743,11 +773,16 @@ class Cloud:
             _log.error("the changed plant is refused; the one before stays", faults=self._plant_faults)
             return
         self._plant_faults = []
-        self._take_plant(plant)
-        self._desk.take(self._desk.config, plant)
+        self._base_plant = plant
+        self._renew_plant()
+        _log.info("the changed plant is in force", machines=len(plant.machines))
+
+    def _renew_plant(self) -> None:
+        """Put plant.toml in force with the shifts that planning systems say, and tell everybody."""
+        self._take_plant(with_schedule(self._base_plant, self._store, self._masterdata))
+        self._desk.take(self._desk.config, self._plant)
         for feed in list(self._feeds):
             feed.put_whole()
-        _log.info("the changed plant is in force", machines=len(plant.machines))
 
     def _take_plant(self, plant: Plant) -> None:
         """Put a plant in force; figures of closed shifts stay."""

@@ -11,12 +11,13 @@ from cloud.config import File
 from cloud.errors import ConfigError, Fault
 from cloud.toml_file import Array, TomlModel, read_table, validate
 
-Kind = Literal["ideal_rate", "order", "planned_stop", "off_quality"]
+Kind = Literal["ideal_rate", "order", "planned_stop", "off_quality", "shift"]
 FIELDS: Final[dict[Kind, tuple[str, ...]]] = {
     "ideal_rate": ("ref", "machine", "from", "to", "product", "rate", "deleted", "why"),
     "order": ("ref", "machine", "from", "to", "order", "product", "deleted", "why"),
     "planned_stop": ("ref", "machine", "from", "to", "reason", "deleted", "why"),
     "off_quality": ("ref", "machine", "from", "to", "units", "product", "deleted", "why"),
+    "shift": ("ref", "calendar", "date", "shift", "start", "end", "crew", "cancelled", "deleted"),
 }
 """What a row of each kind may say."""
 REQUIRED: Final[dict[Kind, tuple[str, ...]]] = {
@@ -24,6 +25,7 @@ REQUIRED: Final[dict[Kind, tuple[str, ...]]] = {
     "order": ("ref", "machine", "from"),
     "planned_stop": ("ref", "machine", "from", "to"),
     "off_quality": ("ref", "machine", "from", "units"),
+    "shift": ("ref", "date", "shift"),
 }
 _WATERMARK: Final = ":watermark"
 

@@ -44,8 +44,9 @@ def read_row(row: Row, table: MasterDataTable, plant: Plant) -> Said | BadRow:
 
     Times may be datetimes, ISO texts or Unix seconds; naive ones are in the table's time zone, or the site's.
     """
-    ref = _text(row.get(table.column("ref"))) or "(without ref)"
-    missing = [field for field in REQUIRED[table.kind] if _is_empty(row.get(table.column(field)))]
+    assert table.kind != "shift"
+    ref = text_of(row.get(table.column("ref"))) or "(without ref)"
+    missing = [field for field in REQUIRED[table.kind] if is_empty(row.get(table.column(field)))]
     if missing:
         return BadRow(ref, f"{', '.join(table.column(field) for field in missing)} is empty or missing")
     try:
@@ -60,31 +61,37 @@ def read_row(row: Row, table: MasterDataTable, plant: Plant) -> Said | BadRow:
             to_us=to_us,
             who=table.name,
             when_us=0,
-            why=_text(row.get(table.column("why"))),
-            reason=_said(row, table, "reason", _text),
+            why=text_of(row.get(table.column("why"))),
+            reason=_said(row, table, "reason", text_of),
             units=_said(row, table, "units", _whole),
-            product=_said(row, table, "product", _text),
+            product=_said(row, table, "product", text_of),
             rate=_said(row, table, "rate", _rate),
-            order=_said(row, table, "order", _text),
+            order=_said(row, table, "order", text_of),
             ref=ref,
         )
     except _UnusableError as error:
         return BadRow(ref, str(error))
-    deleted = _text(row.get(table.column("deleted"))).lower() not in _NO
-    return Said(ref, correction, deleted)
+    return Said(ref, correction, is_yes(row.get(table.column("deleted"))))
 
 
 def _said(row: Row, table: MasterDataTable, field: str, read: Callable[[Any], Value]) -> Value | None:
     value = row.get(table.column(field))
-    return None if _is_empty(value) else read(value)
+    return None if is_empty(value) else read(value)
 
 
-def _is_empty(value: Any) -> bool:
+def is_yes(value: Any) -> bool:
+    """Tell whether a field says yes."""
+    return text_of(value).lower() not in _NO
+
+
+def is_empty(value: Any) -> bool:
+    """Tell whether a field says nothing."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124  NaN
 
 
-def _text(value: Any) -> str:
-    if _is_empty(value):
+def text_of(value: Any) -> str:
+    """Return a field as text, '' when it says nothing."""
+    if is_empty(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # spreadsheets keep whole numbers as floats
@@ -92,7 +99,7 @@ def _text(value: Any) -> str:
 
 
 def _machine(value: Any, table: MasterDataTable, plant: Plant) -> MachineKey:
-    name = _text(value)
+    name = text_of(value)
     name = table.machines.get(name, name)
     found = [key for key in plant.machines if str(key) == name or key.machine == name]
     if len(found) != 1:
@@ -111,16 +118,16 @@ def _moment(value: Any, zone: ZoneInfo) -> int:
         return round(Decimal(str(value)) * 1_000_000)
     else:
         try:
-            moment = datetime.fromisoformat(_text(value))
+            moment = datetime.fromisoformat(text_of(value))
         except ValueError as error:
-            raise _UnusableError(f"{_text(value)!r} is not a moment such as 2026-11-23T06:00:00") from error
+            raise _UnusableError(f"{text_of(value)!r} is not a moment such as 2026-11-23T06:00:00") from error
     moment = moment.replace(tzinfo=zone) if moment.tzinfo is None else moment
     since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _end(value: Any, zone: ZoneInfo, from_us: int, table: MasterDataTable) -> int:
-    if _is_empty(value):
+    if is_empty(value):
         return from_us if table.kind == "off_quality" else OPEN_END_US
     to_us = _moment(value, zone)
     if to_us < from_us or (to_us == from_us and table.kind != "off_quality"):
@@ -130,9 +137,9 @@ def _end(value: Any, zone: ZoneInfo, from_us: int, table: MasterDataTable) -> in
 
 def _number(value: Any) -> Decimal:
     try:
-        number = Decimal(_text(value))
+        number = Decimal(text_of(value))
     except InvalidOperation as error:
-        raise _UnusableError(f"{_text(value)!r} is not a number") from error
+        raise _UnusableError(f"{text_of(value)!r} is not a number") from error
     if isinstance(value, bool) or not number.is_finite():
         raise _UnusableError(f"{value!r} is not a number")
     return number

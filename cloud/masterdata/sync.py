@@ -1,7 +1,7 @@
 """Works what other systems say into the corrections, each row once, changed rows anew."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -25,8 +25,9 @@ class Change(NamedTuple):
     """What a row asks for: take something back, say something, or both."""
 
     ref: str
-    taken_back: Correction | None
-    said: Correction | None
+    taken_back: Any
+    """A Correction; of the schedule an Entry."""
+    said: Any
 
 
 class Outcome(NamedTuple):
@@ -151,11 +152,10 @@ class Sync:
         found: dict[str, Found] = {}
         rows = []
         for item in [*again, *batch.rows]:
-            row = read_row(item.row, self.table, plant)
+            row = self.read(item.row, plant)
             found[row.ref] = item
             rows.append(row)
-        outcome = plan(rows, made, self.table.name)
-        outcome = self._work_in(outcome)
+        outcome = self.work(rows, made)
         for ref in found:
             kept.pop(ref, None)
         for bad in outcome.bad_rows:
@@ -173,6 +173,14 @@ class Sync:
             )
             for ref, row in self._memory.refused.items()
         ]
+
+    def read(self, row: Row, plant: Plant) -> Any:
+        """Read one row: Said or BadRow; of a schedule Entry or BadRow."""
+        return read_row(row, self.table, plant)
+
+    def work(self, rows: Iterable[Any], made: Sequence[Correction]) -> Outcome:
+        """Work rows in; return what was done and refused."""
+        return self._work_in(plan(rows, made, self.table.name))
 
     def _work_in(self, outcome: Outcome) -> Outcome:
         """Take back first and say then, since one row may make room for another; return what was done."""

@@ -58,13 +58,21 @@ class Turns:
     """A cloud side, what its machines say, and a clock."""
 
     def __init__(
-        self, folder: Path, results: str, *, now: float, plant: str = PLANT, printer: Print | None = None
+        self,
+        folder: Path,
+        results: str,
+        *,
+        now: float,
+        plant: str = PLANT,
+        printer: Print | None = None,
+        masterdata: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plant.toml").write_text(plant)
         (folder / "results.toml").write_text(results)
         self.folder = folder
         self.now = now
+        self._masterdata = masterdata
         self.printer: Print = printer or Plain()
         self.errors: list[str] = []
         self._sequence = 0
@@ -80,6 +88,7 @@ class Turns:
             "data_dir": str(self.folder / "store"),
             "plant": str(self.folder / "plant.toml"),
             "results": str(self.folder / "results.toml"),
+            **({} if self._masterdata is None else {"masterdata": str(self.folder / self._masterdata)}),
             "shift_close_grace_secs": 0.0,
             "revision_settle_secs": 0.0,
         }
@@ -132,6 +141,13 @@ class Turns:
             except CloudError as error:
                 self.errors.append(str(error))
         return [result for result in done if result]
+
+    def sync(self) -> list[str]:
+        """Read master data once, and put what it says in force."""
+        self.cloud._make_jobs()
+        done = [sync.run() for sync in self.cloud._syncs]
+        self.cloud._look()
+        return done
 
     def carry(self) -> None:
         """Let all carriers send what waits."""

@@ -287,4 +287,4 @@ def test_all_faults_of_masterdata_toml_are_told_at_once(tmp_path: Path) -> None:
 
 def test_the_example_can_be_read() -> None:
     names = [table.name for table in load(Path(__file__).parents[4] / "config" / "masterdata.example.toml")]
-    assert names == ["mes-rates", "lab"]
+    assert names == ["mes-rates", "lab", "mes-shifts"]
