@@ -171,6 +171,7 @@ def figures_from(
         per=per,
         level=level,
         wanted=(lambda _: True) if whole_range else wanted,
+        outside_shifts=True,
         remarks=remarks or {},
     )
 

@@ -19,6 +19,7 @@ from contract.printable import printable
 Format = Literal["table", "json", "csv"]
 _WIDTH: Final = 320
 _DASH: Final = "\N{EN DASH}"
+_OUTSIDE: Final = "outside all"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NESTED: Final = ("losses", "six_big_losses", "iso22400")
 _LISTS: Final = ("waterfall", "pareto")
@@ -152,7 +153,7 @@ def _plain(key: str) -> Callable[[Figures, dict[str, Any], tzinfo], str]:
 _COLUMNS: Final = (
     _Column("where", lambda _figure, row, _zone: _name(row), text=True),
     _Column("date", _plain("production_date"), _said("production_date"), text=True),
-    _Column("shift", _plain("shift"), _said("shift"), text=True),
+    _Column("shift", lambda _figure, row, _zone: row["shift"] or _OUTSIDE, _said("shift"), text=True),
     _Column("crew", _plain("crew"), _said("crew"), text=True),
     _Column("product", _plain("product"), _said("product"), text=True),
     _Column("order", _plain("order"), _said("order"), text=True),

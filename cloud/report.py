@@ -98,14 +98,15 @@ def report(
         ends_before = window.start_us < to_us if isinstance(until, datetime) or day is None else day < until
         return whole_range or (begins_after and ends_before)
 
-    found = figures(whole, plant, evaluation.names, per=per, level=level, wanted=wanted)
+    found = figures(whole, plant, evaluation.names, per=per, level=level, wanted=wanted, outside_shifts=True)
     if per != "shift" or level not in ("machine", "line"):
         if revision is not None:
             raise CloudError("only shifts of machines and lines have revisions: use --by shift")
         return found
     rows: list[Figures] = []
     for row in found:
-        revisions = store.closed(scope_of(row), row.window.start_us)
+        is_shift = row.window.shift is not None
+        revisions = store.closed(scope_of(row), row.window.start_us) if is_shift else []
         if revision is None:
             rows.append(_as_kept(row, revisions[-1]) if revisions else row)
         else:

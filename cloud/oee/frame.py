@@ -14,7 +14,8 @@ from cloud.oee.records import ABSENT, Names
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
-By = Literal["shift", "hour", "day", "range"]
+By = Literal["shift", "hour", "day", "range", "outside"]
+"""`outside` is what of each production day lies outside all shifts."""
 NO_WINDOW: Final = -1
 
 
@@ -167,6 +168,9 @@ def _windows(grid: Grid, by: By) -> tuple[list[Window], Indexes]:
             ], grid.hour
         case "day":
             return [Window(day.start_us, day.end_us, day.date) for day in grid.days], grid.day
+        case "outside":
+            outside = np.where(grid.shift == NO_WINDOW, grid.day, NO_WINDOW)
+            return [Window(day.start_us, day.end_us, day.date) for day in grid.days], outside
         case "range":
             whole = Window(grid.start_us, grid.end_us, None)
             return [whole], np.zeros(len(grid.category), dtype=np.int32)

@@ -39,6 +39,7 @@ def figures(
     per: Per = "shift",
     level: Level = "machine",
     wanted: Callable[[Window], bool] = lambda _: True,
+    outside_shifts: bool = False,
     revision: int = 1,
     remarks: Mapping[MachineKey, tuple[str, ...]] = _NO_REMARKS,
 ) -> list[Figures]:
@@ -47,12 +48,22 @@ def figures(
     per: weeks and months are of wanted production days; crew gives one row each over all wanted shifts,
         product and order over the whole range
     wanted: which windows to take; all by default
+    outside_shifts: whether what a machine made outside all shifts has a row of its own per production day,
+        which names no shift, so that the rows hold all that was made
     remarks: further warnings of machines
     """
     by, split = _windows_of(per)
     found = totals(whole, plant, names, by=by, split=split)
+    if outside_shifts and per == "shift":
+        outside = totals(whole, plant, names, by="outside")
+        found |= {group: sums for group, sums in outside.items() if _made_any(sums)}
     taken = {group: sums for group, sums in found.items() if wanted(group.window)}
     return rolled_up(taken, plant, level=level, per=per, revision=revision, remarks=remarks)
+
+
+def _made_any(sums: Totals) -> bool:
+    """Tell whether anything was made."""
+    return bool(sums.unplanned_total or sums.unplanned_off or sums.made.total or sums.made.off)
 
 
 def rolled_up(

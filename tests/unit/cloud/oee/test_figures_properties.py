@@ -135,6 +135,23 @@ def test_shifts_and_hours_sum_to_days(items, how):
                 assert sums[key] == daily[machine][key]
 
 
+@MORE
+@given(days(), definitions())
+def test_the_rows_of_shifts_hold_every_unit_of_the_day(items, how):
+    """Whatever was made outside all shifts, and however that counts."""
+
+    def units(per):
+        found = defaultdict(lambda: [0, 0])
+        for row in computed(plant_text(how), items, per=per):
+            made = row.totals.made
+            day = found[row.place, row.window.production_date]
+            day[0] += made.total + row.totals.unplanned_total
+            day[1] += made.off + row.totals.unplanned_off
+        return {place: made for place, made in found.items() if made != [0, 0]}
+
+    assert units("shift") == units("day")
+
+
 def summed(found):
     sums = defaultdict(lambda: defaultdict(int))
     for group, total in found.items():
