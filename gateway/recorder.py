@@ -217,9 +217,9 @@ class Recorder:
                 machine.pending_us = at_us
             if coalesced == _COUNT:
                 machine.pending_kind = "counter"
-            waits(machine.position)
             some_wait = True
             if machine.flush_us == NEVER:
+                waits(machine.position)
                 machine.flush_us = self._interval_end(at_us)
                 self.next_us = min(self.next_us, machine.flush_us)
         else:

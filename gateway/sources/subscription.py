@@ -445,7 +445,9 @@ class Subscription:
     def _batch(self, found: Columns, next_sequence: int | None) -> TagBatch:
         offset_us = round(self._connection.source_clock_offset_secs * _US)
         times: list[int] = found.source_us
-        unstamped = frozenset(position for position, stamp in enumerate(times) if stamp <= 0)
+        unstamped: frozenset[int] = frozenset()
+        if min(times) <= 0:
+            unstamped = frozenset(position for position, stamp in enumerate(times) if stamp <= 0)
         if offset_us or unstamped:
             times = [stamp + offset_us if stamp > 0 else self.as_of_us for stamp in times]
         self._newest_us = max(self._newest_us, min(max(times), self.as_of_us + _US))

@@ -1,0 +1,1 @@
+"""What benchmarks/edge.py is made of: a PLC that plays recorded messages, and those who listen to it."""
