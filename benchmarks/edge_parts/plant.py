@@ -151,7 +151,7 @@ def gateway_toml(data_dir: str, endpoint: str, broker: int, extra: str = "") -> 
         "allow_insecure = true",
         "assume_live_after_secs = 86400",  # what is played is of the past, whenever it begins
         "verify_secs = 0",  # a read does not show what is played
-        "silence_secs = 60",  # while the player plays to one, it is silent to the others
+        "silence_secs = 20",  # while the player plays to one, it is silent to the others
     ]
     spelled = ", ".join(f'{number} = "{name}"' for number, name in enumerate(STATES))
     for machine in range(MACHINES):
