@@ -128,7 +128,7 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: Text = ""
     first_sequence: Annotated[
         Count | UnsetType,
-        Meta(description="No record below this sequence will ever come: the outbox began there."),
+        Meta(description="No record below this sequence will be sent again: it was delivered, or given up."),
     ] = UNSET
     connections: list[ConnectionStatus] = []
     backlog_records: Count = 0

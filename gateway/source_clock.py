@@ -5,6 +5,7 @@ from typing import Final
 _US: Final = 1_000_000
 _NEVER: Final = 1 << 62
 _LAG_WINDOW_US: Final = 60 * _US
+_DOUBTED_RISE_US: Final = 5 * _US
 
 
 class SourceClock:
@@ -12,6 +13,10 @@ class SourceClock:
 
     The lag is the least that was seen in the last one to two minutes. Before any fresh value has come it is
     unknown, and after `assume_live_after_us` taken to be nothing.
+
+    A value can be old although the clock that stamped it is right (a module that was away, a buffer), but
+    never younger than its clock says. So a lag that falls is believed at once; one that would rise by much,
+    only when a second value, later at the source, says the same.
     """
 
     def __init__(self, assume_live_after_us: int, lag_us: int | None = None) -> None:
@@ -20,6 +25,7 @@ class SourceClock:
         self._window_us = 0
         self._least: int | None = None
         self._least_before: int | None = None
+        self._doubted_us: int | None = None
         self.lag_us = lag_us
         """[us] our clock less the source's; None while unknown."""
 
@@ -39,7 +45,13 @@ class SourceClock:
             self._least_before, self._least = self._least if is_recent else None, None
             self._window_us = wall_us
         self._least = lag if self._least is None else min(lag, self._least)
-        self.lag_us = self._least if self._least_before is None else min(self._least, self._least_before)
+        least = self._least if self._least_before is None else min(self._least, self._least_before)
+        rises = self.lag_us is not None and least - self.lag_us > _DOUBTED_RISE_US
+        if rises and (self._doubted_us is None or source_us <= self._doubted_us):
+            self._doubted_us = source_us
+            return
+        self._doubted_us = None
+        self.lag_us = least
 
     def at(self, wall_us: int) -> int | None:
         """Return the source's time at a moment of ours; None while unknown."""
