@@ -102,7 +102,7 @@ def scattered(count: int) -> list[Message]:
         for one in dice.sample(range(MACHINES), MACHINES):
             chosen = {(one, tag.name): handles[one, tag.name] for tag in TAGS if dice.random() < 0.5}
             parts.append(encode(dice.randrange(10**6), _at_us(number), chosen, machines=(one,)))
-        whole = Encoded(b"".join(part.items for part in parts), sum(part.count for part in parts))
+        whole = Encoded(b"".join(part.items for part in parts), sum(part.values for part in parts))
         made.append(_message(whole, number))
     return made
 
@@ -121,7 +121,7 @@ def _handles() -> dict[tuple[int, str], int]:
 
 def _message(encoded: Encoded, number: int) -> Message:
     body = response(encoded, request=1, subscription=1, sequence=number + 1, at_us=_at_us(number), more=False)
-    return Message(body, encoded.count)
+    return Message(body, encoded.values)
 
 
 def check_encoding() -> None:
@@ -211,7 +211,7 @@ class Listener:
         self._next += self._messages
         self.played += done["values"]
         self.walls.append(done["values"] / done["secs"])
-        return (self.part.quiet_cpu_secs() - before) / done["values"] * 1e6
+        return (self.part.quiet_cpu_secs() - before) / int(done["values"]) * 1e6
 
     @property
     def lost(self) -> int:
@@ -264,7 +264,7 @@ class Gateway:
             default=began,
         )
         self.walls.append(done["values"] / max(done["secs"], last - began))
-        return cpu / done["values"] * 1e6
+        return cpu / int(done["values"]) * 1e6
 
     def lost(self) -> int:
         """Return how many states that were entered, and last totals, the store does not have."""

@@ -69,7 +69,7 @@ async def ours(url: str, count: Count) -> None:
             connection,
             identity=identity(made),
             bindings=lane.bindings,
-            receiver=_Counting(count),  # type: ignore[arg-type]
+            receiver=_Counting(count),
             clock_us=_clock_us,
         )
         await source.run()

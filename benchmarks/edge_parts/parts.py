@@ -28,7 +28,7 @@ class Part:
         folder: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = command[-1]
+        self.name = " ".join(command[:4])
         self._errors = (folder / f"stderr-{time.monotonic_ns()}").open("w+")
         self.began = time.monotonic()
         self.process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Part:
             line = self.process.stdout.readline()  # type: ignore[union-attr]
             if not line:
                 self._errors.seek(0)
-                raise SystemExit(f"{self.process.args} has ended: {self._errors.read()[-2000:]}")
+                raise SystemExit(f"{self.name} has ended: {self._errors.read()[-2000:]}")
             if line.startswith(("{", "[")):
                 return json.loads(line)
 

@@ -62,7 +62,7 @@ class Encoded(NamedTuple):
     """The items of a data change notification as they go over the wire, and how many they are."""
 
     items: bytes
-    count: int
+    values: int
 
 
 def encode(
@@ -83,7 +83,9 @@ def encode(
         handle = handles.get((machine, tag.name))
         if handle is None:
             continue
-        value = state_at(number, machine, state_secs) if tag is _STATE_TAG else tag.value(number, machine)
+        value: Any = (
+            state_at(number, machine, state_secs) if tag is _STATE_TAG else tag.value(number, machine)
+        )
         if tag.sign:
             parts.append(_PACKED[tag.kind](handle, _MASK, tag.kind.value, value, ticks, ticks))
         else:
@@ -112,7 +114,7 @@ def response(
     acknowledged: how many acknowledgements of the request it answers
     """
     ticks = at_us * 10 + _TICKS_TO_1970
-    body = struct.pack("<i", encoded.count) + encoded.items + struct.pack("<i", -1)
+    body = struct.pack("<i", encoded.values) + encoded.items + struct.pack("<i", -1)
     return b"".join(
         (
             b"\x01\x00\x3d\x03",

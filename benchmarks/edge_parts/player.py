@@ -65,7 +65,7 @@ class Player:
 
     @property
     def _subscriptions(self) -> dict[int, InternalSubscription]:
-        return self._server.iserver.subscription_service.subscriptions  # type: ignore[return-value]
+        return self._server.iserver.subscription_service.subscriptions
 
     def subscriptions(self) -> list[list[int]]:
         """Return id and number of items of each subscription."""
@@ -78,14 +78,15 @@ class Player:
         """Answer a client's publish requests with so many messages; return what it took."""
         found = self._subscriptions[subscription]
         handles = {
-            self._nodes[one.read_value_id.NodeId]: int(one.client_handle)  # type: ignore[arg-type]
+            self._nodes[one.read_value_id.NodeId]: one.client_handle
             for one in found.monitored_item_srv._monitored_items.values()
+            if one.read_value_id is not None and one.client_handle is not None
         }
         ready = deque(
             encode(number, self._start_us + number * STEP_US, handles)
             for number in range(first, first + messages)
         )
-        values = sum(one.count for one in ready)
+        values = sum(one.values for one in ready)
         processor: Any = found.pub_request_callback.__self__  # type: ignore[union-attr]
         asked = asyncio.Event()
         acknowledged: set[int] = set()
