@@ -231,13 +231,12 @@ def restore(config: Path, source: Path) -> int:
 
 def _print_preview(name: str, outcome: "Outcome") -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from cloud.masterdata.rows import OPEN_END_US
     from cloud.masterdata.schedule import Entry
     from cloud.oee.figures import iso_utc
-    from cloud.render import plain
+    from cloud.render import plain, wide_console
 
     table = Table("ref", "change", "of", "from", "to", "says", box=box.SIMPLE_HEAD, title=name)
     for change in outcome.changes:
@@ -255,8 +254,9 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
         table.add_row(*map(plain, cells))
     for bad in outcome.bad_rows:
         table.add_row(plain(bad.ref), "refused", "", "", "", plain(bad.problem))
-    Console().print(table)
-    Console().print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")
+    console = wide_console()
+    console.print(table)
+    console.print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")
 
 
 def _words(said: "Correction") -> str:

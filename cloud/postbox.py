@@ -1,11 +1,15 @@
 """Mail, chat, SMS, whatever a URL of Apprise names: the only door to that library."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from cloud.config import is_loopback
 from cloud.errors import NotificationError
+
+_LOADING = threading.Lock()
+"""Apprise loads its services when the first URL is read, which two threads may not do at once."""
 
 Tone = Literal["plain", "good", "warning"]
 
@@ -39,7 +43,9 @@ class Postbox:
             "warning": apprise.NotifyType.WARNING,
         }
         self._apprise = apprise.Apprise()
-        if not self._apprise.add(url):
+        with _LOADING:
+            is_known = self._apprise.add(url)
+        if not is_known:
             raise NotificationError(f"{name}: its URL is of no known service, or lacks a part")
         for service in self._apprise:
             mail_host = getattr(service, "smtp_host", None)
