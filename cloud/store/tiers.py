@@ -8,10 +8,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from cloud.store import rows as row_format
+from cloud.store.chunks import joined
 from cloud.store.parquet import History, Partition, Span, day_of, day_start_us
 from cloud.store.parquet_columns import rows_of, table_of
 from cloud.store.rows import US_PER_HOUR, Names, Rows, Table
-from cloud.store.sqlite import SqliteStore, joined
+from cloud.store.sqlite import SqliteStore
 from contract.machine_key import MachineKey
 
 _HOURS_PER_DAY: Final = 24
