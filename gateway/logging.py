@@ -14,7 +14,10 @@ Format = Literal["text", "json"]
 
 _SECRET_WORDS: Final = ("password", "secret", "private_key", "token")
 _NOISY: Final = ("asyncua", "paho", "awscrt", "botocore", "urllib3")
-"""Libraries that repeat themselves; what matters in their words, our own code says once."""
+"""Libraries that repeat themselves; what matters in their words, our own code says once.
+
+Below warnings some write out whole messages, with the passwords and session tokens in them.
+"""
 
 
 def configure(level: Level, form: Format, stream: TextIO | None = None) -> None:
@@ -47,7 +50,7 @@ def configure(level: Level, form: Format, stream: TextIO | None = None) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+        logging.getLogger(name).setLevel(logging.WARNING if level == "debug" else logging.CRITICAL)
 
 
 def _rendered(form: Format, *, colors: bool) -> list[Processor]:

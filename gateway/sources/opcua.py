@@ -107,8 +107,9 @@ class OpcUaSource:
         if self._connection.security == "None":
             _log.warning(
                 "%s: is read without any protection, as allow_insecure says: whoever is on the network can "
-                "read and forge its values",
+                "read and forge its values%s",
                 self.name,
+                ", and may learn the password" if self._connection.username else "",
             )
         loop = asyncio.get_running_loop()
         failures = 0

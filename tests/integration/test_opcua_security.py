@@ -1,15 +1,21 @@
 """Secured connections: every policy and mode, users, and everything that must be refused."""
 
+import io
 import logging
 from pathlib import Path
 
 import pytest
+import structlog
 from asyncua import ua
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.user_managers import UserManager
 
+from gateway.errors import RefusedError
+from gateway.logging import configure
 from gateway.sources.certificates import CertificateStore
+from gateway.uplinks.mqtt import Broker, MqttUplink
 from tests.support.certificates import Made, make
+from tests.support.mosquitto import Mosquitto
 from tests.support.opcua_gateway import MemoryOutbox, configured, reading
 from tests.support.opcua_server import Plc, until
 
@@ -195,3 +201,45 @@ async def test_an_anonymous_reader_is_refused_where_users_are_asked_for(
         assert outbox.records == []
     finally:
         await server.stop()
+
+
+async def test_no_secret_is_ever_logged_at_any_level(tmp_path: Path) -> None:
+    """The worst case: everything is logged, nothing is encrypted, and both ends refuse what they are told."""
+    log = io.StringIO()
+    before = logging.getLogger().handlers, logging.getLogger().level
+    server = Plc()
+    server.user_manager = Users()
+    await server.start(TAGS)
+    configure("debug", "text", log)
+    try:
+        password = tmp_path / "password"
+        password.write_text("hunter2-of-the-plc\n")
+        options = {"username": "operator", "password_file": str(password)}
+        outbox = MemoryOutbox()
+        with Mosquitto(users={"edge": "right"}) as mosquitto:
+            broker = Broker(
+                host="127.0.0.1",
+                port=mosquitto.port,
+                client_id="edge",
+                username="edge",
+                password="hunter2-of-the-broker",
+            )
+            uplink = MqttUplink("up", broker)
+            with pytest.raises(RefusedError):
+                await uplink.try_once()
+            async with reading(
+                configured(server.url, [machine(server)], tmp_path, **options), outbox
+            ) as gateway:
+                await until(lambda: gateway.source.status.last_error)
+                password.write_text("secret\n")
+                await until(lambda: outbox.telemetry)
+                token = gateway.source._subscription._session.resumable.token
+    finally:
+        await server.stop()
+        logging.getLogger().handlers, level = before
+        logging.getLogger().setLevel(level)
+        structlog.reset_defaults()
+    said = log.getvalue()
+    assert "plc-1" in said, "it was logged at all"
+    assert "hunter2" not in said
+    assert token.rpartition("=")[2] not in said
