@@ -145,3 +145,28 @@ def test_a_command_that_cannot_be_meant_is_refused(change: dict, said: str) -> N
 def test_nonsense_is_no_command(payload: bytes) -> None:
     topic = topics.gateway_topic("berlin", "gw", "command")
     assert isinstance(delivery.decode_command(topic, payload), Refusal)
+
+
+def test_alerts_of_lines_gateways_and_sites_have_topics_of_their_own() -> None:
+    line, site = (
+        topics.line_topic("berlin", "packaging", "line-1", "alert"),
+        topics.site_topic("berlin", "alert"),
+    )
+    assert topics.parse(line) == topics.PlaceTopic("berlin", "packaging", "line-1", "alert")
+    assert topics.parse(site) == topics.PlaceTopic("berlin", "", "", "alert")
+    of_gateway = topics.gateway_topic("berlin", "gw", "alert")
+    assert topics.parse(of_gateway) == topics.GatewayTopic("berlin", "gw", "alert")
+    for wrong in ("oee/v1/berlin/gateways/alert", "oee/v1/berlin/packaging/line-1/oee", "oee/v1/alert"):
+        with pytest.raises(ValueError, match="is not a topic"):
+            topics.parse(wrong)
+
+
+def test_an_alert_of_a_machine_reads_as_it_always_did() -> None:
+    """The fields of other subjects are absent from it, and one that lacks them is read."""
+    said = (
+        b'{"id":"1","event":"raised","rule":"idle","site":"berlin","area":"packaging","line":"line-1",'
+        b'"machine":"filler-1","epochtime":2.0,"since_epochtime":1.0,"message":"stands"}'
+    )
+    alert = delivery.decode(said, delivery.Alert)
+    assert alert.place == "berlin/packaging/line-1/filler-1"
+    assert msgspec.json.encode(alert) == said

@@ -238,6 +238,7 @@ def test_sns_gets_attributes_to_filter_by(monkeypatch: pytest.MonkeyPatch, suffi
         channel = ChannelTable(name="aws", kind="sns", topic_arn=topic, endpoint_url=place["endpoint_url"])
         open_door(channel).send(said(1), "Abfüller\nsteht", "body")
         (message,) = sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=5)["Messages"]
+        sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         body = json.loads(message["Body"])
         assert (body["Subject"], body["Message"]) == ("Abf?ller steht", "body")
         found = {key: value["Value"] for key, value in body["MessageAttributes"].items()}
@@ -249,6 +250,29 @@ def test_sns_gets_attributes_to_filter_by(monkeypatch: pytest.MonkeyPatch, suffi
             "place": "berlin/packaging/line-1/filler-1",
             "rule": "idle",
             "event": "raised",
+            "level": "1",
+        }
+        of_gateway = Alert(
+            id="2",
+            event="cleared",
+            rule="offline",
+            kind="gateway",
+            site="berlin",
+            gateway="gw-1",
+            epochtime=T0,
+            since_epochtime=T0,
+            message="gateway gw-1 is online again",
+        )
+        open_door(channel).send(of_gateway, "title", "body")
+        (message,) = sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=5)["Messages"]
+        found = {key: item["Value"] for key, item in json.loads(message["Body"])["MessageAttributes"].items()}
+        assert found == {
+            "site": "berlin",
+            "gateway": "gw-1",
+            "place": "berlin/gateways/gw-1",
+            "rule": "offline",
+            "kind": "gateway",
+            "event": "cleared",
             "level": "1",
         }
     finally:
