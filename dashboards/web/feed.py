@@ -37,7 +37,7 @@ class Browser:
     """One open page: what it has not been sent yet, at most one version of each fragment."""
 
     def __init__(self) -> None:
-        self.waiting: Fragments = {}
+        self.waiting: Mapping[str, str] = {}
         self.shared: str | None = None
         """The one message that says all of `waiting`, encoded once for all; None when several were merged."""
         self.generated = 0.0
@@ -49,10 +49,10 @@ class Browser:
         """Leave the latest for the browser to be sent as soon as it can take it."""
         if self.wake.is_set():
             self.skipped += 1
-            self.waiting.update(changed)
+            self.waiting = {**self.waiting, **changed}
             self.shared = None
         else:
-            self.waiting = dict(changed)
+            self.waiting = changed  # one for all browsers: never changed in place
             self.shared = message
             self.wake.set()
         self.generated = generated

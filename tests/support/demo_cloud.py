@@ -167,7 +167,6 @@ class DemoCloud:
         self.products = ["SKU-7", "SKU-12"]
         self._began = shift_at(int(clock())).start_epochtime - DAYS_BACK * 86_400
         self._plant = plant_file.loads(plant_toml())
-        self.asked: list[tuple[str, str, str, str, str]] = []
         self._corrections: list[Correction] = []
         self.said: dict[MachineKey, list[tuple[float, float, str | None, str | None, str]]] = {}
         self._stretches = {machine.key: self._life(machine) for machine in self.machines}
@@ -618,8 +617,8 @@ class DemoCloud:
     def ask_gateway(
         self, site: str, gateway: str, connection: str, action: Literal["start", "stop"], *, by: str
     ) -> str:
-        self.asked.append((site, gateway, connection, action, by))
-        return "c1"
+        del site, by
+        return f"{action} {gateway}/{connection}"
 
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         letter = {

@@ -20,7 +20,7 @@ DESKTOP = (1440, 900)
 
 
 class Plant:
-    """The pages of a demo plant, which can be stopped and started again on the same port."""
+    """The pages of a made-up plant, on a free port."""
 
     def __init__(self):
         self.cloud = DemoCloud(tick_secs=0.2)
