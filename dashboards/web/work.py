@@ -59,14 +59,16 @@ class WorkPages(Screen):
                     small += 1
         found.sort(key=lambda stop: stop.start, reverse=True)
         waiting = [stop for stop in found if stop.reason is None]
-        asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None)
+        account = getattr(request.state, "account", None)
+        may_answer = chosen.is_live and (account is None or account.may("operator"))
+        asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None) if may_answer else None
         return self.answer(
             request,
             "stops.html",
             "stops",
             board,
             selection=chosen,
-            asked=asked if chosen.is_live else None,
+            asked=asked,
             groups=self._groups(asked.machine) if asked else [],
             operator=operator_name(request),
             waiting=waiting,

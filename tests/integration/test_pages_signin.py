@@ -179,6 +179,15 @@ async def test_operators_mute_and_unmute_by_page_and_api_and_it_is_recorded(peop
     assert told.count("muted alerts") == told.count("unmuted alerts") == 2
 
 
+async def test_who_may_only_look_is_not_asked_for_reasons(people):
+    async with served(people) as client:
+        await enter(client, "op")
+        query = "/stops?days=2"
+        assert 'name="reason"' in (await client.get(query)).text
+        await enter(client, "vi")
+        assert 'name="reason"' not in (await client.get(query)).text
+
+
 async def test_a_form_of_another_site_is_refused(people):
     async with served(people) as client:
         await enter(client, "en")
