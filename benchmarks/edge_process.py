@@ -1,8 +1,8 @@
 """The gateway as a process: what it takes to start, to stay, and until a change is stored.
 
-200 machines of 5 tags and a state that all change once a second, at asyncua's server, over mosquitto to a
-cloud side that keeps each record and sends receipts. The gateway is the real daemon, on one core; all else
-runs on the other.
+200 machines of 5 tags and a state that change once a second, each machine at its own time, at asyncua's
+server, over mosquitto to a cloud side that keeps each record and sends receipts. The gateway is the real
+daemon, on one core; all else runs on the other.
 
 1. start: from the start of the process to its first record at the cloud side, with the PLC and the broker up
 2. size: resident memory after a minute's work (smaps_rollup), and the share of it that is not shared

@@ -6,8 +6,8 @@ whoever listens. Told what to do by lines of JSON on its standard input, it answ
 
 - `{"do": "subscriptions"}`: ids and numbers of items of the subscriptions that there are
 - `{"do": "play", "subscription": 1, "first": 0, "messages": 100}`: what it took, once all are acknowledged
-- `{"do": "live", "secs": 60}`: writes every tag once a second through asyncua's server instead; says so at
-  once and again at the end
+- `{"do": "live", "secs": 60}`: writes every machine's tags once a second through asyncua's server instead;
+  says so at once and again at the end
 """
 
 import asyncio
@@ -145,29 +145,29 @@ class Player:
         found._task = asyncio.create_task(found._subscription_loop())
         return {"values": values, "secs": took_secs}
 
-    async def live(self, secs: float) -> dict[str, Any]:
-        """Show a new value of every tag once a second, all at once; of states every fifth."""
-        written = 0
-        tags = {tag.name: tag for tag in ALL_TAGS}
+    async def live(self, secs: int) -> dict[str, Any]:
+        """Show new values of every machine once a second, each at its own time; of states every fifth."""
         began = time.perf_counter()
-        number = 0
-        while (number := number + 1) <= secs:
-            await asyncio.sleep(max(0.0, began + number - time.perf_counter()))
-            for identifier, (machine, name) in self._nodes.items():
-                if name == STATE and (number + machine) % LIVE_STATE_SECS:
+        for second in range(secs):
+            for machine in range(MACHINES):
+                due = began + second + machine / MACHINES
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                await self._show(machine, second)
+        return {"secs": time.perf_counter() - began}
+
+    async def _show(self, machine: int, number: int) -> None:
+        now: Any = dt.datetime.now(dt.UTC)
+        for tag in ALL_TAGS:
+            value = tag.value(number, machine)
+            if tag.name == STATE:
+                if (number + machine) % LIVE_STATE_SECS:
                     continue
-                tag = tags[name]
-                value = (
-                    (number + machine) // LIVE_STATE_SECS % 3 if name == STATE else tag.value(number, machine)
-                )
-                now: Any = dt.datetime.now(dt.UTC)
-                await self._server.iserver.aspace.write_attribute_value(
-                    identifier,
-                    ua.AttributeIds.Value,
-                    ua.DataValue(ua.Variant(value, tag.kind), None, now, now),
-                )
-                written += 1
-        return {"values": written}
+                value = (number + machine) // LIVE_STATE_SECS % 3
+            await self._server.iserver.aspace.write_attribute_value(
+                ua.NodeId(ua.String(node(machine, tag.name)), ua.Int16(2)),
+                ua.AttributeIds.Value,
+                ua.DataValue(ua.Variant(value, tag.kind), None, now, now),
+            )
 
 
 async def serve(port: int, start_us: int) -> None:
