@@ -9,7 +9,6 @@ was lost does not repeat one, and `outbox.reserve`, room to work with when the d
 
 import contextlib
 import errno
-import fcntl
 import os
 import resource
 import sqlite3
@@ -20,7 +19,8 @@ from typing import Final, get_args
 import structlog
 
 from contract import topics
-from gateway.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxLockedError, StartError
+from gateway.errors import OutboxCorruptError, OutboxError, OutboxFullError
+from gateway.outbox.files import check_writable, lock, read_ceiling, write_ceiling
 from gateway.outbox.port import KINDS, Draft, DropCause, GapDraft, Kind, OutboxStatistics, Stored
 from gateway.outbox.ranges import Range, Ranges, intersection
 from gateway.outbox.salvage import Salvaged, salvage
@@ -109,8 +109,8 @@ class SqliteOutbox:
         self._pressed = False
         self._pressure: str | None = None
         self._damage: str | None = None
-        _check_writable(folder)
-        self._lock = _lock(folder / "outbox.lock")
+        check_writable(folder)
+        self._lock = lock(folder / "outbox.lock")
         try:
             self._begin()
         except BaseException:
@@ -300,7 +300,7 @@ class SqliteOutbox:
         self._ran_before_us = ledger.get("running_us", 0) - self._running_us()
         self._next = ledger.get("next_sequence", 0)
         new = self._next == 0
-        self._ceiling = _read_ceiling(self._ceiling_path)
+        self._ceiling = read_ceiling(self._ceiling_path)
         if new:
             self._next = max(self._clock_us(), self._ceiling)
         self._first = self._first_waiting()
@@ -324,7 +324,7 @@ class SqliteOutbox:
         """Keep the ceiling, on disk, above every sequence that may be given."""
         if self._next + _CEILING_STEP // 2 > self._ceiling:
             ceiling = self._next + _CEILING_STEP
-            _write_ceiling(self._ceiling_path, ceiling)
+            write_ceiling(self._ceiling_path, ceiling)
             self._ceiling = ceiling
 
     def _replace_corrupt(self, reason: str) -> None:
@@ -637,52 +637,6 @@ class SqliteOutbox:
             self._log.info("outbox alarm over", alarm=self._pressure)
             self._pressure = None
         self._pressed = False
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StartError(f"the data folder {folder} cannot be written: {error.strerror or error}") from error
-
-
-def _lock(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.read(handle, 32).decode(errors="replace").strip()
-        os.close(handle)
-        raise OutboxLockedError(
-            f"the data folder {path.parent} is used by another gateway process (pid {owner or 'unknown'})"
-        ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
-    return handle
-
-
-def _read_ceiling(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _write_ceiling(path: Path, ceiling: int) -> None:
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.write(str(ceiling))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager
