@@ -155,7 +155,7 @@ def alerts(
         mine = sorted(
             (round(view.since_epochtime * US), round(view.raised_epochtime * US))
             for view in raised
-            if f"{view.line}/{view.machine}" == machine
+            if view.kind == "idle" and f"{view.line}/{view.machine}" == machine
         )
         found += len(mine)
         told = Counter[int]()
@@ -165,7 +165,11 @@ def alerts(
                 faults.append(f"{machine}: an alert of {raised_us} for a stand at {since_us} that never was")
                 continue
             told[stand[0]] += 1
-            if stand[1] - stand[0] < _ALERT_US or raised_us < stand[0] + _ALERT_US:
+            is_blind = any(
+                span.machine == machine and span.from_us <= raised_us and span.to_us + _HEALING_US >= since_us
+                for span in spans
+            )  # a tag that died without a word still says what it said last
+            if not is_blind and min(stand[1], raised_us) - stand[0] < _ALERT_US:
                 faults.append(
                     f"{machine}: an alert of {raised_us} though it stood from {stand[0]} to {stand[1]} only"
                 )
