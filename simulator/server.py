@@ -114,6 +114,7 @@ class LineServer:
         await self._secure(server)
         await self._lay_out(server)
         _mend_transfers(server)
+        _mend_republishing(server)
         self._prepared = server
 
     async def start(self, rows: Iterable[Row]) -> None:
@@ -263,6 +264,19 @@ def _mend_transfers(server: Server) -> None:
         return results
 
     service.transfer_subscriptions = mended
+
+
+def _mend_republishing(server: Server) -> None:
+    """Keep a message until it is acknowledged, as the standard asks; asyncua forgets it once asked again."""
+    service: Any = server.iserver.subscription_service
+
+    def mended(params: Any) -> Any:
+        subscription = service.subscriptions.get(int(params.SubscriptionId))
+        kept = {} if subscription is None else subscription._not_acknowledged_results  # noqa: SLF001
+        found = kept.get(int(params.RetransmitSequenceNumber))
+        return ua.NotificationMessage() if found is None else found.NotificationMessage
+
+    service.republish = mended
 
 
 def quiet_library() -> None:

@@ -96,6 +96,12 @@ class Reconciler:
         self._publishing = publishing
         self.look_closer = asyncio.Event()
         """Set where something hints at an item that is dead."""
+        self._is_stale = False
+
+    def read_anew(self) -> None:
+        """Have every item made anew soon: what was lost may be the last word of a tag."""
+        self._is_stale = True
+        self.look_closer.set()
 
     async def reconcile(self) -> None:
         """Compare wanted with live items for ever, and heal what differs."""
@@ -206,6 +212,11 @@ class Reconciler:
         before = list(self._session.namespaces)
         await self._session.learn()
         live = [item for item in self.items.values() if item.item_id is not None]
+        if self._is_stale:
+            self._is_stale = False
+            await self._discard(live)
+            await self.mend()
+            return
         dead: list[Item] = []
         if self._session.namespaces != before:
             nodes = {item.binding.handle: item.node for item in live}

@@ -548,3 +548,5 @@ class Subscription:
             self._gap(missing_facts, from_us, known_again_us, "notifications lost between server and gateway")
         if len(found):
             await self.commit(found, None)
+        if missing_facts:
+            self.reconciler.read_anew()

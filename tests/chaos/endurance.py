@@ -80,6 +80,7 @@ def soak(folder: Path, samples: int) -> Iterator[Measured]:
             if health is not None:
                 seen.append((health["records"], _resident(system.gateway.pid), _resident(system.cloud.pid)))
             time.sleep(1.0)
+        time.sleep(5.0)
         stored = _finished(system)
     moments = judge.read_moments(system.truth_log)
     verdict = judge.judge(moments, stored)

@@ -1,7 +1,7 @@
 """What a trial is judged by beside the records: blind times, figures, recovery times."""
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -97,6 +97,7 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
     for row in computed:
         if (one := true.get((row["machine"], row["start"]))) is not None:
             faults += _shift(row, one.to_dict())
+    resets = _resets(folder / "truth.jsonl")
     for machine, history in truth.histories.items():
         rows = [row for row in computed if f"{row['line']}/{row['machine']}" == machine]
         total = sum(row["total_units"] + row["unplanned_units"] for row in rows)
@@ -107,7 +108,7 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
         spoiled = sum(count.off_quality for count in counts)
         if (total, off) == (made, spoiled):
             continue
-        if not _was_reset_in_the_dark(moments[machine], stored, machine) or total > made or off > spoiled:
+        if not _was_reset_in_the_dark(resets[machine], stored, machine) or total > made or off > spoiled:
             faults.append(f"{machine}: counted {total} units, {off} off quality; true are {made}, {spoiled}")
     return faults
 
@@ -223,22 +224,29 @@ def _shift(row: Mapping[str, Any], true: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _was_reset_in_the_dark(moments: Sequence[Moment], stored: Iterable[Stored], machine: str) -> bool:
+def _resets(log: Path) -> dict[str, list[int]]:
+    """Return when each machine's counters were set back, seen or not [us]."""
+    last: dict[str, int] = {}
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in read_log(log):
+        if "kind" in row or row["tag"] != "TotalUnits":
+            continue
+        shown = row["value"] if row["value"] is not None else row.get("actual")
+        if shown is not None:
+            if shown < last.get(row["machine"], 0):
+                found[row["machine"]].append(int(row["at_us"]))
+            last[row["machine"]] = shown
+    return found
+
+
+def _was_reset_in_the_dark(resets_us: Iterable[int], stored: Iterable[Stored], machine: str) -> bool:
     """Tell whether a counter may have been set back where nobody could see what it had reached."""
     gaps = [
         (record.at_us, record.gap_until_us)
         for record in stored
         if record.machine == machine and record.gap_until_us is not None
     ]
-    last = 0
-    for moment in moments:
-        shown = moment.shown.total_units
-        if shown is None:
-            continue
-        fell, last = shown < last, shown
-        if fell and any(begin - 2 * US <= moment.at_us <= end + 2 * US for begin, end in gaps):
-            return True
-    return False
+    return any(begin - 2 * US <= at_us <= end + 2 * US for at_us in resets_us for begin, end in gaps)
 
 
 def recoveries(

@@ -405,9 +405,11 @@ async def test_a_message_that_is_gone_becomes_a_gap_and_no_endless_asking(tmp_pa
             await asyncio.sleep(0.2)
             lose_next_message(server, forget=True)
             await server.write("State", 0)
+            await server.write("Total", 170)
             await asyncio.sleep(0.3)
             await server.write("State", 2)
             await until(lambda: outbox.states()[-1] == "idle")
+            await until(lambda: outbox.telemetry[-1].total_units == 170)
             await asyncio.sleep(0.3)
             assert gateway.source.counters.missed_notifications == 1
             assert gateway.source.status.state == "connected"
