@@ -1,8 +1,8 @@
 """Live figures: what it costs to keep the running shift of many machines, and to read it.
 
 1,000 machines send a record each second; every second the service brings figures up to date: those of
-machines whose state changed, and of the others as many as its limit for one look allows, line by line. So
-what a board shows may be a second or two old, which is measured too: from a record's moment to the first
+machines whose state changed, and of the others as many as its budget for one look allows, line by line. So
+what a board shows may be some seconds old, which is measured too: from a record's moment to the first
 picture that counts it, with a look a second. Beside it, in turn, everything made anew from the stored rows.
 
     python -m benchmarks.live [--machines 1000] [--secs 60] [--hours 4] [--rounds 5]
@@ -21,6 +21,7 @@ from benchmarks.harness import alternate, arguments, conclude, cpu_timed, machin
 from cloud.evaluation import Evaluation
 from cloud.live import Live, Picture
 from cloud.plant import loads
+from cloud.service import thread_cpu_us
 from cloud.store.port import Arrivals
 from cloud.store.rows import Rows
 from cloud.store.sqlite import SqliteStore
@@ -91,7 +92,7 @@ class Shift:
         for sec in range(0, before, HEARTBEAT_SECS):
             self._append(sec)
         self._evaluation = Evaluation(loads(plant_text(machines)), self._store)
-        self._live = Live(self._evaluation, (START_SECS + before) * 1_000_000)
+        self._live = Live(self._evaluation, (START_SECS + before) * 1_000_000, cpu_us=thread_cpu_us)
         self._live.look((START_SECS + before) * 1_000_000)
         gc.collect()
         gc.freeze()  # as the service does

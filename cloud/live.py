@@ -39,7 +39,11 @@ _CATEGORIES: Final[tuple[Category, ...]] = ("not_scheduled", "production", "brea
 _NO_SHIFT_US: Final = 10_000_000
 """How often it is looked whether a shift has begun."""
 RENEW_LIMIT: Final = 500
-"""How many machines' figures are made anew in one look: with more than that, each has its turn."""
+"""How many machines' figures are made anew in one look at most: with more than that, each has its turn."""
+LOOK_BUDGET_US: Final = 40_000
+"""[us of CPU] what a look may take: when one took longer, the next renews fewer machines, and more again when
+one took less."""
+_LEAST_RENEWED: Final = 100
 _MAX_PENDING: Final = 256
 """How many batches wait for a look at most: when more come, everything is read from the store instead."""
 _MAX_AHEAD: Final = 100_000
@@ -64,8 +68,20 @@ class Picture(NamedTuple):
 class Live:
     """Rows come from any thread by `add`; everything else is one thread's at a time."""
 
-    def __init__(self, evaluation: Evaluation, now_us: int, *, renew_limit: int = RENEW_LIMIT) -> None:
-        self._renew_limit = renew_limit
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        now_us: int,
+        *,
+        renew_limit: int = RENEW_LIMIT,
+        cpu_us: Callable[[], int] | None = None,
+    ) -> None:
+        """Read the running shifts.
+
+        cpu_us: how much processor time the thread that looks has used; None: looks have no budget
+        """
+        self._renew_limit = self._renewed = renew_limit
+        self._cpu_us = cpu_us
         self._evaluation = evaluation
         self._plant = evaluation.plant
         self._names = evaluation.names
@@ -141,6 +157,16 @@ class Live:
 
     def look(self, now_us: int) -> Picture:
         """Return everything as it is now."""
+        if self._cpu_us is None:
+            return self._look(now_us)
+        began_us = self._cpu_us()
+        picture = self._look(now_us)
+        pace = LOOK_BUDGET_US / max(self._cpu_us() - began_us, 1)
+        wanted = round(self._renewed * min(max(pace, 0.5), 1.5))
+        self._renewed = max(min(wanted, self._renew_limit), _LEAST_RENEWED)
+        return picture
+
+    def _look(self, now_us: int) -> Picture:
         if self._is_stale or not self._frame.from_us <= now_us < self._fresh_until_us:
             self._stretch(now_us)
         else:
@@ -177,7 +203,7 @@ class Live:
         urgent |= borderline[machines]
         self._shown_state = np.where(borderline, np.int8(ABSENT), states)
         self._shown_interval[machines] = intervals
-        count = min(self._renew_limit, len(machines))
+        count = min(self._renewed, len(machines))
         urgent[(self._turn + np.arange(count)) % max(len(machines), 1)] = True
         self._turn = (self._turn + count) % max(len(machines), 1)
         return np.sort(machines[urgent])

@@ -86,6 +86,11 @@ def clock_us() -> int:
     return time.time_ns() // 1000
 
 
+def thread_cpu_us() -> int:
+    """Return how much processor time the calling thread has used [us]."""
+    return time.thread_time_ns() // 1000
+
+
 def open_store(config: CloudConfig) -> SqliteStore:
     """Open the store of a configuration; raise ConfigError when its folder cannot be used."""
     folder = config.cloud.data_dir
@@ -789,7 +794,7 @@ class Cloud:
         now_us = self._now_us()
         settings = self.config.cloud
         self._plant = plant
-        self._live = Live(Evaluation(plant, self._store), now_us)
+        self._live = Live(Evaluation(plant, self._store), now_us, cpu_us=thread_cpu_us)
         self._closing = Closing(
             Evaluation(plant, self._store),
             grace_us=round(settings.shift_close_grace_secs * 1e6),

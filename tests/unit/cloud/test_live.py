@@ -11,7 +11,7 @@ import pytest
 from cloud import plant as plants
 from cloud.closing import FIRST, LATE, ONGOING, Closing
 from cloud.evaluation import Evaluation
-from cloud.live import Live, Picture
+from cloud.live import LOOK_BUDGET_US, Live, Picture
 from cloud.oee.rollup import figures
 from cloud.plant import Plant
 from cloud.store.port import Arrivals, ClosedShift
@@ -192,6 +192,23 @@ def test_machines_that_take_turns_show_changes_and_stands_at_once(
             )
             assert shown.pasts[key] == expected.pasts[key]
     assert renewed < 2 * len(range(SHIFT + 60, SHIFT + 2 * HOUR, 47))
+
+
+def test_looks_that_cost_too_much_renew_fewer_machines_in_turn(
+    plant: Plant, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.live._LEAST_RENEWED", 1)
+    spent_us = itertools.count(step=2 * LOOK_BUDGET_US)
+    live = Live(Evaluation(plant, store), (SHIFT + 60) * SEC, renew_limit=2, cpu_us=lambda: next(spent_us))
+    keep(live, store, [record(n, SHIFT + n + 0.5) for n in range(0, 200, 10)])
+    now, before, renewed = SHIFT + 60, live.look((SHIFT + 60) * SEC), []
+    for _ in range(6):
+        now += 1
+        after = live.look(now * SEC)
+        renewed.append([key for key, view in after.machines.items() if view is not before.machines[key]])
+        before = after
+    assert [len(keys) for keys in renewed] == [1] * 6
+    assert renewed[0] != renewed[1]
 
 
 def test_more_than_may_wait_is_read_from_the_store(
