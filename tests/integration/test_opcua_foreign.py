@@ -280,6 +280,7 @@ async def test_values_come_over_every_policy_with_a_named_user(
             gateway.source._subscription._session.client.uaclient.protocol.transport.abort()
             await server.write("State", "Int32", 1, clock_us())
             await until(lambda: outbox.states()[-1] == "running", 15)
+            assert gateway.source._subscription._session.resumed
             assert outbox.gaps == []
 
 
