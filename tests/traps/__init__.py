@@ -153,12 +153,12 @@ TRAPS: Final = (
     ),
     Trap(
         "asyncua",
-        "A bad value has no value; that it is bad stands elsewhere.",
-        "The status goes with each value to the record.",
+        "That a value is bad or uncertain stands beside it, where a callback does not look.",
+        "The status goes with each value, and lowers the quality of its record.",
         "gateway/tags.py",
-        "        if worst >> 30 >= BAD:\n",
-        "        if worst >> 30 > BAD:\n",
-        f"{_RESILIENCE}::test_a_bad_state_is_unknown",
+        "            if status >> 30 and worst == GOOD:\n",
+        "            if status < 0 and worst == GOOD:\n",
+        f"{_RESILIENCE}::test_a_value_that_is_not_good_is_never_counted_as_good",
     ),
     Trap(
         "asyncua",
@@ -195,15 +195,6 @@ TRAPS: Final = (
         'server = identity.store.check(endpoint.ServerCertificate or b"", uri, now)',
         'server = __import__("cryptography.x509").x509.load_der_x509_certificate(endpoint.ServerCertificate)',
         f"{_SECURITY}::test_an_untrusted_plc_is_not_read_until_somebody_trusts_it",
-    ),
-    Trap(
-        "asyncua",
-        "A resumed session forgets by which of the server's ways its user was proven.",
-        "They are asked for again before the session is resumed.",
-        _SESSION,
-        "        client._policy_ids = endpoint.UserIdentityTokens  # noqa: SLF001\n",
-        "",
-        f"{_FOREIGN}::test_values_come_over_every_policy_with_a_named_user[sign-Basic256Sha256]",
     ),
     Trap(
         "asyncua",
