@@ -284,9 +284,10 @@ def plc(
     if connection.state in ("connected", "stopped"):
         how = "is connected again" if connection.state == "connected" else "was switched off"
         return Condition(rule, subject, "over", since_us, f"{subject.name} {how}")
-    text = f"{subject.name} is {connection.state}"
+    how = "cannot be read" if connection.state == "failed" else "does not answer"
+    text = f"{subject.name} {how}"
     if isinstance(connection.last_error, str):
-        text += f": {connection.last_error}"
+        text += f" ({connection.last_error})"
     return Condition(rule, subject, "present", since_us, text)
 
 

@@ -294,7 +294,8 @@ def test_a_connection_is_as_its_gateway_says(state: str, phase: str) -> None:
     found = conditions.plc(rule("plc"), PLC, status(), (T0 + 90) * SEC, said, at(100))
     assert (found.phase, found.since_us) == (phase, (T0 + 50) * SEC)
     if phase == "present":
-        assert found.text == f"PLC plc-1 at gateway gw-1 is {state}: no answer"
+        how = "cannot be read" if state == "failed" else "does not answer"
+        assert found.text == f"PLC plc-1 at gateway gw-1 {how} (no answer)"
 
 
 def test_nobody_knows_of_a_connection_whose_gateway_is_away() -> None:
