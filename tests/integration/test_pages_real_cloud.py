@@ -170,6 +170,8 @@ async def test_a_reason_given_in_the_form_changes_the_figures_and_the_revision_s
         await client.get("/api/v1/revisions", params={"at": str(FILLER), "start": str(SHIFT)})
     ).json()
     assert "Ida" in revisions[-1]["why"]
+    late = await client.get("/api/v1/after-lock", params={"at": str(FILLER), "start": str(SHIFT)})
+    assert late.json() == {"records": 0}
     stops = (await client.get(f"/api/v1/stops?from={SHIFT}&to={SHIFT + 8 * HOUR}&at={FILLER}")).json()
     assert not [item for item in stops if item["secs"] > 1000 and item["reason"] is None]
     query = f"at={LINE}&shift=2021-06-30/1"

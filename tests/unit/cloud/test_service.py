@@ -330,3 +330,35 @@ places = ["berlin/packaging/line-2"]
     assert [each.event for each in told] == ["raised", "cleared"]
     assert rig.store.deliveries("other-line", 10) == []
     rig.store.close()
+
+
+def test_what_comes_for_a_locked_shift_is_listed_and_counts_once_the_plant_says_so(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    try:
+        day(rig)
+        locked = PLANT.replace("[calendar", "[definitions]\nlock_after_days = 1\n[calendar", 1)
+        (tmp_path / "plant.toml").write_text(locked)
+        now = SHIFT + 3 * 24 * HOUR
+        rig.turn(now)
+        rig.cloud._reload_plant(tmp_path / "plant.toml")
+        rig.turn(now + 60)
+        before = rig.cloud.revisions(SCOPE, SHIFT * SEC)
+        assert rig.cloud.after_lock(SCOPE, SHIFT * SEC) is None
+        rig.run(SHIFT + 1.1 * HOUR, SHIFT + 1.2 * HOUR, MachineState.FAULTED)
+        rig.turn(now + 120)
+        for scope in (SCOPE, LINE):
+            late = rig.cloud.after_lock(scope, SHIFT * SEC)
+            assert late is not None
+            assert late.records == 36
+            assert now <= late.first_epochtime <= late.last_epochtime <= now + 120
+        assert rig.cloud.revisions(SCOPE, SHIFT * SEC) == before
+        (tmp_path / "plant.toml").write_text(PLANT)
+        rig.cloud._reload_plant(tmp_path / "plant.toml")
+        rig.turn(now + 180)
+        rig.turn(now + 240)
+        assert rig.cloud.after_lock(SCOPE, SHIFT * SEC) is None
+        *_, last = rig.cloud.revisions(SCOPE, SHIFT * SEC)
+        assert (last.revision, last.why) == (before[-1].revision + 1, "late data")
+        assert last.figures["losses"]["breakdown"] > 0
+    finally:
+        rig.store.close()
