@@ -12,6 +12,7 @@ from argon2 import PasswordHasher
 from dashboards.people import People
 from dashboards.web import server
 from tests.support.demo_cloud import DemoCloud
+from tests.support.patience import PATIENCE
 
 PASSWORD = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
@@ -38,7 +39,7 @@ async def served(people, **options):
         )
     )
     try:
-        async with httpx.AsyncClient(base_url=await ready) as client:
+        async with httpx.AsyncClient(base_url=await ready, timeout=PATIENCE * 10) as client:
             yield client
     finally:
         stop.set()
