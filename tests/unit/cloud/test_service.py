@@ -255,9 +255,9 @@ def test_a_correction_that_may_not_be_made_is_refused_and_leaves_nothing(
     assert rig.cloud.corrections() == []
 
 
-def test_an_idle_machine_raises_one_alert_though_no_message_arrives(rig: Rig) -> None:
+def test_an_idle_machine_raises_one_alert_as_soon_as_it_is_heard_to_stand_too_long(rig: Rig) -> None:
     rig.run(SHIFT, SHIFT + 100)
-    rig.run(SHIFT + 100, SHIFT + 391, MachineState.IDLE)
+    rig.run(SHIFT + 100, SHIFT + 401, MachineState.IDLE)
     for now in range(SHIFT + 380, SHIFT + 500):
         rig.clock.now = now
         rig.cloud._look()

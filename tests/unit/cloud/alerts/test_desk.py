@@ -195,7 +195,7 @@ def test_without_rules_a_machine_is_watched_as_the_plant_says(rig: Rig) -> None:
 def test_time_in_which_a_machine_was_not_heard_of_raises_nothing(rig: Rig) -> None:
     rig.play(SIX + 100, RUNNING)
     rig.play(SIX + 390, IDLE)
-    rig.silent(SIX + 415)
+    rig.silent(SIX + 405)
     assert rig.events == []
     rig.play(SIX + 425, IDLE)
     assert rig.events == [("idle", "raised")]
