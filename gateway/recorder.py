@@ -266,7 +266,7 @@ class Recorder:
 
     def fail(self, machine: SampledMachine, handle: int, status: int, at_us: int) -> None:
         """Take note that a tag of a machine that has had its first record cannot be read any more."""
-        self.advance(at_us, at_us)
+        self.advance(at_us, at_us - self._margin_us)
         machine.newest_us = max(machine.newest_us, at_us)
         if handle in machine.notes or self.values[handle] is not None or self.statuses[handle] != status:
             self._touch(machine)

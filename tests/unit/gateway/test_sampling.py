@@ -521,6 +521,17 @@ def test_what_a_dead_tag_told_is_withdrawn() -> None:
     assert bench.sampler.died([bench.handle("tags.temp")], NOON, NOON + 8 * US, "was dead") == []
 
 
+def test_a_dead_tag_that_cannot_be_read_is_told_as_bad_and_not_once_more_as_it_was() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 101, US), at_us=NOON + US)
+    dead = [bench.handle("state")]
+    bench.drafts += bench.sampler.died(dead, NOON + US, NOON + 5 * US, "was dead")
+    before = len(bench.drafts)
+    bench.drafts += bench.sampler.unreadable(dead, BAD, NOON + 5 * US + 6000)
+    assert [one.fields.state for one in bench.drafts[before:]] == ["unknown"]
+
+
 def test_a_counter_that_falls_is_never_coalesced() -> None:
     """What was counted before a reset and after it is told, however close together."""
     bench = Bench()
