@@ -159,7 +159,7 @@ quarter of an hour:
 |---|---:|
 {table}
 
-{len(wrong)} schedules had something wrong{":" if wrong else "."}
+Something was wrong in {len(wrong)} of them{":" if wrong else "."}
 
 {still}
 
