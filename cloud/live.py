@@ -238,10 +238,13 @@ class Live:
         waiting = self._by_line[self._shown_us[self._by_line] < now_us]
         for index, heard_us in zip(waiting.tolist(), self._last_us[waiting].tolist(), strict=True):
             key = self._names.machines[index]
-            stretches = found[key].stretches
+            past = found[key]
+            stretches = past.stretches
             if stretches:
-                stretches = (*stretches[:-1], stretches[-1]._replace(end_us=now_us))
-            found[key] = found[key]._replace(stretches=stretches, heard_us=heard_us)
+                last = stretches[-1]
+                gone_on = Stretch(last.start_us, now_us, last.state, last.is_production, last.reason)
+                stretches = (*stretches[:-1], gone_on)
+            found[key] = Past(stretches, past.is_planned, heard_us)
         return found
 
     def _whole(self, now_us: int, chosen: NDArray[np.int32]) -> Timeline:
