@@ -295,22 +295,4 @@ TRAPS: Final = (
         "        if not self._subscriptions:\n            self._client.subscribe",
         f"{_PORT}::test_a_killed_broker_fails_what_was_in_flight_and_is_found_again[mqtt]",
     ),
-    Trap(
-        "awscrt",
-        "It keeps messages in memory while there is no connection: 264 MB for 100,000.",
-        "What was in flight fails with its session, and goes out again from disk.",
-        _UPLINK,
-        "            fail(answer, UnreachableError(reason))\n",
-        "            del answer\n",
-        f"{_PORT}::test_a_killed_broker_fails_what_was_in_flight_and_is_found_again[aws_iot]",
-    ),
-    Trap(
-        "paho",
-        "A reader acknowledges a message when it has come, before anything is stored.",
-        "The cloud side acknowledges after its commit.",
-        "cloud/ingest/mqtt.py",
-        "            manual_ack=True,\n",
-        "            manual_ack=False,\n",
-        "tests/integration/test_cloud_service.py::test_nothing_is_lost_or_doubled_when_cloud_and_broker_are_killed",
-    ),
 )
