@@ -176,6 +176,7 @@ def test_a_gateway_writes_neither_to_others_topics_nor_under_their_names(
         connected(broker, keys, "gw-1") as first,
         connected(broker, keys, "gw-2") as second,
     ):
+        assert wait_for(lambda: "connected" in cloud.log(), 30), "else nobody would hear"
         forged_topics = (
             CAPPER,
             "oee/v1/berlin/gateways/gw-2/backlog",
