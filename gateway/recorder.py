@@ -7,7 +7,6 @@ due by the passing of source time, and what each record says.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -94,6 +93,7 @@ class Rows:
 
     at_us: [us, source time] of the value that was taken in last
     is_heard: whether one of them has said when it is at the source
+    position, rest: of the value that was taken in last, and all that follow it
     """
 
     times: Sequence[int]
@@ -102,13 +102,12 @@ class Rows:
     statuses: Sequence[int]
     at_us: int = 0
     is_heard: bool = False
+    position: int = -1
+    rest: Iterator[tuple[int, int, Any, int]] = field(init=False)
 
-    def following(self, start: int) -> Iterator[tuple[int, int, Any, int]]:
-        """Yield time, handle, value and status of each from a position on."""
-        columns = self.times, self.handles, self.values, self.statuses
-        if start:
-            return zip(*(islice(column, start, None) for column in columns), strict=True)
-        return zip(*columns, strict=True)
+    def __post_init__(self) -> None:
+        """Begin at the first."""
+        self.rest = zip(self.times, self.handles, self.values, self.statuses, strict=True)
 
 
 class Recorder:
@@ -175,7 +174,7 @@ class Recorder:
 
     # --- values come ---
 
-    def take(self, rows: Rows, start: int, listen: Callable[[int], None]) -> int:
+    def take(self, rows: Rows, listen: Callable[[int], None]) -> int:
         """Take in values up to one whose time has to be judged first; return its position, or the end.
 
         listen: called, once per batch, with the source time of its first value that says when it is there
@@ -184,9 +183,9 @@ class Recorder:
         because a call for each would cost more than all that is done with it.
         """
         places, values, statuses, waits = self._places, self.values, self.statuses, self._waiting.add
-        position = start - 1
+        position = rows.position
         now_us, is_heard, some_wait = rows.at_us, rows.is_heard, False
-        for at_us, handle, value, status in rows.following(start):
+        for at_us, handle, value, status in rows.rest:
             position += 1
             machine, coalesced = places[handle]
             if at_us < machine.last_us or machine.notes or not machine.ready:
@@ -224,7 +223,7 @@ class Recorder:
                 self.next_us = min(self.next_us, machine.flush_us)
         else:
             position += 1
-        rows.at_us, rows.is_heard = now_us, is_heard
+        rows.at_us, rows.is_heard, rows.position = now_us, is_heard, position
         self._is_waiting_unsaved |= some_wait
         return position
 

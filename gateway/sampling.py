@@ -216,17 +216,13 @@ class ConnectionSampler:
 
     def _apply_timed(self, rows: Rows, wall_us: int) -> None:
         """Take in values whose times may be believed, in their order."""
-        newest_us = rows.times[-1]
-        start = 0
-        while (position := self._recorder.take(rows, start, partial(self._listen, newest_us, wall_us))) < len(
-            rows.times
-        ):
+        listen = partial(self._listen, rows.times[-1], wall_us)
+        while (position := self._recorder.take(rows, listen)) < len(rows.times):
             handle = rows.handles[position]
             reading = rows.values[position], rows.statuses[position], None
             self._apply_one(self._machine_of[handle], handle, reading, rows.times[position], wall_us)
             # its neighbours of the same instant belong to the same record
             rows.at_us = max(rows.at_us, rows.times[position])
-            start = position + 1
 
     def _apply_one(
         self, machine: SampledMachine, handle: int, reading: Reading, at_us: int, wall_us: int
