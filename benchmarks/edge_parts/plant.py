@@ -135,6 +135,7 @@ def gateway_toml(data_dir: str, endpoint: str, broker: int, extra: str = "") -> 
         "[gateway]",
         'name = "edge"',
         'site = "site"',
+        "heartbeat_secs = 600",  # between the rounds the plant's time stands, and nothing is to be told of it
         f'data_dir = "{data_dir}"',
         "[health]",
         "port = 0",
