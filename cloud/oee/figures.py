@@ -14,6 +14,8 @@ from cloud.oee.totals import Stops, Totals, Units
 from cloud.plant import Reason
 
 NO_REASON: Final = "no reason"
+SELF_EXPLAINED: Final = {"changeover": "changeover", "planned_stop": "planned stop"}
+"""What a stop without a reason is called where the machine's state says enough, by bucket."""
 UNKNOWN_CODE: Final = "unknown code"
 _US: Final = 1_000_000
 _US_PER_MINUTE: Final = 60 * _US
@@ -214,11 +216,14 @@ class Figures:
 def pareto(
     stops: Mapping[tuple[str, str | None], Stops], reasons: Mapping[str, Reason]
 ) -> list[dict[str, Any]]:
-    """Return the stops by group and, within each, by reason, longest first; no reason is its own group."""
+    """Return the stops by group and, within each, by reason, longest first.
+
+    No reason is its own group, and so is what the machine's state explains by itself, such as a changeover.
+    """
     groups: dict[str, dict[tuple[str, str | None], Stops]] = {}
     for (bucket, reason), stood in stops.items():
         known = reasons.get(reason) if reason is not None else None
-        group = known.group or known.name if known else NO_REASON if reason is None else UNKNOWN_CODE
+        group = known.group or known.name if known else _unnamed(bucket) if reason is None else UNKNOWN_CODE
         groups.setdefault(group, {})[bucket, reason] = stood
     found = [_bar(group, members, reasons) for group, members in groups.items()]
     return sorted(found, key=_longest_first) if len(found) > 1 else found
@@ -231,7 +236,7 @@ def _bar(
         {
             "bucket": bucket,
             "reason": reason,
-            "name": _reason_name(reason, reasons),
+            "name": _reason_name(bucket, reason, reasons),
             "secs": _secs(stood.time_us),
             "count": stood.times,
         }
@@ -245,9 +250,14 @@ def _bar(
     }
 
 
-def _reason_name(reason: str | None, reasons: Mapping[str, Reason]) -> str:
+def _unnamed(bucket: str) -> str:
+    """Return what a stop without a reason is called."""
+    return SELF_EXPLAINED.get(bucket, NO_REASON)
+
+
+def _reason_name(bucket: str, reason: str | None, reasons: Mapping[str, Reason]) -> str:
     if reason is None:
-        return NO_REASON
+        return _unnamed(bucket)
     return reasons[reason].name if reason in reasons else reason
 
 

@@ -45,6 +45,11 @@ class Stop(NamedTuple):
         """Return how long it lasted."""
         return self.end - self.start
 
+    @property
+    def is_explained(self) -> bool:
+        """Tell whether nobody need be asked why: there is a reason, or the machine's state says enough."""
+        return self.reason is not None or self.loss in ("changeover", "planned_stop")
+
 
 class Comment(NamedTuple):
     """What somebody said of a stretch of a machine's time [s since 1970]."""

@@ -58,7 +58,7 @@ class WorkPages(Screen):
                 else:
                     small += 1
         found.sort(key=lambda stop: stop.start, reverse=True)
-        waiting = [stop for stop in found if stop.reason is None]
+        waiting = [stop for stop in found if not stop.is_explained]
         account = getattr(request.state, "account", None)
         may_answer = chosen.is_live and (account is None or account.may("operator"))
         asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None) if may_answer else None
@@ -72,7 +72,7 @@ class WorkPages(Screen):
             groups=self._groups(asked.machine) if asked else [],
             operator=operator_name(request),
             waiting=waiting,
-            explained=[stop for stop in found if stop.reason is not None],
+            explained=[stop for stop in found if stop.is_explained],
             small=small,
             all_stops=all_stops,
             said=request.query_params.get("said"),
