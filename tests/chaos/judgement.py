@@ -48,8 +48,14 @@ def blind_spans(spans: Sequence[Span], *, always: bool) -> list[Span]:
 
     always: the server loses values by itself
     """
+    # a tag that is back with the value that it had is found dead only when it changes, however late that is
     found = [
-        Span(span.from_us - EDGE_US, span.to_us + _HEALING_US, span.what, span.machine)
+        Span(
+            span.from_us - EDGE_US,
+            2**62 if span.machine else span.to_us + _HEALING_US,
+            span.what,
+            span.machine,
+        )
         for span in spans
         if KINDS[span.what].blinds
     ]

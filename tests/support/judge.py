@@ -330,7 +330,9 @@ def _judge_gaps(
         if until_us is None:
             continue
         if not any(
-            fault.from_us - edge_us <= until_us and fault.to_us + edge_us >= record.at_us for fault in faults
+            fault.from_us - edge_us <= until_us and fault.to_us + edge_us >= record.at_us
+            for fault in faults
+            if fault.machine in ("", machine)
         ):
             verdict.needless_gaps.append(
                 f"{machine}: gap {record.at_us} to {until_us} ({record.cause}) without a fault"
