@@ -219,6 +219,8 @@ def _apart(faults: list[Fault]) -> tuple[Fault, ...]:
 
 
 _TOUR_STOPS: Final = 8
+_A_COUNTER: Final = 0.5062
+"""Deletes a counter, which never comes back to what it was: a state may, and then nobody can tell."""
 _TOUR_PAUSE_SECS: Final = 1.2
 
 
@@ -240,7 +242,8 @@ def tours() -> list[Schedule]:
         for name in names:
             shortest, longest = KINDS[name].secs
             secs = round(shortest + 0.3 * (longest - shortest), 2)
-            faults.append(Fault(kind=name, at_secs=round(at_secs, 2), secs=secs, detail=dice.random()))
+            detail = _A_COUNTER if name == "delete tag" else dice.random()
+            faults.append(Fault(kind=name, at_secs=round(at_secs, 2), secs=secs, detail=detail))
             at_secs += secs + _TOUR_PAUSE_SECS
         found.append(
             Schedule(
