@@ -26,6 +26,8 @@ _ALERT_US: Final = round(IDLE_ALERT_SECS * US)
 _ALERT_LATE_US: Final = 5 * US
 _CLOSING_US: Final = 15 * US
 """So long after it may be closed a shift is, and revised by what came late."""
+_LOOK_US: Final = 10 * US
+"""Between two looks at a tag that has nothing new to tell, machines that are busy with much else included."""
 _HEALING_US: Final = 12 * US
 """So long after a blinding fault a gap may still have its cause in it."""
 
@@ -48,10 +50,11 @@ def blind_spans(spans: Sequence[Span], *, always: bool) -> list[Span]:
 
     always: the server loses values by itself
     """
-    # a tag that is back with the value that it had is found dead only when it changes, however late that is
+    # a tag that is back with the value that it had is found dead only when it changes, however late that is;
+    # and it is doubted from when it was last looked at, before it went
     found = [
         Span(
-            span.from_us - EDGE_US,
+            span.from_us - (_LOOK_US if span.machine else EDGE_US),
             2**62 if span.machine else span.to_us + _HEALING_US,
             span.what,
             span.machine,
