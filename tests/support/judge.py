@@ -303,7 +303,13 @@ def _agrees(record: Stored, candidates: Sequence[Moment]) -> bool:
         return bool(candidates) and (
             record.quality == "bad" or any(moment.shown.state is None for moment in candidates)
         )
-    return any(record.shown == moment.shown for moment in candidates)
+    if record.quality == "good":
+        return any(record.shown == moment.shown for moment in candidates)
+    # one of the tags could not be read, and is left out
+    return any(
+        all(said is None or said == true for said, true in zip(record.shown, moment.shown, strict=True))
+        for moment in candidates
+    )
 
 
 def _agrees_but_for_late_counts(record: Stored, candidates: Sequence[Moment]) -> bool:
