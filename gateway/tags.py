@@ -119,6 +119,7 @@ class MachineTags:
             name: (self._add(name, getattr(machine, name), Role.COUNT), getattr(machine, name))
             for name in ("total_units", "off_quality_units", "good_units")
         }
+        self._has_total = machine.total_units is not None
         self._rate = (
             self._add("ideal_run_rate", machine.ideal_run_rate, Role.ANALOGUE),
             machine.ideal_run_rate,
@@ -167,7 +168,8 @@ class MachineTags:
         note: why the record is uncertain though its values are good, such as a foreign timestamp
 
         A bad state makes the whole record bad and its state unknown. Another tag that is bad, or whose
-        value cannot be what the tag means, is left out and makes the record uncertain.
+        value cannot be what the tag means, is left out and makes the record uncertain; with the total, the
+        other counters are left out, too.
         """
         worst, worst_status = GOOD, 0
         state, state_status = self._state(values, statuses, moving)
@@ -186,6 +188,11 @@ class MachineTags:
                 (further if is_further else kept)[name] = value
             if status >> 30 and worst == GOOD:
                 worst, worst_status = UNCERTAIN, status
+        if self._has_total and "total_units" not in kept:
+            # A reader takes a record without a total for one of a machine that counts none, and would add
+            # these units to it; the next total holds them anyway.
+            kept.pop("off_quality_units", None)
+            kept.pop("good_units", None)
         said = self._status_name(worst_status) if worst else None
         if note is not None and worst == GOOD:
             worst, said = UNCERTAIN, note

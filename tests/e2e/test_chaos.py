@@ -46,10 +46,10 @@ def test_what_once_failed_does_not_fail_again(tmp_path: Path) -> None:
 
 
 def short(killed: str | None) -> Schedule:
-    """A schedule in which much of the past is played, and one may be killed."""
+    """A schedule in which much of the past is played, so that shifts close in it; and one may be killed."""
     kill = Fault(kind=killed, at_secs=1.0, secs=0.2, detail=0.5) if killed else None
     return Schedule(
-        seed=7, machines=2, history_secs=600.0, in_the_past=(kill,) if kill else (), live_secs=2.0
+        seed=7, machines=2, history_secs=900.0, in_the_past=(kill,) if kill else (), live_secs=2.0
     )
 
 

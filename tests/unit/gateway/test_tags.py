@@ -129,6 +129,16 @@ def test_an_uncertain_value_is_used_and_marked() -> None:
     assert (fields.state, fields.data_quality) == ("running", "uncertain")
 
 
+def test_without_its_total_a_machine_tells_no_other_counter() -> None:
+    """A reader would take it for a machine that counts no total, and add its rejects to the total."""
+    counters = {"total_units": {"node": "i=2"}, "off_quality_units": {"node": "i=3"}}
+    fields = composed(tags(**counters), 1, 5, 2, statuses=[0, BAD, 0])
+    assert (fields.total_units, fields.off_quality_units) == (None, None)
+    assert fields.data_quality == "uncertain"
+    alone = composed(tags(off_quality_units={"node": "i=3"}), 1, 2)
+    assert (alone.total_units, alone.off_quality_units) == (None, 2)
+
+
 def test_a_bad_state_is_worse_than_anything_else() -> None:
     fields = composed(tags(total_units="i=2"), None, 8, statuses=[BAD, UNCERTAIN])
     assert (fields.state, fields.data_quality, fields.status) == ("unknown", "bad", hex(BAD))
