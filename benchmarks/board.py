@@ -106,6 +106,15 @@ def first_load_kb(address: str) -> float:
     return total / 1000
 
 
+async def _calm(pid: int) -> None:
+    """Wait until the server has answered what other sides of the run still had under way."""
+    for _ in range(40):
+        before = cpu_secs(pid)
+        await asyncio.sleep(0.5)
+        if cpu_secs(pid) - before <= 0.01:
+            return
+
+
 async def _follow(address: str, browsers: int, secs: float, pid: int) -> float:
     """Return the server's processor time per second while pages follow the feed [ms/s]."""
     url = address.replace("http", "ws") + "feed?topic=board"
@@ -119,6 +128,7 @@ async def _follow(address: str, browsers: int, secs: float, pid: int) -> float:
             while True:
                 await socket.recv()
 
+    await _calm(pid)
     tasks = [asyncio.create_task(one()) for _ in range(browsers)]
     for _ in range(browsers):
         await opened.acquire()

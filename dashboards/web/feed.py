@@ -22,7 +22,7 @@ MAX_BROWSERS: Final = 1000
 BEAT_SECS: Final = 5.0
 PACE_SECS: Final = 1.9
 """How often counts and percentages are sent; a change of state, reason or alert never waits."""
-PACE_SECS_PER_BROWSER: Final = 0.03
+PACE_SECS_PER_BROWSER: Final = 0.05
 SLOWEST_PACE_SECS: Final = 5.0
 """Many browsers get counts less often, so that they cost the server no more than a few."""
 RETRY_SECS: Final = 1.0
