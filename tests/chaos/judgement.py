@@ -22,6 +22,7 @@ from tests.support.judge import US, Moment, Span, Stored
 EDGE_US: Final = 1_000_000
 """How far a gap's edges may be off, and a heartbeat may lag behind what was just written."""
 _STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
+_FOR_EVER_US: Final = 2**62
 _ALERT_US: Final = round(IDLE_ALERT_SECS * US)
 _ALERT_LATE_US: Final = 5 * US
 _CLOSING_US: Final = 15 * US
@@ -198,9 +199,12 @@ def alerts(
 
 
 def _stands(history: History) -> Iterator[tuple[int, int]]:
-    """Yield when a machine stood idle or stopped, from its first such state to the next other one [us]."""
+    """Yield when a machine stood idle or stopped, from its first such state to the next other one [us].
+
+    What it did last it does for ever: its PLC goes on to show it when the factory has ended.
+    """
     since_us: int | None = None
-    for at_us, state in [*history.states, (history.last_us, MachineState.RUNNING)]:
+    for at_us, state in [*history.states, (_FOR_EVER_US, MachineState.RUNNING)]:
         if state in _STANDING and since_us is None:
             since_us = at_us
         elif state not in _STANDING and since_us is not None:

@@ -29,7 +29,7 @@ def one(outcome: Outcome) -> str:
 
 
 def _first(outcome: Outcome, most: int = 4) -> list[str]:
-    kinds = (outcome.unexplained, outcome.phantoms, outcome.duplicates, outcome.others)
+    kinds = (outcome.unexplained, outcome.phantoms, outcome.duplicates, [*outcome.others, *outcome.busy])
     return [fault for kind in kinds for fault in kind[:most]]
 
 
@@ -42,7 +42,7 @@ def summary(outcomes: Sequence[Outcome], secs: float) -> str:
         f"unexplained {sum(len(o.unexplained) for o in outcomes)}, "
         f"phantoms {sum(len(o.phantoms) for o in outcomes)}, "
         f"duplicates {sum(len(o.duplicates) for o in outcomes)}, "
-        f"other faults {sum(len(o.others) for o in outcomes)}, "
+        f"other faults {sum(len(o.others) + len(o.busy) for o in outcomes)}, "
         f"later than promised {sum(len(o.slow) for o in outcomes)}"
     )
 
@@ -106,7 +106,9 @@ def page(
         "**unexplained**": sum(len(o.unexplained) for o in outcomes),
         "**phantoms** (stored, but never true)": sum(len(o.phantoms) for o in outcomes),
         "**duplicates**": sum(len(o.duplicates) for o in outcomes),
-        "other faults (figures, needless gaps, false alerts)": sum(len(o.others) for o in outcomes),
+        "other faults (figures, needless gaps, false alerts)": sum(
+            len(o.others) + len(o.busy) for o in outcomes
+        ),
         "later than promised (recoveries, alerts)": sum(len(o.slow) for o in outcomes),
         "idle alerts raised": sum(o.alerts for o in outcomes),
         "messages kept as dead letters": sum(o.dead_letters for o in outcomes),

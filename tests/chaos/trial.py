@@ -53,6 +53,8 @@ class Outcome:
     duplicates: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     """Needless gaps, figures that differ, processes that ended, promises that were broken."""
+    busy: list[str] = field(default_factory=list)
+    """Processes that took nearly a core while little happened."""
     slow: list[str] = field(default_factory=list)
     """What came later than promised: told, but no fault, since a busy machine alone can be the cause."""
     recoveries: list[tuple[str, float]] = field(default_factory=list)
@@ -63,6 +65,11 @@ class Outcome:
     @property
     def faults(self) -> list[str]:
         """Return everything that may not be."""
+        return [*self.wrong, *self.busy]
+
+    @property
+    def wrong(self) -> list[str]:
+        """Return the faults that do not hang on how quick the machine is."""
         return [*self.unexplained, *self.phantoms, *self.duplicates, *self.others]
 
 
@@ -170,7 +177,7 @@ def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
     _wait_until_well(system)
     faults.wait_us(max(now_us() + US, *(_healed_us(span) for span in ground.spans), 0))
     outcome.busiest = watch.busiest()
-    outcome.others += [
+    outcome.busy += [
         f"{name} took {share:.2f} of a core"
         for name, share in outcome.busiest.items()
         if share > _BUSY and not (name == "cloud" and "slow dashboards" in schedule.kinds)
