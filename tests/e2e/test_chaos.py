@@ -32,7 +32,7 @@ def test_every_kind_of_fault_is_played() -> None:
 
 
 def wrong(outcomes: list[Outcome]) -> dict[int, list[str]]:
-    """Return what was wrong, by seed; how busy a process was hangs on this machine: `make chaos` judges it."""
+    """Return what was wrong, by seed; how busy a process was hangs on the machine: `make chaos` judges it."""
     return {outcome.seed: outcome.wrong[:6] for outcome in outcomes if outcome.wrong}
 
 
