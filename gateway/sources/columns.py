@@ -29,12 +29,6 @@ class Columns:
     def __len__(self) -> int:
         return len(self.handles)
 
-    def row(self, place: int) -> "Columns":
-        """Return one value as columns."""
-        return Columns(
-            [self.handles[place]], [self.values[place]], [self.statuses[place]], [self.source_us[place]]
-        )
-
     def extend(self, other: "Columns") -> None:
         """Append another's values."""
         before = len(self.handles)

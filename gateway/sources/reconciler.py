@@ -20,6 +20,7 @@ from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)
 
+_US: Final = 1_000_000
 _RETRY_FIRST_SECS: Final = 0.5
 GONE: Final = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid})
 """Statuses of a node that is not there."""
@@ -47,7 +48,8 @@ class Item:
     retry_at: float = 0.0
     plain: bool = False
     """Without a filter, because the server takes none."""
-    suspicion: tuple[Any, Any] | None = None
+    suspected_us: int = 0
+    """[us, our clock] since when reading shows what it has not told; 0 for a tag above suspicion."""
     proven_us: int = 0
     """[us, our clock] when it had certainly told everything."""
 
@@ -62,8 +64,9 @@ class Publishing(Protocol):
         """Return each tag's last source time as the server told it [us since 1970]."""
         ...
 
-    async def commit(self, found: Columns, next_sequence: int | None) -> None:
-        """Have values put in a safe place."""
+    @property
+    def told_us(self) -> int:
+        """Return up to when the server has told us all that it had to tell [us, our clock]."""
         ...
 
     def settled(self) -> None:
@@ -97,6 +100,17 @@ class Reconciler:
         self.look_closer = asyncio.Event()
         """Set where something hints at an item that is dead."""
         self._is_stale = False
+        self._suspects: set[int] = set()
+
+    def heard(self, handles: Iterable[int]) -> None:
+        """Take note that tags have told something: those are not dead."""
+        if self._suspects:
+            for handle in self._suspects.intersection(handles):
+                self._clear(self.items[handle])
+
+    def _clear(self, item: Item) -> None:
+        item.suspected_us = 0
+        self._suspects.discard(item.binding.handle)
 
     def read_anew(self) -> None:
         """Have every item made anew soon: what was lost may be the last word of a tag."""
@@ -189,7 +203,8 @@ class Reconciler:
         if item.failures:
             _log.info("%s: %s is read again", self._connection.name, item.binding.name)
         item.item_id = int(result.MonitoredItemId)
-        item.failures, item.fault, item.reason, item.suspicion = 0, 0, "", None
+        item.failures, item.fault, item.reason = 0, 0, ""
+        self._clear(item)
         item.proven_us = self._clock_us()
         granted = int(result.RevisedQueueSize)
         if granted < item.binding.queue_size and item.binding.role is Role.FACT:
@@ -205,9 +220,10 @@ class Reconciler:
     async def verify(self) -> None:
         """Read what the items should have told, and make those anew that have not told it.
 
-        An item is dead when reading shows a value that differs from the last one delivered, and neither has
-        moved nor has it been delivered by the next time; or when its node is gone; or when its address now
-        leads to another node. What was told since it was last known to live is withdrawn.
+        An item is dead when reading shows a value that differs from the last one delivered, and nothing of it
+        has been delivered by the next time although the server has published since; or when its node is gone;
+        or when its address now leads to another node. What was told since it was last known to live is
+        withdrawn. A server that is merely behind, as one that plays back its past, is no reason.
         """
         before = list(self._session.namespaces)
         await self._session.learn()
@@ -239,25 +255,22 @@ class Reconciler:
                 "%s: %d tags are read anew, they had gone quiet: %s", self._connection.name, len(dead), names
             )
             await self._discard(dead)
-            await self._bury(dead, shown)
+            self._bury(dead, shown)
             await self.mend()
 
-    async def _bury(self, dead: Sequence[Item], shown: Columns) -> None:
-        """Withdraw what was told of dead tags, and tell what reading shows of them now."""
+    def _bury(self, dead: Sequence[Item], shown: Columns) -> None:
+        """Withdraw what was told of dead tags, and tell which of them are gone.
+
+        What reading shows of the others comes again with their new items, in its turn: told here, it would
+        overtake what the server has still to tell of all the others.
+        """
         for since_us in sorted({item.proven_us for item in dead}):
             handles = _handles(item for item in dead if item.proven_us == since_us)
             told(lambda h=handles, s=since_us: self._receiver.on_died(h, s, _QUIET))  # type: ignore[misc]
-        now = Columns()
         of_dead = frozenset(_handles(dead))
-        for place, handle in enumerate(shown.handles):
-            if handle not in of_dead:
-                continue
-            if shown.statuses[place] in GONE:
-                status = shown.statuses[place]
+        for handle, status in zip(shown.handles, shown.statuses, strict=True):
+            if handle in of_dead and status in GONE:
                 told(lambda h=handle, s=status: self._receiver.on_unreadable([h], s))  # type: ignore[misc]
-            else:
-                now.extend(shown.row(place))
-        await self._publishing.commit(now, None)
 
     def _is_dead(self, item: Item, columns: Columns, place: int) -> bool:
         shown = columns.values[place], columns.statuses[place]
@@ -265,12 +278,14 @@ class Reconciler:
             return True
         known = self._receiver.known(item.binding.handle)
         if known is None or shown == known or not _differs(shown[0], known[0], item.binding.deadband):
-            item.suspicion = None
+            self._clear(item)
             return False
-        if item.suspicion == known:
-            return True
-        item.suspicion = known
-        return False
+        if not item.suspected_us:
+            item.suspected_us = self._clock_us()
+            self._suspects.add(item.binding.handle)
+            return False
+        patience_secs = item.binding.sampling_interval_secs + self._connection.publishing_interval_secs
+        return self._publishing.told_us >= item.suspected_us + round(patience_secs * _US)
 
     def _prove(self, items: Sequence[Item], shown: Columns, asked_us: int) -> None:
         """Take note which items had told everything when they were read.
@@ -282,7 +297,7 @@ class Reconciler:
         agreeing = [
             place
             for place, item in enumerate(items)
-            if item.suspicion is None and self._receiver.known(item.binding.handle) is not None
+            if not item.suspected_us and self._receiver.known(item.binding.handle) is not None
         ]
         stamped = [
             place
@@ -305,7 +320,8 @@ class Reconciler:
             "items", [item.item_id for item in items if item.item_id is not None], ask
         )
         for item in items:
-            item.item_id, item.retry_at, item.suspicion = None, 0.0, None
+            item.item_id, item.retry_at = None, 0.0
+            self._clear(item)
 
 
 def told(call: Callable[[], None]) -> None:

@@ -119,6 +119,7 @@ class Subscription:
         self._handles = frozenset(self.items)
         self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
         self.as_of_us = clock_us()
+        self._told_us = 0
         self._silence_secs = connection.silence_secs
         self._heard_at = 0.0
         self._arrived: deque[Any] = deque()
@@ -140,6 +141,11 @@ class Subscription:
     def stamps(self) -> Mapping[int, int]:
         """Return each tag's last source time as the server told it [us since 1970]."""
         return self._stamps
+
+    @property
+    def told_us(self) -> int:
+        """Return up to when the server has told us all that it had to tell [us, our clock]."""
+        return self._told_us
 
     async def create(self) -> None:
         """Make a new subscription, without items yet."""
@@ -325,6 +331,8 @@ class Subscription:
             self._status_changed(published.status_changes)
         else:
             self._acks.append(published.sequence)
+        if self._merged is None:
+            self._told_us = self.as_of_us
         self._acknowledge_old(published.available)
         self._request()
 
@@ -416,6 +424,7 @@ class Subscription:
         self._tally.values += len(found)
         self._tally.overflows += len(found.overflowed)
         self._stamps.update(zip(found.handles, found.source_us, strict=True))
+        self.reconciler.heard(found.handles)
         if any(status in GONE for status in set(found.statuses)):
             self.reconciler.look_closer.set()
         warned = False

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
 
@@ -325,6 +326,59 @@ async def test_a_node_reborn_at_once_is_not_left_dead(tmp_path: Path) -> None:
             assert outbox.gaps[0].from_us < died_us
             await server.write("State", 0)
             await until(lambda: outbox.states()[-1] == "stopped", 6)
+
+
+async def test_a_tag_whose_changes_wait_for_their_publication_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """Each look finds another value than the one that was told; only the server is slow to tell."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        options = {"verify_secs": 0.1, "reconcile_secs": 0.1, "publishing_interval_secs": 1.0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox):
+            await until(lambda: outbox.telemetry)
+            for _ in range(25):
+                await count_up(server, 101, 103, 0.04)
+            await until(lambda: len(outbox.telemetry) > 70, 6)
+        assert outbox.gaps == []
+
+
+async def test_what_is_read_of_a_dead_tag_does_not_overtake_what_others_have_to_tell(tmp_path: Path) -> None:
+    """A factory tells its past, ten seconds at a step: a look sees further than what was published."""
+    async with plc({**TAGS, "other.State": 1, "other.Total": 0}) as server:
+        outbox = MemoryOutbox()
+        machines = [machine(server), machine(server, "m2", "other.")]
+        options = {"verify_secs": 0.1, "reconcile_secs": 0.1, "publishing_interval_secs": 0.7}
+        told: dict[int, int] = {}
+        at_us = clock_us() - 24 * 3600 * 1_000_000
+        for name, value in {**TAGS, "other.State": 1, "other.Total": 0}.items():
+            await server.write(name, value, at_us=at_us)
+        async with reading(configured(server.url, machines, tmp_path, **options), outbox):
+            await until(lambda: outbox.of("m1") and outbox.of("m2"))
+            for step in range(300):
+                at_us += 10_000_000
+                if step == 50:
+                    deafen(server, "State")
+                    await server.write("State", 2, at_us=at_us)
+                await server.write("other.Total", step + 1, at_us=at_us)
+                told[at_us] = step + 1
+                await asyncio.sleep(0.015)
+            await until(lambda: outbox.of("m2")[-1].total_units == 300, 6)
+        assert outbox.gaps
+        assert {gap.machine for gap in outbox.gaps} == {"m1"}
+        steps = sorted(told)
+        for record in outbox.of("m2"):
+            last = bisect_right(steps, record.epoch_us)
+            assert record.total_units == (told[steps[last - 1]] if last else 0)
+
+
+def deafen(server: Plc, name: str) -> None:
+    """Have the server tell nothing of a tag any more, as if its item were dead."""
+
+    async def nothing(_handle: int, _value: ua.DataValue) -> None: ...
+
+    node = server.nodes[name]
+    callbacks = server.server.iserver.aspace._nodes[node.nodeid].attributes[ua.AttributeIds.Value]
+    for handle in callbacks.datachange_callbacks:
+        callbacks.datachange_callbacks[handle] = nothing
 
 
 async def delete_quietly(server: Plc, name: str) -> None:
