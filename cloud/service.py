@@ -785,6 +785,7 @@ class Cloud:
     def _renew_plant(self) -> None:
         """Put plant.toml in force with the shifts that planning systems say, and tell everybody."""
         self._take_plant(with_schedule(self._base_plant, self._store, self._masterdata))
+        self._live.cut_anew()  # what was stored while it read went to the one before
         self._desk.take(self._desk.config, self._plant)
         for feed in list(self._feeds):
             feed.put_whole()

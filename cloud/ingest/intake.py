@@ -1,10 +1,11 @@
 """Takes messages from the inbox to the store; only then acknowledges them and sends receipts."""
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -23,6 +24,8 @@ _TELL_AGAIN_US: Final = 60_000_000
 _TOPICS_TOLD: Final = 1_000
 _CLOCK_TOLERANCE_US: Final = 30_000_000
 """A status is stamped when it is sent: one further than this from our clock tells of a wrong clock."""
+
+Kept = TypeVar("Kept")
 
 _log = structlog.get_logger("cloud.ingest")
 
@@ -51,8 +54,6 @@ class IntakeStatistics(NamedTuple):
     repeated: int
     refused: int
     records_per_sec: float
-    last_record_us: int | None
-    """The newest moment that any record is of."""
 
 
 class Intake:
@@ -80,7 +81,6 @@ class Intake:
         self._executor = executor
         self._on_stored = on_stored
         self._stored = self._repeated = self._refused = 0
-        self._last_record_us: int | None = None
         self._recent: deque[tuple[int, int]] = deque()
         self._told_us: dict[str, int] = {}
         self._clock_warnings: dict[Gateway, str] = {}
@@ -94,11 +94,22 @@ class Intake:
                 await self._take_in(messages)
 
     async def _take_in(self, messages: Sequence[Message]) -> None:
+        received, appended = await self._until_stored(functools.partial(self._keep, messages))
+        # Records that are stored count as repeated when they are kept once more: they are told of at once.
+        self._count(received, appended)
+        self._on_stored(appended)
+        if received.statuses:
+            await self._until_stored(functools.partial(self._keep_statuses, received))
+        for message in messages:
+            self._replies.acknowledge(message)
+
+    async def _until_stored(self, work: Callable[[], Kept]) -> Kept:
+        """Do work in the executor's thread, again and again until the store takes it."""
         pause_secs = 0.1
         loop = asyncio.get_running_loop()
         while True:
             try:
-                received, appended = await loop.run_in_executor(self._executor, self._keep, messages)
+                kept = await loop.run_in_executor(self._executor, work)
                 break
             except StoreError as error:
                 if self.store_fault is None:
@@ -109,21 +120,21 @@ class Intake:
         if self.store_fault is not None:
             self.store_fault = None
             _log.info("records are stored again")
-        for message in messages:
-            self._replies.acknowledge(message)
-        self._count(received, appended)
-        self._on_stored(appended)
+        return kept
 
     def _keep(self, messages: Sequence[Message]) -> tuple[Received, Appended]:
-        """Read and store, in the executor's thread; then send the receipts."""
-        now_us = self._clock_us()
-        received = receive(messages, now_us, self._max_future_secs, self._entitlement)
+        """Read and store all but what gateways say of themselves; then send the receipts."""
+        received = receive(messages, self._clock_us(), self._max_future_secs, self._entitlement)
         appended = self._store.append(received.arrivals)
         self._send(appended.receipts)
+        return received, appended
+
+    def _keep_statuses(self, received: Received) -> None:
+        """Store what gateways say of themselves, and send each its receipt."""
+        now_us = self._clock_us()
         for status in received.statuses.values():
             receipt = self._store.set_status(status, now_us)
             self._send({(status.site, status.gateway): receipt})
-        return received, appended
 
     def _send(self, receipts: Mapping[Gateway, Receipt]) -> None:
         for (site, gateway), receipt in receipts.items():
@@ -138,9 +149,6 @@ class Intake:
         self._repeated += appended.repeated
         self._refused += len(received.arrivals.dead_letters)
         self._recent.append((now_us, fresh))
-        if fresh:
-            newest_us = int(appended.fresh["time_us"].max())
-            self._last_record_us = max(newest_us, self._last_record_us or 0)
         self._tell_refusals(received, now_us)
         self._compare_clocks(received, now_us)
 
@@ -184,5 +192,4 @@ class Intake:
             self._repeated,
             self._refused,
             sum(count for _, count in self._recent) / _RATE_SECS,
-            self._last_record_us,
         )

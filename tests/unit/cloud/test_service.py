@@ -10,6 +10,7 @@ import pytest
 from cloud import plant as plants
 from cloud.config import CloudConfig
 from cloud.errors import CloudError, ConfigError, CorrectionError, UnknownMachineError
+from cloud.live import Live
 from cloud.oee.corrections import Correction
 from cloud.service import Cloud, open_store
 from cloud.store.port import Arrivals
@@ -362,3 +363,24 @@ def test_what_comes_for_a_locked_shift_is_listed_and_counts_once_the_plant_says_
         assert last.figures["losses"]["breakdown"] > 0
     finally:
         rig.store.close()
+
+
+def test_what_comes_while_a_changed_plant_is_taken_is_shown(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run(SHIFT, SHIFT + HOUR)
+    rig.turn(SHIFT + HOUR)
+
+    class Interrupted(Live):
+        """Has read the store when another record is stored, of which the one before is told."""
+
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            rig.run(SHIFT + HOUR + 10, SHIFT + HOUR + 20, MachineState.FAULTED)
+
+    monkeypatch.setattr("cloud.service.Live", Interrupted)
+    rig.clock.now = SHIFT + HOUR + 15
+    rig.cloud._renew_plant()
+    rig.turn(SHIFT + HOUR + 16)
+    [line] = rig.cloud.board().lines
+    assert [machine.state for machine in line.machines] == ["faulted"]
