@@ -79,10 +79,6 @@ class Closing:
                 return step
         return self._revise(now_us)
 
-    def close_through_us(self, line: Line) -> int:
-        """Return until when the shifts of a line are closed."""
-        return self._through_us.get(line, 0)
-
     def _close_line(self, line: Line, members: Sequence[Machine], now_us: int) -> Step | None:
         through_us = self._begin_of(line, members)
         if through_us is None:

@@ -9,7 +9,6 @@ CloudError
 ├── TelemetryFileError      a file of telemetry cannot be read
 ├── StoreError              the store cannot be opened, read or written
 │   └── HistoryError        a Parquet partition of the history cannot be read or written
-├── MessagingError          the broker cannot be reached or refuses us
 ├── NotificationError       a channel of alerts cannot be reached or refuses us
 ├── AddressError            a URL or secret is not where the configuration says
 ├── ResultsError            a report cannot be made, or a database or web address takes no results
@@ -79,10 +78,6 @@ class StoreError(CloudError):
 
 class HistoryError(StoreError):
     """A Parquet partition of the history cannot be read or written."""
-
-
-class MessagingError(CloudError):
-    """The broker cannot be reached or refuses us."""
 
 
 class NotificationError(CloudError):

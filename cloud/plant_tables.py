@@ -15,7 +15,6 @@ from contract.states import MachineState
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: Final[tuple[Weekday, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OFF: Final = "-"
-MINUTES_PER_DAY: Final = 24 * 60
 
 _TIME = re.compile(r"([01]\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?")
 

@@ -487,7 +487,7 @@ class Cloud:
             records_refused=0 if taken is None else taken.refused,
             dead_letters=self._dead_letters + (0 if taken is None else taken.refused),
             last_data_epochtime=last_us or None,
-            queue_messages=0 if self._inbox is None else self._inbox.statistics().waiting,
+            queue_messages=0 if self._inbox is None else self._inbox.waiting,
             clock_warnings=[] if intake is None else intake.clock_warnings,
             plant_faults=self._plant_faults,
             store_fault=None if intake is None else intake.store_fault,

@@ -78,14 +78,6 @@ def parse_table(text: str, *, file: str) -> Table:
         raise ConfigError.unreadable(file, f"is not TOML: {error}{_time_hint(text, str(error))}") from error
 
 
-def load_model(path: Path, model: type[Model]) -> Model:
-    """Read a TOML file into a model; raise ConfigError with every fault."""
-    found, faults = validate(read_table(path), model, file=str(path))
-    if faults or found is None:
-        raise ConfigError(faults)
-    return found
-
-
 def validate(
     table: Table, model: type[Model], *, file: str, stand_ins: Mapping[str, Table] | None = None
 ) -> tuple[Model | None, list[Fault]]:

@@ -27,7 +27,6 @@ class Child:
         self.name = name
         self.command = tuple(command)
         self.log = log
-        self.restarts = 0
         self._process: asyncio.subprocess.Process | None = None
 
     @property

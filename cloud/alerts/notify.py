@@ -1,6 +1,5 @@
 """What is published of a change of an alert."""
 
-import msgspec
 from msgspec import UNSET
 
 from cloud.alerts.conditions import span
@@ -30,11 +29,6 @@ def message(alert: AlertView, event: Event, now_us: int) -> Alert:
         by=UNSET if alert.acknowledged_by is None else alert.acknowledged_by,
         note=UNSET if alert.note is None else alert.note,
     )
-
-
-def raised_again(alert: AlertView, now_us: int) -> bytes:
-    """Return what those are told who come on call while an alert is open."""
-    return msgspec.json.encode(message(alert, "raised", now_us))
 
 
 def _text(alert: AlertView, event: Event) -> str:

@@ -39,15 +39,6 @@ _UNSUPPORTED_VERSIONS: Final = frozenset({"Unsupported protocol version", "Proto
 _log = structlog.get_logger("cloud.mqtt")
 
 
-class InboxStatistics(NamedTuple):
-    """What went through an inbox."""
-
-    waiting: int
-    received: int
-    blocked: int
-    """How often reading from the broker paused because the inbox was full."""
-
-
 class Inbox:
     """Messages between the broker's thread and the ingest task: bounded; a full one makes `put` wait."""
 
@@ -57,20 +48,16 @@ class Inbox:
         self._room = threading.Condition()
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._received = 0
-        self._blocked = 0
         self._closed = False
 
     def put(self, message: Message) -> bool:
         """Add a message from any thread but the loop's; wait while full. False when the inbox is closed."""
         with self._room:
             if len(self._messages) >= self._limit and not self._closed:
-                self._blocked += 1
                 self._room.wait_for(lambda: len(self._messages) < self._limit or self._closed)
             if self._closed:
                 return False
             self._messages.append(message)
-            self._received += 1
             if len(self._messages) == 1:
                 self._loop.call_soon_threadsafe(self._arrived.set)
         return True
@@ -93,9 +80,10 @@ class Inbox:
             self._closed = True
             self._room.notify_all()
 
-    def statistics(self) -> InboxStatistics:
-        """Return what went through so far."""
-        return InboxStatistics(len(self._messages), self._received, self._blocked)
+    @property
+    def waiting(self) -> int:
+        """Return how many messages are not taken yet."""
+        return len(self._messages)
 
 
 class _Outgoing(NamedTuple):
@@ -154,7 +142,6 @@ class Broker:
         self._logged_fault: str | None = None
         self.state: State = "connecting"
         self.state_since_us = time.time_ns() // 1000
-        self.refused_publishes = 0
         self._client: _Client | None = None
 
     async def run(self) -> None:
@@ -196,13 +183,6 @@ class Broker:
             if key in self._waiting or any(key == waiting for waiting, _ in self._in_flight.values()):
                 return
             self._waiting[key] = _Outgoing(payload, retain=False, sent=sent)
-        self._drain()
-
-    def publish_again(self, topic: str) -> None:
-        """Publish a retained message once more, though the same was published before."""
-        with self._lock:
-            if (payload := self._retained.get(topic)) is not None:
-                self._waiting[topic] = _Outgoing(payload, retain=True, sent=None)
         self._drain()
 
     def _serve(self) -> None:
@@ -349,7 +329,6 @@ class Broker:
                 return
             key, outgoing = self._in_flight.pop(packet)
         if code.is_failure:
-            self.refused_publishes += 1
             _log.error("the broker refuses what we publish", topic=key, reason=str(code))
         if outgoing.sent is not None:
             outgoing.sent()

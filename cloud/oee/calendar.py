@@ -41,8 +41,6 @@ NOT_SCHEDULED: Final = 0
 PRODUCTION: Final = 1
 BREAK: Final = 2
 PLANNED_STOP: Final = 3
-CATEGORIES: Final = ("not_scheduled", "production", "break", "planned_stop")
-"""What the calendar says of an interval, by its code."""
 
 Widen = Literal["none", "hour", "shift", "day"]
 Instants = npt.NDArray[np.int64]
@@ -192,11 +190,6 @@ def begin_of_shift_before(machines: Iterable[Machine], instant_us: int) -> int:
     return min((shift.start_us for shift in found if shift is not None), default=instant_us)
 
 
-def production_day_at(machine: Machine, instant_us: int) -> DayWindow:
-    """Return the production day that holds an instant."""
-    return _days(_schedule(machine), instant_us, instant_us + 1)[0]
-
-
 def local_date(zone: ZoneInfo, instant_us: int) -> date:
     """Return what the wall calendar shows at an instant."""
     return date.fromordinal(_EPOCH_ORDINAL + (instant_us + _offset_us(zone, instant_us)) // _DAY_US)
@@ -209,17 +202,6 @@ def instant(zone: ZoneInfo, local: datetime) -> int:
         wall_us - _delta_us(local.replace(tzinfo=zone, fold=fold).utcoffset()) for fold in (0, 1)
     )
     return first if first <= second else _transition(zone, second, first)
-
-
-def parse_instant(zone: ZoneInfo, text: str) -> int:
-    """Read an ISO 8601 date (its local midnight), local time, or time with offset, as an instant [us].
-
-    Raise ValueError for anything else.
-    """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        return instant(zone, moment)
-    return (moment - _EPOCH.replace(tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 # One calendar as one kind of machine follows it

@@ -29,7 +29,6 @@ class Database:
         self._locked: dict[int, tuple[int, int]] = {}
         """By machine: before which instant its time is locked, and when that was last said."""
         self._ledgers: dict[int, Ledger] = {}
-        self._first_hours: dict[int, int] = {}
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._closed = False

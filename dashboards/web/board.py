@@ -1,7 +1,7 @@
 """The live board: every machine now, the running shift's states, the last shift's figures, open alerts."""
 
 from datetime import tzinfo
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment
@@ -9,10 +9,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from cloud.views import BoardView, LineView, MachineView, ShiftRow
-from contract.machine_key import MachineKey
 from dashboards.charts import ribbon
 from dashboards.port import CloudReader
 from dashboards.web.feed import RIBBON_SECS, Fragments, Renderer, key_of, look_of
+
+if TYPE_CHECKING:
+    from contract.machine_key import MachineKey
 
 _US: Final = 1_000_000
 _BACK_SECS: Final = 8 * 3600.0
@@ -199,8 +201,3 @@ def _has_ended(row: ShiftRow, now: float) -> bool:
     from datetime import datetime
 
     return datetime.fromisoformat(str(row["end"])).timestamp() <= now
-
-
-def machine_keys(board: BoardView) -> list[MachineKey]:
-    """Return the machines of plant.toml in its order."""
-    return [key_of(machine) for line in board.lines for machine in line.machines]

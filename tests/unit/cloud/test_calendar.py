@@ -10,11 +10,11 @@ from cloud.oee.calendar import (
     NOT_SCHEDULED,
     PLANNED_STOP,
     PRODUCTION,
+    DayWindow,
     Grid,
     ShiftWindow,
     StopWindow,
     build_grid,
-    production_day_at,
     shift_at,
     shifts_between,
 )
@@ -35,6 +35,11 @@ def shifts(found: Plant, start: str, end: str, zone: str = BERLIN) -> tuple[Shif
 
 def grid(found: Plant, start: str, end: str, **options: object) -> Grid:
     return build_grid(found, only(found).key, local(start), local(end), **options)  # type: ignore[arg-type]
+
+
+def production_day(found: Plant, at: str) -> DayWindow:
+    (day,) = build_grid(found, only(found).key, local(at), local(at) + 1, widen="none").days
+    return day
 
 
 def minutes(found: Grid, category: int) -> float:
@@ -324,7 +329,7 @@ def test_new_years_night_belongs_to_the_old_year() -> None:
     found = plant()
     (night,) = shifts(found, "2022-01-01T00:00", "2022-01-01T06:00")
     assert night.production_date == date(2021, 12, 31)
-    day = production_day_at(only(found), local("2022-01-01T05:59:59"))
+    day = production_day(found, "2022-01-01T05:59:59")
     assert (day.date, day.end_us) == (date(2021, 12, 31), local("2022-01-01T06:00"))
 
 
@@ -332,12 +337,12 @@ def test_new_years_night_may_belong_to_the_new_year() -> None:
     found = plant(top='[definitions]\nproduction_date = "next_day"')
     (night,) = shifts(found, "2021-12-31T23:00", "2022-01-01T06:00")
     assert night.production_date == date(2022, 1, 1)
-    day = production_day_at(only(found), local("2021-12-31T22:00"))
+    day = production_day(found, "2021-12-31T22:00")
     assert (day.date, day.start_us) == (date(2022, 1, 1), local("2021-12-31T22:00"))
 
 
 def test_a_production_day_without_a_night_begins_at_midnight() -> None:
-    day = production_day_at(only(plant(ONE_SHIFT)), local("2021-06-30T03:00"))
+    day = production_day(plant(ONE_SHIFT), "2021-06-30T03:00")
     assert (day.start_us, day.end_us) == (local("2021-06-30T00:00"), local("2021-07-01T00:00"))
 
 

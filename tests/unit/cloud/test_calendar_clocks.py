@@ -12,7 +12,6 @@ from cloud.oee.calendar import (
     build_grid,
     instant,
     local_date,
-    parse_instant,
     shifts_between,
 )
 from tests.support.plants import THREE_SHIFTS, only, plant, us
@@ -140,19 +139,6 @@ def test_the_date_of_an_instant_is_the_wall_calendars() -> None:
     zone = ZoneInfo("Australia/Lord_Howe")
     assert local_date(zone, us("2021-06-30T13:29:59.999999")) == date(2021, 6, 30)
     assert local_date(zone, us("2021-06-30T13:30")) == date(2021, 7, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "utc"),
-    [
-        ("2021-06-30", "2021-06-29T22:00"),
-        ("2021-06-30T06:00", "2021-06-30T04:00"),
-        ("2021-06-30T06:00Z", "2021-06-30T06:00"),
-        ("2021-06-30T06:00:00.25-02:00", "2021-06-30T08:00:00.25"),
-    ],
-)
-def test_a_moment_is_read_as_local_unless_it_says_otherwise(text: str, utc: str) -> None:
-    assert parse_instant(ZoneInfo("Europe/Berlin"), text) == us(utc)
 
 
 def test_a_shift_within_the_missing_hour_does_not_happen() -> None:
