@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from benchmarks.harness import alternate, arguments, conclude, cpu_timed, machine, table, versions
+from cloud.clock import thread_cpu_us
 from cloud.evaluation import Evaluation
 from cloud.live import Live, Picture
 from cloud.plant import loads
-from cloud.service import thread_cpu_us
 from cloud.store.port import Arrivals
 from cloud.store.rows import Rows
 from cloud.store.sqlite import SqliteStore

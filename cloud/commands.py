@@ -72,7 +72,9 @@ async def _serve(
     import structlog
 
     from cloud import plant
-    from cloud.service import Cloud, open_store, stamp
+    from cloud.opening import open_store
+    from cloud.service import Cloud
+    from cloud.watching import stamp
 
     log = structlog.get_logger("cloud")
     plant_stamp = stamp(settings.cloud.plant)
@@ -123,9 +125,10 @@ def import_telemetry(
 ) -> int:
     """Load telemetry files into the store; lines that may not be used become dead letters."""
     from cloud import locks, plant
+    from cloud.clock import clock_us
     from cloud.config import CloudConfig, load
     from cloud.ingest import files as telemetry_files
-    from cloud.service import clock_us, open_store
+    from cloud.opening import open_store
     from cloud.store.port import Arrivals
 
     settings = CloudConfig() if config is None else load(config)

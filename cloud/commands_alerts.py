@@ -24,7 +24,7 @@ _PAST_SHOWN = 50
 @told
 def show(config: Path, *, past: bool = False) -> int:
     """Print open alerts and mutes; with past, those that are over, too."""
-    from cloud.service import clock_us
+    from cloud.clock import clock_us
 
     with _opened(config) as (_, plant, store):
         zone = _zone(plant)
@@ -64,9 +64,9 @@ def mute(
 ) -> int:
     """Let alerts of a place and of all below it wake nobody, until a moment or for some minutes."""
     from cloud.alerts.desk import checked
+    from cloud.clock import clock_us
     from cloud.compute import parse_moment
     from cloud.errors import CloudError
-    from cloud.service import clock_us
     from cloud.views import MuteView
 
     if (until is None) == (minutes is None):
@@ -97,7 +97,7 @@ def mute(
 @told
 def unmute(config: Path, number: int, *, by: str) -> int:
     """End a mute."""
-    from cloud.service import clock_us
+    from cloud.clock import clock_us
 
     with _opened(config) as (_, _, store):
         lifted = store.lift_mute(number, by, clock_us())
@@ -238,7 +238,7 @@ def _opened(config: Path) -> "Iterator[tuple[CloudConfig, Plant, SqliteStore]]":
     """Open the store of a configuration beside whoever runs on it."""
     from cloud import plant
     from cloud.config import load
-    from cloud.service import open_store
+    from cloud.opening import open_store
 
     settings = load(config)
     the_plant = plant.load(settings.cloud.plant)

@@ -37,14 +37,16 @@ def report(
     diff: what each revision changed instead
     """
     from cloud import plant
+    from cloud.clock import clock_us
     from cloud.compute import instant_us, parse_moment
     from cloud.config import load
     from cloud.masterdata.config import load as load_sources
+    from cloud.masterdata.desk import with_schedule
+    from cloud.opening import open_store
     from cloud.render import print_figures
     from cloud.report import history as history_of
     from cloud.report import last_days
     from cloud.report import report as report_of
-    from cloud.service import clock_us, open_store, with_schedule
 
     settings = load(config)
     the_plant = plant.load(settings.cloud.plant)

@@ -149,7 +149,8 @@ def _cloud(config: Path) -> "Iterator[Cloud]":
     """Lend the cloud side of a configuration, which does not run here; its service may run meanwhile."""
     from cloud import plant
     from cloud.config import load
-    from cloud.service import Cloud, open_store
+    from cloud.opening import open_store
+    from cloud.service import Cloud
 
     settings = load(config)
     the_plant = plant.load(settings.cloud.plant)
@@ -160,12 +161,13 @@ def _cloud(config: Path) -> "Iterator[Cloud]":
 def masterdata_check(config: Path) -> int:
     """Read every source of masterdata.toml and print what it would change, without changing anything."""
     from cloud import plant
+    from cloud.clock import clock_us
     from cloud.config import load
     from cloud.masterdata import schedule
     from cloud.masterdata.config import load as load_sources
     from cloud.masterdata.sync import preview
     from cloud.oee.corrections import decode
-    from cloud.service import clock_us, open_store
+    from cloud.opening import open_store
 
     failed = False
     try:
@@ -204,7 +206,7 @@ def back_up(config: Path, target: Path) -> int:
     """Write a backup of store and history to a new file, also while the service runs."""
     from cloud import backup
     from cloud.config import load
-    from cloud.service import open_store
+    from cloud.opening import open_store
 
     settings = load(config)
     if target.exists():

@@ -6,7 +6,10 @@ from fractions import Fraction
 from itertools import chain
 from typing import Final, Literal
 
+from cloud.errors import UnknownMachineError
 from cloud.evaluation import Evaluation
+from cloud.live import Picture, segments_of
+from cloud.oee import rollup
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
@@ -14,7 +17,7 @@ from cloud.oee.totals import Group, Totals, totals
 from cloud.plant import Machine, Plant
 from cloud.report import scope_of
 from cloud.store.port import Store
-from cloud.views import ShiftRow
+from cloud.views import LineView, MachineView, ShiftRow, TimelineView
 from contract.machine_key import MachineKey
 
 _DAY_US: Final = 86_400_000_000
@@ -102,6 +105,51 @@ def figures(
     return sorted([*kept.values(), *rows], key=lambda row: str(row["start"]))
 
 
+def timeline(
+    plant: Plant, store: Store, now_us: int, machine_key: MachineKey, from_us: int, to_us: int
+) -> TimelineView:
+    """Return a machine's states in [from_us, to_us) [us since 1970], without holes, never beyond now.
+
+    Raises UnknownMachineError.
+    """
+    if machine_key not in plant.machines:
+        raise UnknownMachineError(f"{machine_key} is not in the plant")
+    to_us = max(from_us, min(to_us, now_us))
+    segments = []
+    if to_us > from_us:
+        evaluation = Evaluation(plant, store)
+        whole, frame = evaluation.timeline([machine_key], from_us, to_us, now_us)
+        index = evaluation.names.machine(machine_key)
+        segments = segments_of(whole.cells, index, frame, (from_us, to_us), evaluation)
+    return TimelineView(
+        **machine_key._asdict(),
+        from_epochtime=from_us / 1e6,
+        to_epochtime=to_us / 1e6,
+        segments=segments,
+    )
+
+
+def shift_table(
+    plant: Plant, store: Store, picture: Picture, now_us: int, *, from_us: int, to_us: int, level: Level
+) -> list[ShiftRow]:
+    """Return the shifts that touch [from_us, to_us), oldest first, of all places of a level.
+
+    Closed shifts of machines and lines are as their newest revision says, running ones as in the picture.
+    """
+    if level in ("machine", "line"):
+        return _stored_table(plant, store, picture, from_us, to_us, level)
+    evaluation = Evaluation(plant, store)
+    whole, _ = evaluation.timeline(list(plant.machines), from_us, to_us, now_us)
+    rows = rollup.figures(
+        whole,
+        plant,
+        evaluation.names,
+        level=level,
+        wanted=lambda window: window.start_us < to_us and window.end_us > from_us,
+    )
+    return sorted((row.to_dict() for row in rows), key=lambda row: str(row["start"]))
+
+
 def _of_days(
     chosen: Iterable[tuple[Group, Totals]], every: Every, first: date, last: date
 ) -> dict[Group, Totals]:
@@ -175,3 +223,27 @@ def _cycle_us(machine: Machine, total: Totals) -> Fraction:
     if not made:
         return machine.cycle_us()
     return sum((cycle * units.total for cycle, units in total.units.items()), Fraction(0)) / made
+
+
+def _stored_table(
+    plant: Plant, store: Store, picture: Picture, from_us: int, to_us: int, level: Level
+) -> list[ShiftRow]:
+    views: Mapping[str, MachineView | LineView]
+    if level == "machine":
+        scopes = list(map(str, plant.machines))
+        views = {str(key): view for key, view in picture.machines.items()}
+    else:
+        scopes = list(map("/".join, plant.lines))
+        views = {"/".join(line): view for line, view in picture.lines.items()}
+    rows: list[ShiftRow] = []
+    for scope in scopes:
+        closed = store.closed_between(scope, from_us - _DAY_US, to_us)
+        rows += [shift.revision.figures for shift in closed if shift.end_us > from_us]
+        figures = views[scope].figures if scope in views else None
+        if figures is not None and _starts_before(figures, to_us):
+            rows.append(figures)
+    return sorted(rows, key=lambda row: str(row["start"]))
+
+
+def _starts_before(figures: ShiftRow, to_us: int) -> bool:
+    return datetime.fromisoformat(figures["start"]) < datetime.fromtimestamp(to_us / 1e6, UTC)

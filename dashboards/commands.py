@@ -15,7 +15,8 @@ def write_report(config: Path, path: Path, *, place: str | None = None, shift: s
     from cloud import config as settings
     from cloud import plant as plants
     from cloud.errors import CloudError, ConfigError
-    from cloud.service import Cloud, open_store
+    from cloud.opening import open_store
+    from cloud.service import Cloud
     from dashboards.reports import files
     from dashboards.reports.paper import ReportError
 

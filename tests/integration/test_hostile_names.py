@@ -14,7 +14,8 @@ import pytest
 
 from cloud import plant as plants
 from cloud.config import CloudConfig
-from cloud.service import Cloud, open_store
+from cloud.opening import open_store
+from cloud.service import Cloud
 from cloud.store.port import Arrivals
 from cloud.store.rows import to_telemetry
 from contract.machine_key import MachineKey
@@ -154,9 +155,9 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
     store = open_store(config)
     now_us = [(SHIFT + 9 * HOUR) * 1_000_000]
     found = Cloud(config, plants.load(tmp_path / "plant.toml"), store, now_us=lambda: now_us[0])
-    found._on_stored(store.append(Arrivals(records())))
+    found._present.add(store.append(Arrivals(records())))
     for _ in range(2):
-        found._look()
+        found._present.look()
         now_us[0] += 2_500_000
     yield found
     store.close()

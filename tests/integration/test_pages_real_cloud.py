@@ -96,7 +96,7 @@ async def test_the_last_stop_is_asked_for_with_the_reasons_as_buttons(cloud, cli
         for state in (MachineState.STOPPED if after < 300 else MachineState.RUNNING,)
     ]
     cloud.now.now += 400
-    cloud._on_stored(cloud._store.append(Arrivals(later)))
+    cloud._present.add(cloud._store.append(Arrivals(later)))
     turn(cloud)
     page = (await client.get(f"/stops?at={LINE}")).text
     asked = page[page.index("Why did filler-1 stand?") :]
@@ -106,7 +106,7 @@ async def test_the_last_stop_is_asked_for_with_the_reasons_as_buttons(cloud, cli
 
 async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud, client):
     stranger = life(FILLER._replace(machine="robot-9"), 500_000)[-40:]
-    cloud._on_stored(cloud._store.append(Arrivals(stranger)))
+    cloud._present.add(cloud._store.append(Arrivals(stranger)))
     turn(cloud)
     page = (await client.get("/")).text
     assert 'aria-label="robot-9"' in page

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cloud import plant as plants
 from cloud.config import CloudConfig
-from cloud.service import Cloud, open_store
+from cloud.opening import open_store
+from cloud.service import Cloud
 from cloud.store.port import Arrivals
 from contract.delivery import ConnectionStatus, Status
 from contract.machine_key import MachineKey
@@ -109,7 +110,7 @@ def opened(folder: Path) -> Iterator[tuple[Cloud, Clock]]:
     store, clock = open_store(config), Clock(float(SHIFT + 9 * HOUR))
     cloud = Cloud(config, plants.load(folder / "plant.toml"), store, now_us=clock)
     for first, machine in ((1, "filler-1"), (100_000, "capper-1")):
-        cloud._on_stored(store.append(Arrivals(life(FILLER._replace(machine=machine), first))))
+        cloud._present.add(store.append(Arrivals(life(FILLER._replace(machine=machine), first))))
     store.set_status(status_of_its_gateway(clock.now), clock())
     turn(cloud, clock)
     yield cloud, clock
@@ -119,5 +120,5 @@ def opened(folder: Path) -> Iterator[tuple[Cloud, Clock]]:
 def turn(cloud: Cloud, clock: Clock) -> None:
     """Let the service look at what came, as it does by itself where it runs."""
     for _ in range(2):
-        cloud._look()
+        cloud._present.look()
         clock.now += 2.5

@@ -7,10 +7,11 @@ from typing import Any
 from cloud import plant as plants
 from cloud.config import CloudConfig
 from cloud.errors import CloudError
+from cloud.opening import open_store
 from cloud.results.config import Format
 from cloud.results.periods import Period
 from cloud.results.reports import Print, Printed
-from cloud.service import Cloud, open_store
+from cloud.service import Cloud
 from cloud.store.port import Arrivals, ClosedShift
 from contract.machine_key import MachineKey
 from contract.states import MachineState
@@ -122,13 +123,13 @@ class Turns:
             total_units=total_units,
             off_quality_units=0,
         )
-        self.cloud._on_stored(self.store.append(Arrivals([record])))
+        self.cloud._present.add(self.store.append(Arrivals([record])))
 
     def close(self, now: float | None = None) -> list[ClosedShift]:
         """Take turns at an instant until nothing is left to be closed or revised; return what was."""
         self.now = self.now if now is None else now
         found: list[ClosedShift] = []
-        while not (step := self.cloud._closing.step(self.clock_us())).is_done:
+        while not (step := self.cloud._present.closing.step(self.clock_us())).is_done:
             found += step.shifts
         return [*found, *step.shifts]
 
@@ -145,8 +146,8 @@ class Turns:
     def sync(self) -> list[str]:
         """Read master data once, and put what it says in force."""
         self.cloud._make_jobs()
-        done = [sync.run() for sync in self.cloud._syncs]
-        self.cloud._look()
+        done = [sync.run() for sync in self.cloud._masterdata.syncs]
+        self.cloud._present.look()
         return done
 
     def carry(self) -> None:

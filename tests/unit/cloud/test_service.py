@@ -12,7 +12,8 @@ from cloud.config import CloudConfig
 from cloud.errors import CloudError, ConfigError, CorrectionError, UnknownMachineError
 from cloud.live import Live
 from cloud.oee.corrections import Correction
-from cloud.service import Cloud, open_store
+from cloud.opening import open_store
+from cloud.service import Cloud
 from cloud.store.port import Arrivals
 from contract.delivery import Alert
 from contract.machine_key import MachineKey
@@ -108,12 +109,12 @@ class Rig:
                 )
             )
             at += 10
-        self.cloud._on_stored(self.store.append(Arrivals(records)))
+        self.cloud._present.add(self.store.append(Arrivals(records)))
 
     def turn(self, now: float) -> None:
         """Take one turn at an instant, and another so that late stretches are read again."""
         for self.clock.now in (now, now + 2.5):
-            self.cloud._look()
+            self.cloud._present.look()
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ def test_an_idle_machine_raises_one_alert_as_soon_as_it_is_heard_to_stand_too_lo
     rig.run(SHIFT + 100, SHIFT + 401, MachineState.IDLE)
     for now in range(SHIFT + 380, SHIFT + 500):
         rig.clock.now = now
-        rig.cloud._look()
+        rig.cloud._present.look()
     (alert,) = rig.cloud.alerts(open_only=False)
     assert alert.since_epochtime == SHIFT + 100
     assert alert.raised_epochtime == SHIFT + 400
@@ -378,9 +379,9 @@ def test_what_comes_while_a_changed_plant_is_taken_is_shown(
             super().__init__(*arguments, **settings)
             rig.run(SHIFT + HOUR + 10, SHIFT + HOUR + 20, MachineState.FAULTED)
 
-    monkeypatch.setattr("cloud.service.Live", Interrupted)
+    monkeypatch.setattr("cloud.present.Live", Interrupted)
     rig.clock.now = SHIFT + HOUR + 15
-    rig.cloud._renew_plant()
+    rig.cloud._present.renew()
     rig.turn(SHIFT + HOUR + 16)
     [line] = rig.cloud.board().lines
     assert [machine.state for machine in line.machines] == ["faulted"]

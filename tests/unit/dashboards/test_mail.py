@@ -32,7 +32,7 @@ class Press(Turns):
             state = MachineState.FAULTED if 60 <= minute < 90 else MachineState.RUNNING
             self.say(FILLER, T0 + minute * 60, minute // 4, state)
         self.close(T0 + 9 * HOUR)
-        self.cloud._look()
+        self.cloud._present.look()
 
     def period(self, every: str = "shift", place: tuple[str, ...] = LINE) -> Period:
         found = periods(self.cloud.plant, place, every, round((T0 - DAY) * 1e6), round((T0 + 8 * DAY) * 1e6))  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def test_files_go_along_with_plain_names(press: Press) -> None:
 def test_a_revised_report_says_so_and_why(press: Press) -> None:
     press.say(FILLER, T0 + 75 * 60 + 7, 20, MachineState.RUNNING)
     assert press.close(T0 + 10 * HOUR)
-    press.cloud._look()
+    press.cloud._present.look()
     printed = press.printed(press.period(), edition=2)
     assert printed.title.endswith("(revised, edition 2)")
     assert "This report is revised." in printed.html

@@ -20,7 +20,8 @@ from cloud.alerts.channels import Courier, Couriers
 from cloud.alerts.config import ChannelTable
 from cloud.config import CloudConfig
 from cloud.errors import ConfigError
-from cloud.service import Cloud, open_store
+from cloud.opening import open_store
+from cloud.service import Cloud
 from cloud.store.sqlite import SqliteStore
 from cloud.views import AlertView
 from contract.delivery import Alert
