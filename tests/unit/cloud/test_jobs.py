@@ -255,7 +255,7 @@ async def test_runs_that_do_nothing_are_noted_once_a_minute(store: SqliteStore) 
 
 
 def test_a_backup_that_is_made_while_records_pour_in_is_whole(tmp_path: Path) -> None:
-    """Every backup holds an unbroken beginning of what was stored, and its receipt promises no more than that.
+    """Every backup holds an unbroken beginning of what was stored; its receipt promises no more than that.
 
     What went to the history while the backup was written may be in it beyond the receipt: a gateway that
     sends it again changes nothing.
