@@ -10,7 +10,7 @@ _US: Final = 1_000_000
 EXPIRES_SECS: Final = 60.0
 """A gateway that was away for longer does not carry out what nobody expects any more."""
 _LONGEST: Final = 128
-_NO_LINE: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_NO_LINE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def refusal(status: Status | None, gateway: str, connection: str) -> str | None:

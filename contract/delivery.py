@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from contract import strict, topics
-from contract.machine_key import MachineKey
+from contract.machine_key import MachineKey, whole_text
 from contract.telemetry import (
     DEFAULT_MAX_FUTURE_SECS,
     MAX_MESSAGE_BYTES,
@@ -19,9 +19,11 @@ from contract.telemetry import (
     epoch_us,
 )
 
-Seconds = float
 Epoch = Annotated[float, Meta(gt=0, lt=1e11)]
-Line = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Line = Annotated[
+    str,
+    Meta(min_length=1, max_length=128, pattern=whole_text(r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")),
+]
 """Text that may stand in a log: of one line, not empty."""
 PerSec = Annotated[float, Meta(ge=0)]
 MAX_COMMAND_SECS: Final = 3600.0
@@ -222,6 +224,7 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Message = TypeVar("Message", bound=Struct)
+OfGateway = TypeVar("OfGateway", Gap, Command, Status)
 
 
 def decode(payload: bytes, message: type[Message]) -> Message:
@@ -236,13 +239,9 @@ def decode_gap(
     topic: str, payload: bytes, *, now_us: int, max_future_secs: float = DEFAULT_MAX_FUTURE_SECS
 ) -> Gap | Refusal:
     """Read what arrived on a gap topic; never raises for anything that a network could bring."""
-    try:
-        place = topics.parse(topic)
-        gap = decode(payload, Gap)
-    except ValueError as error:
-        return Refusal(strict.reason(error), payload)
-    if place != topics.GatewayTopic(gap.site, gap.gateway, "gap"):
-        return Refusal(f"the body is of gateway {gap.site}/{gap.gateway}, the topic is {topic}", payload)
+    gap = _decoded(topic, payload, Gap, "gap")
+    if isinstance(gap, Refusal):
+        return gap
     if gap.to_epochtime < gap.from_epochtime:
         return Refusal(f"the gap ends at {gap.to_epochtime}, before it begins", payload)
     if gap.to_epochtime > now_us / 1e6 + max_future_secs:
@@ -252,15 +251,9 @@ def decode_gap(
 
 def decode_command(topic: str, payload: bytes) -> Command | Refusal:
     """Read what arrived on a command topic; never raises for anything that a network could bring."""
-    try:
-        place = topics.parse(topic)
-        command = decode(payload, Command)
-    except ValueError as error:
-        return Refusal(strict.reason(error), payload)
-    if place != topics.GatewayTopic(command.site, command.gateway, "command"):
-        return Refusal(
-            f"the body is for gateway {command.site}/{command.gateway}, the topic is {topic}", payload
-        )
+    command = _decoded(topic, payload, Command, "command")
+    if isinstance(command, Refusal):
+        return command
     if not 0 < command.expires_epochtime - command.epochtime <= MAX_COMMAND_SECS:
         return Refusal(f"it has to expire within {MAX_COMMAND_SECS:g} s of when it was asked for", payload)
     return command
@@ -268,13 +261,18 @@ def decode_command(topic: str, payload: bytes) -> Command | Refusal:
 
 def decode_status(topic: str, payload: bytes) -> Status | Refusal:
     """Read what arrived on a status topic; never raises for anything that a network could bring."""
+    return _decoded(topic, payload, Status, "status")
+
+
+def _decoded(
+    topic: str, payload: bytes, message: type[OfGateway], channel: topics.GatewayChannel
+) -> OfGateway | Refusal:
+    """Read what arrived on a topic of a gateway, and see that it is of that gateway."""
     try:
         place = topics.parse(topic)
-        status = decode(payload, Status)
+        found = decode(payload, message)
     except ValueError as error:
         return Refusal(strict.reason(error), payload)
-    if place != topics.GatewayTopic(status.site, status.gateway, "status"):
-        return Refusal(
-            f"the body is of gateway {status.site}/{status.gateway}, the topic is {topic}", payload
-        )
-    return status
+    if place != topics.GatewayTopic(found.site, found.gateway, channel):
+        return Refusal(f"the body is of gateway {found.site}/{found.gateway}, the topic is {topic}", payload)
+    return found

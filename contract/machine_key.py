@@ -28,6 +28,11 @@ class MachineKey(NamedTuple):
         return cls(*levels)
 
 
+def whole_text(pattern: str) -> str:
+    """Return a pattern that ends with `$` for Python, to which a last line break may follow that."""
+    return pattern.removesuffix("$") + r"\Z"
+
+
 def is_level(name: str) -> bool:
     """Tell whether a name may stand in a topic: 1 to 64 of `A-Z a-z 0-9 _ . -`."""
     return _LEVEL.fullmatch(name) is not None

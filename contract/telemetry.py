@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from contract import strict, topics
-from contract.machine_key import LEVEL_PATTERN, MachineKey, is_level
+from contract.machine_key import LEVEL_PATTERN, MachineKey, is_level, whole_text
 from contract.states import MachineState
 from contract.strict import MAX_INTEGER
 
@@ -17,7 +17,7 @@ MAX_BACKLOG_BYTES: Final = 100_000
 DEFAULT_MAX_FUTURE_SECS: Final = 300.0
 _US_PER_SEC: Final = 1_000_000
 
-Level = Annotated[str, Meta(pattern=LEVEL_PATTERN)]
+Level = Annotated[str, Meta(pattern=whole_text(LEVEL_PATTERN))]
 _Level = Annotated[str, Meta(extra_json_schema={"pattern": LEVEL_PATTERN})]
 """A level whose pattern `_well_named` checks: five regular expressions a record cost more than all else."""
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]

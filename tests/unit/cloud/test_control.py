@@ -40,7 +40,7 @@ def test_each_command_has_a_name_of_its_own_and_ends_by_itself():
     assert first.expires_epochtime - first.epochtime == control.EXPIRES_SECS
 
 
-@pytest.mark.parametrize("by", ["Ida\nroot: all well", "x" * 500, "\x00"])
+@pytest.mark.parametrize("by", ["Ida\nroot: all well", "Ida\u2028root", "\x9b2JIda", "x" * 500, "\x00"])
 def test_a_hostile_name_becomes_one_short_line(by):
     asked = control.command("berlin", "gw", "line-1", "stop", by=by, now_us=5_000_000)
     assert 0 < len(asked.requested_by) <= 128

@@ -129,3 +129,11 @@ def test_an_empty_file_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "day.jsonl"
     path.write_bytes(b"")
     assert whole(path).records == []
+
+
+def test_a_gap_whose_machine_is_no_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry"
+    path.write_bytes(msgspec.json.encode(GAP).replace(b'"filler-1"', b'"filler-1\\n"') + b"\n")
+    found = whole(path)
+    assert found.gaps == []
+    assert [line.line for line in found.bad_lines] == [1]
