@@ -16,6 +16,7 @@ STORE_FILE: Final = "store.sqlite3"
 HISTORY_FOLDER: Final = "history"
 _PREFIX: Final = "oee-cloud-"
 _SUFFIX: Final = ".tar"
+_ABANDONED_SECS: Final = 86_400.0
 
 
 def back_up(store: Store, history: Path, target: Path) -> int:
@@ -26,7 +27,7 @@ def back_up(store: Store, history: Path, target: Path) -> int:
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".backup-") as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{_PREFIX}") as folder:
             copy = Path(folder) / STORE_FILE
             store.back_up(copy)
             with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
@@ -50,11 +51,17 @@ def file_name(now_us: int) -> str:
 
 
 def forget(folder: Path, keep: int) -> int:
-    """Delete all backups of a folder but the newest; return how many were."""
-    old = sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))[:-keep]
-    for path in old:
+    """Delete all backups of a folder but the newest; return how many were.
+
+    What a backup left behind whose process was killed goes too, when it is a day older than the newest.
+    """
+    backups = sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
+    for path in backups[:-keep]:
         path.unlink()
-    return len(old)
+    for path in folder.glob(f".{_PREFIX}*") if backups else ():
+        if backups[-1].stat().st_mtime - path.stat().st_mtime > _ABANDONED_SECS:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return len(backups[:-keep])
 
 
 def restore(source: Path, data_dir: Path, history: Path) -> None:

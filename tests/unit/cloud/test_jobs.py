@@ -1,6 +1,7 @@
 """Jobs come round whatever restarts and clocks do; backups hold everything."""
 
 import asyncio
+import os
 import tarfile
 import threading
 import time
@@ -164,6 +165,25 @@ def test_upkeep_moves_old_days_joins_pieces_and_forgets(tmp_path: Path) -> None:
         assert len(everything(store)) < len(records)
     finally:
         store.close()
+
+
+def test_what_a_killed_backup_left_behind_goes_with_a_later_one(tmp_path: Path) -> None:
+    config = configured(tmp_path, backup={"folder": str(tmp_path / "backups"), "keep": 2})
+    left, under_way, foreign = (
+        tmp_path / "backups" / name for name in (".oee-cloud-abc", ".oee-cloud-def", ".backup-abc")
+    )
+    for folder in (left, under_way, foreign):
+        folder.mkdir(parents=True)
+        (folder / backup.STORE_FILE).write_bytes(b"half a copy")
+    (tmp_path / "backups" / ".oee-cloud-1.tar.partial").write_bytes(b"half an archive")
+    for path in (left, foreign, tmp_path / "backups" / ".oee-cloud-1.tar.partial"):
+        os.utime(path, (T0, T0))
+    store = open_store(config)
+    work = {job.name: job.work for job in upkeep.jobs(config, store, lambda: T0 * SEC)}
+    work["backup"]()
+    store.close()
+    hidden = {path.name for path in (tmp_path / "backups").glob(".*")}
+    assert hidden == {under_way.name, foreign.name}
 
 
 def test_a_backup_holds_everything_and_is_restored_in_place_of_nothing(tmp_path: Path) -> None:
