@@ -19,9 +19,11 @@ from contract.printable import printable
 if TYPE_CHECKING:
     from cloud.config import CloudConfig
     from cloud.ingest.files import BadLine
+    from cloud.plant import Plant
     from cloud.results.reports import Print
     from cloud.service import Cloud, ServePages
     from cloud.store.port import DeadLetter
+    from cloud.store.sqlite import SqliteStore
 
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 Arguments = ParamSpec("Arguments")
@@ -215,6 +217,23 @@ def _progress(files: Sequence[Path]) -> Iterator[Any]:
             progress.update(task, completed=sum(done.values()), description=file.name)
 
         yield advance
+
+
+@contextlib.contextmanager
+def opened(config: Path) -> "Iterator[tuple[CloudConfig, Plant, SqliteStore]]":
+    """Open the store of a configuration beside whoever runs on it, and tell the plant that is in force."""
+    from cloud import plant
+    from cloud.config import load
+    from cloud.masterdata.config import load as load_sources
+    from cloud.masterdata.desk import with_schedule
+    from cloud.opening import open_store
+
+    settings = load(config)
+    the_plant = plant.load(settings.cloud.plant)
+    with contextlib.closing(open_store(settings)) as store:
+        if settings.cloud.masterdata is not None:
+            the_plant = with_schedule(the_plant, store, load_sources(settings.cloud.masterdata))
+        yield settings, the_plant, store
 
 
 @contextlib.contextmanager

@@ -3,19 +3,16 @@
 All work beside the running service, through its store: who may use its folder may mute and acknowledge.
 """
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud.commands import BAD_CONFIG, FAILED, OK, say, told
+from cloud.commands import BAD_CONFIG, FAILED, OK, opened, say, told
 
 if TYPE_CHECKING:
-    from cloud.config import CloudConfig
     from cloud.plant import Plant
-    from cloud.store.sqlite import SqliteStore
     from cloud.views import AlertView, MuteView
 
 _PAST_SHOWN = 50
@@ -26,7 +23,7 @@ def show(config: Path, *, past: bool = False) -> int:
     """Print open alerts and mutes; with past, those that are over, too."""
     from cloud.clock import clock_us
 
-    with _opened(config) as (_, plant, store):
+    with opened(config) as (_, plant, store):
         zone = _zone(plant)
         found = store.alerts(open_only=not past, limit=_PAST_SHOWN if past else 100_000)
         _print_alerts(found, zone)
@@ -41,7 +38,7 @@ def acknowledge(config: Path, alert: str, *, by: str, note: str = "") -> int:
 
     from cloud.alerts.desk import Errand
 
-    with _opened(config) as (_, _, store):
+    with opened(config) as (_, _, store):
         found = [each.id for each in store.alerts(open_only=True, limit=100_000) if alert in each.id]
         if len(found) != 1:
             say(f"{len(found) or 'no'} open alerts have {alert!r} in their id; see `oee alerts list`")
@@ -71,7 +68,7 @@ def mute(
 
     if (until is None) == (minutes is None):
         raise CloudError("say either --until or --minutes")
-    with _opened(config) as (_, plant, store):
+    with opened(config) as (_, plant, store):
         now_us = clock_us()
         if minutes is not None:
             end = now_us / 1e6 + 60 * minutes
@@ -99,7 +96,7 @@ def unmute(config: Path, number: int, *, by: str) -> int:
     """End a mute."""
     from cloud.clock import clock_us
 
-    with _opened(config) as (_, _, store):
+    with opened(config) as (_, _, store):
         lifted = store.lift_mute(number, by, clock_us())
     if lifted is None:
         say(f"no mute {number} is in force; see `oee alerts list`")
@@ -121,7 +118,7 @@ def status(config: Path) -> int:
     from cloud.alerts.config import load as load_alerts
     from cloud.views import ChannelView
 
-    with _opened(config) as (settings, plant, store):
+    with opened(config) as (settings, plant, store):
         file = settings.cloud.alerts
         alerts = AlertsConfig() if file is None else load_alerts(file)
         for fault in unknown_names(alerts, plant):
@@ -231,19 +228,6 @@ def _print_mutes(mutes: "Sequence[MuteView]", zone: tzinfo) -> None:
         until = _moment(mute.until_epochtime, zone)
         table.add_row(str(mute.id), mute.place, ", ".join(mute.rules) or "all", until, mute.who, mute.why)
     Console().print(table)
-
-
-@contextlib.contextmanager
-def _opened(config: Path) -> "Iterator[tuple[CloudConfig, Plant, SqliteStore]]":
-    """Open the store of a configuration beside whoever runs on it."""
-    from cloud import plant
-    from cloud.config import load
-    from cloud.opening import open_store
-
-    settings = load(config)
-    the_plant = plant.load(settings.cloud.plant)
-    with contextlib.closing(open_store(settings)) as store:
-        yield settings, the_plant, store
 
 
 def _zone(plant: "Plant") -> tzinfo:

@@ -1,10 +1,9 @@
 """What `oee report` does: figures of the store and how they came to be, printed for people or programs."""
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud.commands import OK, told
+from cloud.commands import OK, opened, told
 from cloud.errors import CloudError
 
 if TYPE_CHECKING:
@@ -36,28 +35,19 @@ def report(
     history: all revisions of each closed shift instead, with when and why they were made
     diff: what each revision changed instead
     """
-    from cloud import plant
     from cloud.clock import clock_us
     from cloud.compute import instant_us, parse_moment
-    from cloud.config import load
-    from cloud.masterdata.config import load as load_sources
-    from cloud.masterdata.desk import with_schedule
-    from cloud.opening import open_store
     from cloud.render import print_figures
     from cloud.report import history as history_of
     from cloud.report import last_days
     from cloud.report import report as report_of
 
-    settings = load(config)
-    the_plant = plant.load(settings.cloud.plant)
-    first, last = last_days(the_plant, clock_us())
-    begin = first if since is None else parse_moment(since)
-    end = last if until is None else parse_moment(until)
-    if min(instant_us(part, begin) for part in the_plant.by_timezone) >= clock_us():
-        raise CloudError(f"nothing is known from {begin} on: it is still to come")
-    with contextlib.closing(open_store(settings)) as store:
-        if settings.cloud.masterdata is not None:
-            the_plant = with_schedule(the_plant, store, load_sources(settings.cloud.masterdata))
+    with opened(config) as (_, the_plant, store):
+        first, last = last_days(the_plant, clock_us())
+        begin = first if since is None else parse_moment(since)
+        end = last if until is None else parse_moment(until)
+        if min(instant_us(part, begin) for part in the_plant.by_timezone) >= clock_us():
+            raise CloudError(f"nothing is known from {begin} on: it is still to come")
         if history or diff:
             _print_revisions(history_of(the_plant, store, begin, end, level), the_plant, form, diff=diff)
             return OK

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
 Moment = date | datetime
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_YEARS: Final = range(1970, 2200)
+"""What is asked beyond these is a slip, and would be laid out day by day."""
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
 PieceSource = Callable[[Frame, Rules], Piece]
@@ -197,13 +202,16 @@ def read_telemetry(
 
 
 def parse_moment(text: str) -> Moment:
-    """Read an ISO date or moment; raise CloudError for anything else."""
+    """Read an ISO date or moment of the years 1970 to 2199; raise CloudError for anything else."""
     try:
-        return date.fromisoformat(text) if len(text) <= len("2021-06-30") else datetime.fromisoformat(text)
+        found = date.fromisoformat(text) if len(text) <= len("2021-06-30") else datetime.fromisoformat(text)
     except ValueError:
+        found = date.min
+    if found.year not in _YEARS:
         raise CloudError(
             f"{text!r} is neither a date such as 2021-06-30 nor a moment such as 2021-06-30T06:00"
-        ) from None
+        )
+    return found
 
 
 def _remarks(read: Records, plant: Plant, names: Names) -> dict[MachineKey, tuple[str, ...]]:
@@ -223,12 +231,16 @@ def _bits(modulus: int) -> int:
 
 def instant_us(plant: Plant, moment: Moment) -> int:
     """Return when a date begins, or a moment is, at sites of one time zone."""
-    zone = next(iter(plant.sites.values())).timezone
+    return moment_us(next(iter(plant.sites.values())).timezone, moment)
+
+
+def moment_us(zone: ZoneInfo, moment: Moment) -> int:
+    """Return when a date begins, or a moment is, in a time zone, unless the moment says its own [us]."""
     if not isinstance(moment, datetime):
         return instant(zone, datetime.combine(moment, time()))
     if moment.tzinfo is None:
         return instant(zone, moment)
-    return round(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _begins_before(window: Window, until: Moment | None, to_us: int) -> bool:

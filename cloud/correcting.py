@@ -1,4 +1,8 @@
-"""What people and other systems say of the past: checked, kept, and known to all who ask."""
+"""What people and other systems say of the past: checked, kept, and known to all who ask.
+
+Whoever has the store may say something, the running service or a command beside it: what another one said
+between the judgement and the writing is judged, too.
+"""
 
 import threading
 from collections.abc import Callable
@@ -23,9 +27,6 @@ class Corrections:
         self._store = store
         self._plant = plant
         self._now_us = now_us
-        self.on_corrected: Callable[[], None] = lambda: None
-        """Called when figures have to be made anew."""
-        self._correcting = threading.Lock()
         self._reading = threading.Lock()
         self._known: list[Correction] = []
 
@@ -35,20 +36,23 @@ class Corrections:
         `who` is told in it; `when_us` and `number` are set here. What it changes is shown on the next read,
         and closed shifts that it touches get a new revision.
         """
-        with self._correcting:
-            now_us = self._now_us()
-            correction = msgspec.structs.replace(correction, when_us=now_us, number=0)
-            others = self.all()
-            corrections.check(correction, others, self._plant(), now_us=now_us)
-            machine, from_us, to_us = corrections.touched(correction, others)
-            # Rates and orders may be open-ended.
-            from_us = max(from_us, self._first_record_us(machine, now_us))
-            hours = range(from_us // US_PER_HOUR, (min(to_us, now_us) - 1) // US_PER_HOUR + 1)
-            why = f"{correction.kind.replace('_', ' ')} by {correction.who}"
-            number = self._store.add_correction(corrections.encode(correction), machine, hours, why)
-        self.on_corrected()
-        _log.info("corrected", machine=str(machine), what=correction.kind, who=correction.who, number=number)
+        said = msgspec.structs.replace(correction, when_us=self._now_us(), number=0)
+        said = corrections.decode(corrections.encode(said), 0)  # what could not be read again is not kept
+        while (number := self._keep(said)) is None:
+            pass  # somebody else said something just now
+        _log.info("corrected", machine=said.machine, what=said.kind, who=said.who, number=number)
         return number
+
+    def _keep(self, said: Correction) -> int | None:
+        """Keep a correction unless there is one that it was not judged beside; return its number."""
+        others = self.all()
+        corrections.check(said, others, self._plant(), now_us=said.when_us)
+        machine, from_us, to_us = corrections.touched(said, others)
+        from_us = max(from_us, self._first_record_us(machine, said.when_us))  # rates and orders may be open
+        hours = range(from_us // US_PER_HOUR, (min(to_us, said.when_us) - 1) // US_PER_HOUR + 1)
+        what = "correction taken back" if said.kind == "void" else said.kind.replace("_", " ")
+        why, last = f"{what} by {said.who}", others[-1].number if others else 0
+        return self._store.add_correction(corrections.encode(said), machine, hours, why, after=last)
 
     def _first_record_us(self, machine: MachineKey, now_us: int) -> int:
         number = self._store.names.find("machine", tuple(machine))

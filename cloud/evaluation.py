@@ -93,13 +93,18 @@ class Evaluation:
             self.names.machine(key)
         self.corrections: list[corrections.Correction] = []
         """Those in force."""
+        self._corrections_made: list[corrections.Correction] = []
         self.look_for_corrections()
 
-    def look_for_corrections(self) -> None:
-        """Read the corrections again, of machines of the plant."""
-        stored = [corrections.decode(text, number) for number, text in self.store.corrections()]
-        known = (item for item in stored if item.machine_key in self.plant.machines)
-        self.corrections = corrections.in_force(known)
+    def look_for_corrections(self) -> bool:
+        """Take corrections in that were made since, of machines of the plant; tell whether there were any."""
+        last = self._corrections_made[-1].number if self._corrections_made else 0
+        found = [corrections.decode(text, number) for number, text in self.store.corrections(last)]
+        if found:
+            self._corrections_made += found
+            known = (item for item in self._corrections_made if item.machine_key in self.plant.machines)
+            self.corrections = corrections.in_force(known)
+        return bool(found)
 
     def stored_ids(self, machines: Iterable[MachineKey]) -> list[int]:
         """Return the store's integers of those machines that it has any record of."""

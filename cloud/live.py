@@ -142,7 +142,7 @@ class Live:
             self._is_stale = True
 
     def cut_anew(self) -> None:
-        """Let the next look take corrections in that were just made; from any thread."""
+        """Let the next look read everything from the store again; from any thread."""
         self._is_stale = True
 
     def read_again(self, machine: MachineKey) -> None:
@@ -167,6 +167,8 @@ class Live:
         return picture
 
     def _look(self, now_us: int) -> Picture:
+        if self._evaluation.look_for_corrections():
+            self._is_stale = True
         if self._is_stale or not self._frame.from_us <= now_us < self._fresh_until_us:
             self._stretch(now_us)
         else:
@@ -281,7 +283,6 @@ class Live:
     def _stretch(self, now_us: int) -> None:
         """Read everything anew, for the shifts around this instant."""
         self._is_stale = False
-        self._evaluation.look_for_corrections()
         self._pending.clear()
         keys = list(self._plant.machines)
         self._frame = self._evaluation.frame(keys, now_us, now_us + _LOOK_AHEAD_US)

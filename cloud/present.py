@@ -104,10 +104,6 @@ class Present:
         self.board = self._make_board(self.picture)
         return closed
 
-    def cut_anew(self) -> None:
-        """Let the next look make the running shifts' figures from the records again."""
-        self.live.cut_anew()
-
     def renew(self) -> None:
         """Put plant.toml in force with the shifts that planning systems say, and tell everybody."""
         self._take(self._with_shifts(self.base_plant))

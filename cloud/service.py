@@ -134,7 +134,6 @@ class Cloud:
             health=self._health_of,
             now_us=now_us,
         )
-        self._corrections.on_corrected = self._present.cut_anew
         self._feeds = Feeds(self.board, now_us=now_us)
         self._present.on_renewed = self._feeds.put_whole
 

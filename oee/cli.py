@@ -11,7 +11,7 @@ from oee import cli_demo  # noqa: F401  as the next ones: each adds its commands
 from oee import cli_figures  # noqa: F401
 
 # isort: split
-from oee import cli_cloud, cli_gateway  # noqa: F401
+from oee import cli_cloud, cli_corrections, cli_gateway  # noqa: F401
 from oee.cli_parts import app, command, config
 
 __all__ = ["app"]

@@ -72,12 +72,16 @@ cloud = group("The analysis side: stores telemetry, keeps figures live, closes s
 masterdata = group("Ideal rates, orders, planned stops and late rejects from MES and quality systems.")
 results = group("Where results go: shift reports by mail, webhooks, and databases for BI tools.")
 alerts = group("Alerts: who looks after them, what is muted, who is told and how.")
+corrections = group(
+    "What people say of the past: reasons, rejects found later, planned stops; who, when, why."
+)
 config = group("Example configuration files: every option explained, its default commented out.")
 app.add_typer(gateway, name="gateway", short_help="The edge daemon: PLCs over OPC UA to MQTT.")
 app.add_typer(cloud, name="cloud", short_help="The analysis side: records to figures, alerts, board.")
 app.add_typer(masterdata, name="masterdata", short_help="Rates, orders and rejects from other systems.")
 app.add_typer(results, name="results", short_help="Reports by mail, webhooks, exports of closed shifts.")
 app.add_typer(alerts, name="alerts", short_help="Alerts: list, acknowledge, mute; channels.")
+app.add_typer(corrections, name="corrections", short_help="What people say of the past: list, add, undo.")
 app.add_typer(config, name="config", short_help="Example configuration files.")
 gateway.add_typer(trust, name="trust", short_help="Trusted and rejected certificates of PLCs.")
 

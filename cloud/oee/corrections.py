@@ -124,7 +124,7 @@ def check(correction: Correction, others: Sequence[Correction], plant: Plant, *,
         return
     if changed.from_us >= now_us:
         raise CorrectionError("a correction is of the past: its range has not begun yet")
-    shifts = shifts_between(machine, changed.from_us, changed.to_us)
+    shifts = shifts_between(machine, changed.from_us, min(changed.to_us, now_us))
     if not shifts:
         raise CorrectionError(
             f"{correction.machine} has no shift in this range, so there are no figures to correct"

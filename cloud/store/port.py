@@ -292,8 +292,14 @@ class Store(Protocol):
     def channels(self) -> list[ChannelView]:
         """Return what channels have done, by name."""
 
-    def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
-        """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
+    def add_correction(
+        self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str, *, after: int
+    ) -> int | None:
+        """Keep a correction for good, with marks on the hours whose figures it changes; return its number.
+
+        after: the number of the last one that it was judged beside; None is returned, and nothing kept, when
+            there is another one by now
+        """
 
     def corrections(self, after: int = 0) -> list[tuple[int, bytes]]:
         """Return all corrections beyond a number with their numbers, oldest first."""

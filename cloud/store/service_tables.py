@@ -222,9 +222,17 @@ class ServiceTables(Database):
                 for (body,) in connection.execute("SELECT body FROM channel ORDER BY name")
             ]
 
-    def add_correction(self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str) -> int:
-        """Keep a correction for good, with marks on the hours whose figures it changes; return its number."""
+    def add_correction(
+        self, text: bytes, machine: MachineKey, hours: Iterable[int], why: str, *, after: int
+    ) -> int | None:
+        """Keep a correction for good, with marks on the hours whose figures it changes; return its number.
+
+        after: the number of the last one that it was judged beside; None is returned, and nothing kept, when
+            there is another one by now
+        """
         with self._transaction() as connection:
+            if connection.execute("SELECT 1 FROM correction WHERE id > ?", (after,)).fetchone():
+                return None
             number = connection.execute("INSERT INTO correction (body) VALUES (?)", (text,)).lastrowid
             index = self.names.id("machine", tuple(machine))
             mark_dirty(connection, ((index, hour) for hour in hours), why)

@@ -367,9 +367,11 @@ def test_corrections_are_kept_in_order_with_their_marks(reopen: Open) -> None:
     store = reopen()
     key = MachineKey("berlin", "packaging", "line-1", "filler-1")
     numbers = [
-        store.add_correction(b"{}", key, range(5, 7), "by Ana"),
-        store.add_correction(b"[]", key, [6], "by Ben"),
+        store.add_correction(b"{}", key, range(5, 7), "by Ana", after=0),
+        store.add_correction(b"[]", key, [6], "by Ben", after=1),
     ]
+    assert numbers == [1, 2]
+    assert store.add_correction(b"judged beside the first alone", key, [8], "by Cid", after=1) is None
     store = reopen()
     assert store.corrections() == list(zip(numbers, [b"{}", b"[]"], strict=True))
     first, second = store.dirty()

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
+from cloud.compute import moment_us, parse_moment
 from cloud.oee.calendar import (
     BREAK,
     HourWindow,
@@ -139,6 +140,20 @@ def test_the_date_of_an_instant_is_the_wall_calendars() -> None:
     zone = ZoneInfo("Australia/Lord_Howe")
     assert local_date(zone, us("2021-06-30T13:29:59.999999")) == date(2021, 6, 30)
     assert local_date(zone, us("2021-06-30T13:30")) == date(2021, 7, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2021-06-30", "2021-06-29T22:00"),
+        ("2021-06-30T06:00", "2021-06-30T04:00"),
+        ("2021-06-30T06:00Z", "2021-06-30T06:00"),
+        ("2021-06-30T06:00:00.25-02:00", "2021-06-30T08:00:00.25"),
+        ("2021-06-30T06:00:00.75-02:00", "2021-06-30T08:00:00.75"),
+    ],
+)
+def test_a_moment_is_read_as_local_unless_it_says_otherwise(text: str, utc: str) -> None:
+    assert moment_us(ZoneInfo("Europe/Berlin"), parse_moment(text)) == us(utc)
 
 
 def test_a_shift_within_the_missing_hour_does_not_happen() -> None:

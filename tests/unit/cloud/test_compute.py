@@ -81,7 +81,9 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
         read_telemetry([broken], Names())
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2021-13-01", "2021-06-30T25:00"])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2021-13-01", "2021-06-30T25:00", "0001-01-01", "9999-12-31T23:59"]
+)
 def test_a_moment_that_is_none_is_refused(text):
     with pytest.raises(CloudError, match="neither a date"):
         parse_moment(text)
