@@ -20,16 +20,16 @@ from asyncua.server.internal_subscription import InternalSubscription
 
 from contract.states import MachineState
 from simulator import scenarios, server
-from simulator.factory import Factory, Tagged
+from simulator.factory import Factory, Forced, Tagged
 from simulator.machine import Machine, Stop
 from simulator.scenarios import Scenario
 from simulator.server import TAG_TYPES, LineServer
 from simulator.service import Settings, Simulation, simulate
 from simulator.timetable import Shift
 from simulator.truth import Row
+from tests.chaos.schedule import IDLE_ALERT_SECS
 
 SHIFT_MINUTES = 5
-IDLE_ALERT_SECS = 8.0
 UNCERTAIN = 0x40900000
 """UncertainLastUsableValue."""
 BAD = 0x808B0000
@@ -244,12 +244,31 @@ async def obey(order: dict[str, Any], simulation: Simulation, distortion: Distor
             await _server_of(simulation, machine).delete_tag(machine, tag)
         case {"do": "restore_tag", "machine": machine, "tag": tag}:
             await _server_of(simulation, machine).restore_tag(machine, tag)
+        case {"do": "stand", "machine": machine, "secs": secs}:
+            stand(simulation, machine, round(secs * 1_000_000))
         case {"do": "distort", "machine": machine, "status": status}:
             distortion.statuses[machine.partition("/")[2]] = status
         case {"do": "set_right", "machine": machine}:
             distortion.statuses.pop(machine.partition("/")[2], None)
         case _:
             raise ValueError(f"no such order: {order}")
+
+
+def stand(simulation: Simulation, machine: str, length_us: int) -> None:
+    """Let a machine stand idle from the next tick on, also after a restart of the factory."""
+    line, _, name = machine.partition("/")
+    show = next(show for show in simulation.lines if show.line.name == line)
+    tick_us = simulation.run.factory.tick_us
+    start_us = max(show._peek_us(), (time.time_ns() // 1000 // tick_us + 1) * tick_us)
+    forced = (*show._run.forced, Forced(name, start_us, start_us + length_us // tick_us * tick_us))
+    simulation._memory.write({"forced": [list(one) for one in sorted(forced, key=_by_start)]})
+    for each in simulation.lines:
+        each._run = replace(each._run, forced=tuple(sorted(forced, key=_by_start)))
+    show._go_to(show._peek_us())
+
+
+def _by_start(forced: Forced) -> int:
+    return forced.start_us
 
 
 def _unruly(of_line: LineServer) -> UnrulyServer:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from tests.chaos.factory import BAD, ODD, UNCERTAIN, UNSTAMPED
 from tests.chaos.listener import Listener
 from tests.chaos.proxies import Mode, Proxies
-from tests.chaos.schedule import KINDS, Fault
+from tests.chaos.schedule import KINDS, Fault, Stand
 from tests.support.judge import US, Span
 from tests.support.whole_system import Part, WholeSystem
 
@@ -40,6 +40,8 @@ class Ground:
     dice: random.Random
     spans: list[Span] = field(default_factory=list)
     malformed: int = 0
+    over_us: int = 0
+    """When the factory was asked to end."""
     _sockets: list[socket.socket] = field(default_factory=list)
 
     @property
@@ -101,10 +103,17 @@ def begin(fault: Fault, ground: Ground) -> Doing:
 def finish(doing: Doing, ground: Ground) -> Span:
     """Undo a fault; returns when it was."""
     doing.end()
-    about = _machine_of(doing.fault, ground) if doing.fault.kind == "delete tag" else ""
-    span = Span(doing.begun_us, now_us(), doing.fault.kind, about)
+    about = (
+        (_machine_of(doing.fault, ground), _tag_of(doing.fault)) if doing.fault.kind == "delete tag" else ()
+    )
+    span = Span(doing.begun_us, now_us(), doing.fault.kind, *about)
     ground.spans.append(span)
     return span
+
+
+def let_stand(stand: Stand, ground: Ground) -> None:
+    """Let a machine stand idle."""
+    ground.order(do="stand", machine=_machine_of(stand, ground), secs=stand.secs)
 
 
 def _nothing() -> None:
@@ -207,14 +216,18 @@ def _drop_subscriptions(_fault: Fault, ground: Ground) -> Callable[[], None]:
     return _nothing
 
 
-def _machine_of(fault: Fault, ground: Ground) -> str:
-    """Return the machine that a fault is about."""
-    return ground.machines[int(fault.detail * len(ground.machines))]
+def _machine_of(chosen: Fault | Stand, ground: Ground) -> str:
+    """Return the machine that a fault, or a stand, is about."""
+    return ground.machines[int(chosen.detail * len(ground.machines))]
+
+
+def _tag_of(fault: Fault) -> str:
+    """Return the tag that is taken away."""
+    return ("State", "TotalUnits", "OffQualityUnits", "Product")[int(fault.detail * 97) % 4]
 
 
 def _delete_tag(fault: Fault, ground: Ground) -> Callable[[], None]:
-    machine = _machine_of(fault, ground)
-    tag = ("State", "TotalUnits", "OffQualityUnits", "Product")[int(fault.detail * 97) % 4]
+    machine, tag = _machine_of(fault, ground), _tag_of(fault)
     ground.order(do="delete_tag", machine=machine, tag=tag)
     return lambda: ground.order(do="restore_tag", machine=machine, tag=tag)
 

@@ -1,8 +1,8 @@
 """What a trial is judged by beside the records: blind times, figures, recovery times."""
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,10 +10,9 @@ import msgspec
 
 from cloud import compute, plant
 from cloud.views import AlertView
-from contract.states import MachineState
 from simulator.timetable import windows
-from simulator.truth import History, Truth, read_log
-from tests.chaos.factory import IDLE_ALERT_SECS
+from simulator.truth import Truth, read_log
+from tests.chaos import alerting
 from tests.chaos.listener import Heard
 from tests.chaos.schedule import KINDS
 from tests.support import judge
@@ -21,10 +20,6 @@ from tests.support.judge import US, Moment, Span, Stored
 
 EDGE_US: Final = 1_000_000
 """How far a gap's edges may be off, and a heartbeat may lag behind what was just written."""
-_STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
-_FOR_EVER_US: Final = 2**62
-_ALERT_US: Final = round(IDLE_ALERT_SECS * US)
-_ALERT_LATE_US: Final = 5 * US
 _CLOSING_US: Final = 15 * US
 """So long after it may be closed a shift is, and revised by what came late."""
 _LOOK_US: Final = 10 * US
@@ -147,69 +142,28 @@ def closed_shifts(folder: Path, closed: Sequence[Mapping[str, Any]]) -> list[str
 
 
 def alerts(
-    folder: Path, raised: Sequence[AlertView], spans: Sequence[Span]
-) -> tuple[int, list[str], list[str]]:
-    """Return how many idle alerts were raised, what was not right, and what came late.
-
-    Each true stand has exactly one.
-
-    A stand that nobody could watch from its beginning until the alert was due has one at most.
-    """
-    truth = Truth.from_log(folder / "truth.jsonl")
-    _, to_us = truth.span_us()
-    faults: list[str] = []
-    tardy: list[str] = []
-    found = 0
-    live_us = _live_since_us(folder / "truth.jsonl")
-    for machine, history in truth.histories.items():
-        stands = list(_stands(history))
-        mine = sorted(
-            (round(view.since_epochtime * US), round(view.raised_epochtime * US))
-            for view in raised
-            if view.kind == "idle" and f"{view.line}/{view.machine}" == machine
-        )
-        found += len(mine)
-        told = Counter[int]()
-        for since_us, raised_us in mine:
-            stand = next((s for s in stands if s[0] - EDGE_US <= since_us <= s[1]), None)
-            if stand is None:
-                faults.append(f"{machine}: an alert of {raised_us} for a stand at {since_us} that never was")
-                continue
-            told[stand[0]] += 1
-            is_blind = any(
-                span.machine == machine and span.from_us <= raised_us and span.to_us + _HEALING_US >= since_us
-                for span in spans
-            )  # a tag that died without a word still says what it said last
-            if not is_blind and min(stand[1], raised_us) - stand[0] < _ALERT_US:
-                faults.append(
-                    f"{machine}: an alert of {raised_us} though it stood from {stand[0]} to {stand[1]} only"
-                )
-        faults += [f"{machine}: {n} alerts for the stand of {at}" for at, n in told.items() if n > 1]
-        for start_us, end_us in stands:
-            due_us = start_us + _ALERT_US + _ALERT_LATE_US
-            disturbed = any(span.from_us <= due_us and span.to_us + _HEALING_US >= start_us for span in spans)
-            if start_us < live_us or end_us < due_us or due_us > to_us or disturbed:
-                continue
-            late = [at for since, at in mine if start_us - EDGE_US <= since <= end_us and at > due_us]
-            if late:
-                tardy.append(f"{machine}: the alert of {start_us} came {(late[0] - due_us) / US:.1f} s late")
-            elif not told[start_us]:
-                faults.append(f"{machine}: no alert though it stood from {start_us} to {end_us}")
-    return found, faults, tardy
-
-
-def _stands(history: History) -> Iterator[tuple[int, int]]:
-    """Yield when a machine stood idle or stopped, from its first such state to the next other one [us].
-
-    What it did last it does for ever: its PLC goes on to show it when the factory has ended.
-    """
-    since_us: int | None = None
-    for at_us, state in [*history.states, (_FOR_EVER_US, MachineState.RUNNING)]:
-        if state in _STANDING and since_us is None:
-            since_us = at_us
-        elif state not in _STANDING and since_us is not None:
-            yield since_us, at_us
-            since_us = None
+    folder: Path,
+    raised: Sequence[AlertView],
+    told: Sequence[bytes],
+    stored: Sequence[Stored],
+    receipts: Sequence[Heard],
+    spans: Sequence[Span],
+    over_us: int,
+) -> alerting.Judged:
+    """Hold the idle alerts of a store against how the factory's machines stood."""
+    return alerting.judge(
+        Truth.from_log(folder / "truth.jsonl").histories,
+        raised,
+        told,
+        alerting.Evidence(
+            stored=stored,
+            news=alerting.news(receipts),
+            faults=spans,
+            blinding=[span for span in spans if KINDS[span.what].blinds],
+            live_us=_live_since_us(folder / "truth.jsonl"),
+            over_us=over_us,
+        ),
+    )
 
 
 def _live_since_us(log: Path) -> int:

@@ -1,10 +1,21 @@
 """Which faults happen when: a pure function of a seed."""
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+IDLE_ALERT_SECS: Final = 3.0
+"""So long a machine stands in planned time until an alert is raised."""
 _LIVE_SECS: Final = 10.0
+_SHARE_WITH_STANDS: Final = 0.3
+_CLEARED_SECS: Final = 4.0
+"""So long after a stand the factory goes on, for its alert to be cleared."""
+_STRUCK: Final = 0.7
+_STRIKING: Final = (
+    *("kill gateway", "kill broker", "kill cloud"),
+    *("reset cloud downlink", "hang gateway uplink", "reset plc way"),
+)
 Row = int
 """The number of a fault in the catalogue of the reliability page."""
 
@@ -112,6 +123,19 @@ class Fault:
         return self.at_secs + self.secs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stand:
+    """A machine that stands idle in the midst of planned time, long enough for an alert.
+
+    at_secs, secs: as for faults
+    detail: a number from 0 to 1 for which machine it is
+    """
+
+    at_secs: float
+    secs: float
+    detail: float
+
+
 Limits = Literal["none", "five items per call", "queue of one"]
 
 
@@ -120,6 +144,7 @@ class Schedule:
     """All that a seed means.
 
     in_the_past: kinds that strike while the past is played as fast as it is read
+    stands: machines that stand idle while the present is played
     """
 
     seed: int
@@ -131,6 +156,7 @@ class Schedule:
     late_nodes: bool = False
     in_the_past: tuple[Fault, ...] = ()
     faults: tuple[Fault, ...] = ()
+    stands: tuple[Stand, ...] = ()
     live_secs: float = _LIVE_SECS
 
     @property
@@ -153,6 +179,9 @@ def schedule(seed: int, *, only: str | None = None) -> Schedule:
     count = dice.choice((1, 2, 2, 3, 3, 4, 5))
     names = [only] * count if only else _draw(dice, count)
     faults = sorted((_fault(name, dice, 1.0, _LIVE_SECS) for name in names), key=lambda fault: fault.at_secs)
+    stands = () if only else _stands(seed)
+    if stands:  # with much else going on at once, nobody could be held to an alert
+        faults = sorted([*faults[:1], *_around(stands, seed)], key=lambda fault: fault.at_secs)
     history_secs = 0.0 if limits == "queue of one" else dice.choice((0.0, 300.0, 600.0, 600.0))
     past = []
     if history_secs and only is None and dice.random() < 0.6:
@@ -172,7 +201,36 @@ def schedule(seed: int, *, only: str | None = None) -> Schedule:
         late_nodes=dice.random() < 0.2,
         in_the_past=tuple(past),
         faults=_apart(faults),
+        stands=stands,
+        live_secs=max([_LIVE_SECS, *(stand.at_secs + stand.secs + _CLEARED_SECS for stand in stands)]),
     )
+
+
+def _stands(seed: int) -> tuple[Stand, ...]:
+    """Return which machines stand idle: in some schedules one or two, in most none."""
+    dice = random.Random(f"stands {seed}")
+    if dice.random() > _SHARE_WITH_STANDS:
+        return ()
+    count = dice.choice((1, 2))
+    return tuple(
+        Stand(
+            at_secs=round(dice.uniform(0.5, 2), 2),
+            secs=round(dice.uniform(13, 15), 2),
+            detail=(place + dice.random()) / count,
+        )
+        for place in range(count)
+    )
+
+
+def _around(stands: Sequence[Stand], seed: int) -> Iterator[Fault]:
+    """Yield what strikes while alerts are raised and cleared."""
+    dice = random.Random(f"around stands {seed}")
+    for stand in stands:
+        raised_secs = stand.at_secs + IDLE_ALERT_SECS
+        cleared_secs = stand.at_secs + stand.secs
+        for at_secs in (raised_secs, cleared_secs):
+            if dice.random() < _STRUCK:
+                yield _fault(dice.choice(_STRIKING), dice, at_secs - 1.0, at_secs + 2.0)
 
 
 def _draw(dice: random.Random, count: int) -> list[str]:

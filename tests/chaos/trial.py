@@ -20,7 +20,7 @@ from tests.chaos.factory import scenario
 from tests.chaos.faults import Doing, Ground, now_us
 from tests.chaos.listener import Listener
 from tests.chaos.proxies import Proxies
-from tests.chaos.schedule import KINDS, Fault, Schedule
+from tests.chaos.schedule import KINDS, Fault, Schedule, Stand
 from tests.support import judge
 from tests.support.judge import US, Span
 from tests.support.whole_system import WholeSystem
@@ -48,9 +48,14 @@ class Outcome:
     gaps: int = 0
     dead_letters: int = 0
     alerts: int = 0
+    cleared: int = 0
+    due: int = 0
+    """Alerts that were due beyond doubt: the cloud side knew of a stand, and watched, for long enough."""
     unexplained: list[str] = field(default_factory=list)
     phantoms: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+    holes: list[str] = field(default_factory=list)
+    """What nobody could know, as the reliability page says: told, but no fault."""
     others: list[str] = field(default_factory=list)
     """Needless gaps, figures that differ, processes that ended, promises that were broken."""
     busy: list[str] = field(default_factory=list)
@@ -173,7 +178,7 @@ def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
     outcome.secs = time.monotonic() - begun
     if schedule.history_secs == 0:
         _wait_until_well(system)
-    _play_faults(schedule.faults, ground, schedule.live_secs, watch)
+    _play_faults(schedule.faults, ground, schedule.live_secs, watch, schedule.stands)
     _wait_until_well(system)
     faults.wait_us(max(now_us() + US, *(_healed_us(span) for span in ground.spans), 0))
     outcome.busiest = watch.busiest()
@@ -184,19 +189,29 @@ def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
     ]
     for part in system.parts:
         assert part.is_running, f"{part.name} has ended by itself:\n{part.tail()}"
+    ground.over_us = now_us()
     system.stop_in_order(_QUIET_SECS)
 
 
-def _play_faults(planned: Sequence[Fault], ground: Ground, at_least_secs: float, watch: "_Busyness") -> None:
-    """Begin and end each fault at its time, counted from now."""
+def _play_faults(
+    planned: Sequence[Fault],
+    ground: Ground,
+    at_least_secs: float,
+    watch: "_Busyness",
+    stands: Sequence[Stand] = (),
+) -> None:
+    """Begin and end each fault at its time, counted from now; let machines stand at theirs."""
     start_us = now_us()
     ahead = sorted(planned, key=lambda fault: fault.at_secs)
+    to_stand = sorted(stands, key=lambda stand: stand.at_secs)
     under_way: list[Doing] = []
     while True:
         secs = (now_us() - start_us) / US
         for doing in [doing for doing in under_way if secs >= doing.fault.end_secs]:
             faults.finish(doing, ground)
             under_way.remove(doing)
+        while to_stand and secs >= to_stand[0].at_secs:
+            faults.let_stand(to_stand.pop(0), ground)
         while ahead and secs >= ahead[0].at_secs:
             doing = faults.begin(ahead.pop(0), ground)
             if doing.fault.secs:
@@ -282,10 +297,12 @@ def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -
         faults=spans,
         overflows=schedule.limits == "queue of one",
         edge_us=judgement.EDGE_US,
+        silences=[span for span in ground.spans if span.tag],
     )
     outcome.moments, outcome.delivered = verdict.moments, verdict.delivered
     outcome.coalesced, outcome.covered = verdict.coalesced, verdict.covered
     outcome.gaps = sum(record.gap_until_us is not None for record in stored)
+    outcome.holes += verdict.holes
     outcome.unexplained += verdict.unexplained
     outcome.phantoms += verdict.phantoms
     outcome.duplicates += verdict.duplicates
@@ -294,14 +311,31 @@ def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -
     wary = any(kind.endswith("back on cloud") for kind in schedule.kinds)  # of what comes from its future
     if outcome.dead_letters > ground.malformed and not wary:
         outcome.others.append(f"{outcome.dead_letters} dead letters of {ground.malformed} malformed messages")
-    outcome.others += judgement.figures(folder, stored, truth)
-    outcome.others += judgement.closed_shifts(folder, judge.read_closed_shifts(store))
-    outcome.alerts, wrong, late = judgement.alerts(folder, judge.read_alerts(store), ground.spans)
-    outcome.others += wrong
-    outcome.slow += late
+    differing = judgement.figures(folder, stored, truth)
+    differing += judgement.closed_shifts(folder, judge.read_closed_shifts(store))
+    with_holes = {_machine_in(hole) for hole in verdict.holes}
+    outcome.others += [one for one in differing if _machine_in(one) not in with_holes]
+    outcome.holes += [one for one in differing if _machine_in(one) in with_holes]
+    found = judgement.alerts(
+        folder,
+        judge.read_alerts(store),
+        ground.listener.alerts,
+        stored,
+        ground.listener.receipts,
+        ground.spans,
+        ground.over_us,
+    )
+    outcome.alerts, outcome.cleared, outcome.due = found.raised, found.cleared, found.expected
+    outcome.others += found.faults
+    outcome.slow += found.late
     outcome.recoveries = judgement.recoveries(ground.spans, ground.listener.receipts, stored, truth)
     outcome.slow += [
         f"{kind}: data flowed again after {secs:.1f} s; promised are {KINDS[kind].promise_secs} s"
         for kind, secs in outcome.recoveries
         if (promised := KINDS[kind].promise_secs) is not None and secs > promised
     ]
+
+
+def _machine_in(fault: str) -> str:
+    """Return the machine's own name at the beginning of what is said of it."""
+    return fault.split(maxsplit=1)[0].rstrip(":").rpartition("/")[2]

@@ -18,6 +18,11 @@ US = 1_000_000
 STATE_NAMES = {code: state.value for state, code in PLC_STATES.items()}
 _TAGS = ("State", "TotalUnits", "OffQualityUnits", "FaultCode", "Product")
 _COUNTERS = frozenset({"TotalUnits", "OffQualityUnits"})
+FIELDS = dict(
+    zip(_TAGS, ("state", "total_units", "off_quality_units", "reason_code", "product"), strict=True)
+)
+TWO_LOOKS_US = 12 * US
+"""Within so long a gateway looks twice at a tag that has nothing new to tell, busy as its machine may be."""
 _FOR_EVER_US = 2**62
 _UNITS = ("total_units", "good_units", "off_quality_units", "unplanned_units")
 _TIMES = ("planned_production_secs", "running_secs", "run_secs")
@@ -57,12 +62,13 @@ class Moment(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A time [us] in which something was wrong on purpose, and what; machine: only with this one."""
+    """A time [us] in which something was wrong on purpose, and what; machine, tag: only with this one."""
 
     from_us: int
     to_us: int
     what: str
     machine: str = ""
+    tag: str = ""
 
 
 @dataclass
@@ -74,6 +80,8 @@ class Verdict:
     coalesced: int = 0
     covered: int = 0
     heartbeats: int = 0
+    holes: list[str] = field(default_factory=list)
+    """What nobody could know: a tag died without a word, and never showed long enough that it had."""
     unexplained: list[str] = field(default_factory=list)
     phantoms: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
@@ -88,7 +96,8 @@ class Verdict:
         """Return the counts and the first faults."""
         counts = (
             f"{self.moments} moments: {self.delivered} delivered, {self.coalesced} coalesced, "
-            f"{self.covered} in gaps, {len(self.unexplained)} unexplained; {self.heartbeats} heartbeats, "
+            f"{self.covered} in gaps, {len(self.holes)} in holes, {len(self.unexplained)} unexplained; "
+            f"{self.heartbeats} heartbeats, "
             f"{len(self.phantoms)} phantoms, {len(self.duplicates)} duplicates, "
             f"{len(self.needless_gaps)} needless gaps"
         )
@@ -220,6 +229,7 @@ def judge(
     edge_us: int = 0,
     faults: Sequence[Span] = (),
     overflows: bool = False,
+    silences: Sequence[Span] = (),
 ) -> Verdict:
     """Hold the store against the truth.
 
@@ -227,6 +237,7 @@ def judge(
     edge_us: [us] how far a gap may be off at its edges, and a record behind what was just written
     faults: gaps are accepted only where one of these overlaps
     overflows: the PLC keeps one value of a tag: what a record counts may lie behind its state by an interval
+    silences: when tags were taken from under their subscriptions without a word, and without one when back
     """
     verdict = Verdict()
     by_machine: dict[str, list[Stored]] = defaultdict(list)
@@ -237,13 +248,65 @@ def judge(
     verdict.duplicates += [f"{key} is stored {times} times" for key, times in sequences.items() if times > 1]
     for machine in by_machine.keys() - truth.keys():
         verdict.phantoms.append(f"{machine} does not exist")
+    end_us = max((moments[-1].at_us for moments in truth.values() if moments), default=0)
     for machine, moments in truth.items():
         records = sorted(by_machine[machine], key=lambda record: (record.at_us, record.sequence))
         agrees = _agrees_but_for_late_counts if overflows else _agrees
-        _judge_records(machine, moments, records, verdict, edge_us, agrees)
+        mute = [Mute(span, moments, end_us) for span in silences if span.machine == machine]
+        _judge_records(machine, moments, records, verdict, edge_us, agrees, mute)
         _judge_gaps(machine, records, verdict, edge_us, faults)
-        _judge_moments(machine, moments, records, verdict, publish_interval_us, edge_us)
+        _judge_moments(machine, moments, records, verdict, publish_interval_us, edge_us, mute)
     return verdict
+
+
+class Mute:
+    """One tag of a machine that tells nothing more since it was taken away, back or not.
+
+    A client learns of it by looking at the tag now and then: two looks in a row that show another value than
+    was told. What has changed and changed back between looks leaves no trace.
+
+    end_us: [us] until when the factory could be looked at
+    """
+
+    def __init__(self, span: Span, moments: Sequence[Moment], end_us: int) -> None:
+        self._end_us = end_us
+        self._tag = span.tag
+        self._field = FIELDS[span.tag]
+        self._from_us = span.from_us
+        self._moments = moments
+
+    def hides(self, moment: Moment) -> bool:
+        """Tell whether a change may have gone by unseen."""
+        before = max(
+            (one for one in self._moments if one.at_us < self._from_us),
+            key=_instant,
+            default=self._moments[0],
+        )
+        told = getattr(before.shown, self._field)
+        return moment.changed <= {self._tag} and moment.at_us >= self._from_us and not self._was_seen(told)
+
+    def excuses(self, record: Stored, candidates: Sequence[Moment], edge_us: int) -> bool:
+        """Tell whether a record is wrong in nothing but this tag, and nobody could have noticed."""
+        if record.at_us < self._from_us - edge_us:
+            return False
+        told = getattr(record.shown, self._field)
+        but_for_it = [one._replace(shown=one.shown._replace(**{self._field: told})) for one in candidates]
+        return _agrees(record, but_for_it) and not self._was_seen(told)
+
+    def _was_seen(self, told: Any) -> bool:
+        """Tell whether the tag showed another value than was told of it for as long as two looks take."""
+        is_other = False
+        since_us = self._from_us
+        for moment in (one for one in self._moments if one.at_us >= self._from_us):
+            if is_other and moment.at_us - since_us >= TWO_LOOKS_US:
+                return True
+            was_other, is_other = is_other, getattr(moment.shown, self._field) != told
+            since_us = since_us if was_other else moment.at_us
+        return is_other and self._end_us - since_us >= TWO_LOOKS_US
+
+
+def _instant(moment: Moment) -> int:
+    return moment.at_us
 
 
 def _judge_records(
@@ -253,6 +316,7 @@ def _judge_records(
     verdict: Verdict,
     edge_us: int,
     agrees: Callable[[Stored, Sequence[Moment]], bool],
+    mute: Sequence[Mute],
 ) -> None:
     """Every record must tell what the tags showed at its instant, or just before, unless it was withdrawn.
 
@@ -273,7 +337,8 @@ def _judge_records(
         is_withdrawn = record.sequence < withdrawn.get((record.gateway, record.at_us), 0)
         if not agrees(record, candidates) and not is_withdrawn:
             expected = candidates[-1].shown if candidates else "nothing"
-            verdict.phantoms.append(
+            is_hole = any(one.excuses(record, candidates, edge_us) for one in mute)
+            (verdict.holes if is_hole else verdict.phantoms).append(
                 f"{machine} at {record.at_us}: stored {record.shown} ({record.quality}), true is {expected}"
             )
         if (record.at_us, record.shown) in seen:
@@ -352,6 +417,7 @@ def _judge_moments(
     verdict: Verdict,
     publish_interval_us: int,
     edge_us: int,
+    mute: Sequence[Mute],
 ) -> None:
     """Every write must have arrived, or have been followed at once by one that did, or lie in a gap."""
     instants = [record.at_us for record in records if record.gap_until_us is None]
@@ -370,7 +436,8 @@ def _judge_moments(
         elif any(begin - edge_us <= moment.at_us <= end + edge_us for begin, end in gaps):
             verdict.covered += 1
         else:
-            verdict.unexplained.append(
+            is_hole = any(one.hides(moment) for one in mute)
+            (verdict.holes if is_hole else verdict.unexplained).append(
                 f"{machine} at {moment.at_us}: {sorted(moment.changed)} -> {moment.shown} is nowhere"
             )
 

@@ -1,0 +1,47 @@
+"""The judge of records, where a tag has died without a word."""
+
+from tests.support.judge import TWO_LOOKS_US, US, Moment, Shown, Span, Stored, Verdict, judge
+
+MACHINE = "line-1/filler-1"
+DIED = 10 * US
+
+
+def moment(at_secs: float, state: str, *changed: str, total: int = 1) -> Moment:
+    return Moment(round(at_secs * US), Shown(state, total, 0, None, "SKU-1"), frozenset(changed))
+
+
+def record(at_secs: float, state: str, sequence: int, *, total: int = 1) -> Stored:
+    shown = Shown(state, total, 0, None, "SKU-1")
+    return Stored(MACHINE, round(at_secs * US), shown, "gw", sequence, "good")
+
+
+def verdict(moments: list[Moment], stored: list[Stored], tag: str = "State") -> Verdict:
+    silence = Span(DIED, DIED + 2 * US, "delete tag", MACHINE, tag)
+    return judge({MACHINE: moments}, stored, silences=[silence])
+
+
+BEGUN = [moment(1, "running", "State", "TotalUnits")]
+FIRST = record(1, "running", 1)
+
+
+def test_what_changed_and_changed_back_between_two_looks_is_a_hole() -> None:
+    moments = [*BEGUN, moment(12, "idle", "State"), moment(15, "running", "State")]
+    found = verdict(moments, [FIRST, record(14, "running", 2)])
+    assert found.faults == []
+    assert len(found.holes) == 3
+
+
+def test_what_stays_otherwise_for_two_looks_has_to_be_found() -> None:
+    after = 12 + TWO_LOOKS_US / US
+    moments = [*BEGUN, moment(12, "idle", "State"), moment(after, "running", "State")]
+    assert len(verdict(moments, [FIRST, record(14, "running", 2)]).phantoms) == 1
+    still = [*BEGUN, moment(12, "idle", "State"), moment(after, "idle", "TotalUnits", total=2)]
+    assert len(verdict(still, [FIRST, record(14, "running", 2)]).phantoms) == 1
+
+
+def test_what_another_tag_or_an_earlier_record_says_is_no_hole() -> None:
+    moments = [*BEGUN, moment(12, "idle", "State"), moment(15, "running", "State")]
+    assert len(verdict(moments, [FIRST, record(14, "running", 2)], tag="Product").phantoms) == 1
+    assert len(verdict(moments, [FIRST, record(14, "running", 2, total=3)]).phantoms) == 1
+    early = [*BEGUN, moment(5, "idle", "State"), moment(8, "running", "State")]
+    assert len(verdict(early, [FIRST, record(6, "running", 2)]).phantoms) == 1
