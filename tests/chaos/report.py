@@ -116,9 +116,11 @@ def page(
         "in holes (a tag had died without a word, and no look could show it)": sum(
             len(o.holes) for o in outcomes
         ),
-        "idle alerts raised, once for each stand": sum(o.alerts for o in outcomes),
-        "idle alerts cleared, once for each of them": sum(o.cleared for o in outcomes),
-        "idle alerts that were due beyond doubt (all of them were raised)": sum(o.due for o in outcomes),
+        "idle alerts raised": sum(o.alerts for o in outcomes),
+        "idle alerts cleared": sum(o.cleared for o in outcomes),
+        "idle alerts that were due beyond doubt; one that is missing is a fault": sum(
+            o.due for o in outcomes
+        ),
         "messages kept as dead letters": sum(o.dead_letters for o in outcomes),
     }
     table = "\n".join(f"| {what} | {count:,} |" for what, count in sums.items())

@@ -181,6 +181,7 @@ def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
     _play_faults(schedule.faults, ground, schedule.live_secs, watch, schedule.stands)
     _wait_until_well(system)
     faults.wait_us(max(now_us() + US, *(_healed_us(span) for span in ground.spans), 0))
+    _wait_until_looked(ground)
     outcome.busiest = watch.busiest()
     outcome.busy += [
         f"{name} took {share:.2f} of a core"
@@ -244,6 +245,14 @@ def _wait_until_well(system: WholeSystem) -> None:
         "all is well again",
         _QUIET_SECS,
     )
+
+
+def _wait_until_looked(ground: Ground) -> None:
+    """Go on until a gateway must have looked at each tag that was taken away and is not as it was told."""
+    for span in ground.spans:
+        if span.tag:
+            moments = judge.read_moments(ground.system.truth_log)[span.machine]
+            faults.wait_us(judge.Mute(span, moments, now_us()).seen_by_us())
 
 
 def _healed_us(span: Span) -> int:

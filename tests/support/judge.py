@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -277,13 +277,8 @@ class Mute:
 
     def hides(self, moment: Moment) -> bool:
         """Tell whether a change may have gone by unseen."""
-        before = max(
-            (one for one in self._moments if one.at_us < self._from_us),
-            key=_instant,
-            default=self._moments[0],
-        )
-        told = getattr(before.shown, self._field)
-        return moment.changed <= {self._tag} and moment.at_us >= self._from_us and not self._was_seen(told)
+        is_of_it = moment.changed <= {self._tag} and moment.at_us >= self._from_us
+        return is_of_it and not self._was_seen(self._told_last())
 
     def excuses(self, record: Stored, candidates: Sequence[Moment], edge_us: int) -> bool:
         """Tell whether a record is wrong in nothing but this tag, and nobody could have noticed."""
@@ -293,20 +288,36 @@ class Mute:
         but_for_it = [one._replace(shown=one.shown._replace(**{self._field: told})) for one in candidates]
         return _agrees(record, but_for_it) and not self._was_seen(told)
 
+    def seen_by_us(self) -> int:
+        """Return by when two looks show that it is dead; 0 where it shows what it told last."""
+        other_us = [since_us for since_us, until_us in self._others(self._told_last()) if until_us is None]
+        return other_us[0] + TWO_LOOKS_US if other_us else 0
+
+    def _told_last(self) -> Any:
+        before = [moment for moment in self._moments if moment.at_us < self._from_us]
+        return getattr((before or self._moments)[-1 if before else 0].shown, self._field)
+
     def _was_seen(self, told: Any) -> bool:
         """Tell whether the tag showed another value than was told of it for as long as two looks take."""
-        is_other = False
-        since_us = self._from_us
-        for moment in (one for one in self._moments if one.at_us >= self._from_us):
-            if is_other and moment.at_us - since_us >= TWO_LOOKS_US:
-                return True
-            was_other, is_other = is_other, getattr(moment.shown, self._field) != told
-            since_us = since_us if was_other else moment.at_us
-        return is_other and self._end_us - since_us >= TWO_LOOKS_US
+        return any(
+            (self._end_us if until_us is None else until_us) - since_us >= TWO_LOOKS_US
+            for since_us, until_us in self._others(told)
+        )
 
-
-def _instant(moment: Moment) -> int:
-    return moment.at_us
+    def _others(self, told: Any) -> Iterator[tuple[int, int | None]]:
+        """Yield from when until when it showed another value than was told; None: to the end [us]."""
+        since_us: int | None = None
+        for moment in self._moments:
+            if moment.at_us < self._from_us:
+                continue
+            is_other = getattr(moment.shown, self._field) != told
+            if is_other and since_us is None:
+                since_us = moment.at_us
+            elif not is_other and since_us is not None:
+                yield since_us, moment.at_us
+                since_us = None
+        if since_us is not None:
+            yield since_us, None
 
 
 def _judge_records(

@@ -1,6 +1,6 @@
 """The judge of records, where a tag has died without a word."""
 
-from tests.support.judge import TWO_LOOKS_US, US, Moment, Shown, Span, Stored, Verdict, judge
+from tests.support.judge import TWO_LOOKS_US, US, Moment, Mute, Shown, Span, Stored, Verdict, judge
 
 MACHINE = "line-1/filler-1"
 DIED = 10 * US
@@ -45,3 +45,15 @@ def test_what_another_tag_or_an_earlier_record_says_is_no_hole() -> None:
     assert len(verdict(moments, [FIRST, record(14, "running", 2, total=3)]).phantoms) == 1
     early = [*BEGUN, moment(5, "idle", "State"), moment(8, "running", "State")]
     assert len(verdict(early, [FIRST, record(6, "running", 2)]).phantoms) == 1
+
+
+def test_a_tag_that_shows_something_else_is_waited_for() -> None:
+    def seen_by_us(*moments: Moment) -> int:
+        return Mute(
+            Span(DIED, DIED, "delete tag", MACHINE, "State"), [*BEGUN, *moments], 30 * US
+        ).seen_by_us()
+
+    idle, running = moment(12, "idle", "State"), moment(15, "running", "State")
+    assert seen_by_us() == seen_by_us(idle, running) == 0
+    assert seen_by_us(idle) == 12 * US + TWO_LOOKS_US
+    assert seen_by_us(idle, running, moment(17, "idle", "State")) == 17 * US + TWO_LOOKS_US
