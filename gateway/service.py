@@ -34,6 +34,7 @@ from gateway.sources.port import Source, SourceCounters
 from gateway.steady_clock import SteadyClock
 from gateway.systemd import Notifier
 from gateway.telling import Pace, by_turns, encode_status
+from gateway.turns import let_in
 from gateway.uplinks.build import build
 from gateway.uplinks.port import Limits, Listener, Uplink, Will
 
@@ -263,24 +264,23 @@ class Daemon:
         """Let time pass for machines that say nothing."""
         while True:
             await asyncio.sleep(_TICK_SECS)
+            await let_in()
             self._pipeline.tick()
 
     async def _keep(self) -> None:
         """Keep the outbox and the memory small, and systemd assured."""
-        since_watchdog_secs = since_trim_secs = 0.0
+        since_trim_secs = 0.0
         while True:
             await asyncio.sleep(_KEEP_SECS)
+            self._notifier.assure(time.monotonic())
             self._note_pace()
             since_trim_secs += _KEEP_SECS
             if since_trim_secs >= _TRIM_SECS:
                 _trim_memory()
                 since_trim_secs = 0.0
-            while self._outbox.flush():  # noqa: ASYNC110 - work, step by step
+            while self._outbox.flush():
+                self._notifier.assure(time.monotonic())
                 await asyncio.sleep(0)
-            since_watchdog_secs += _KEEP_SECS
-            if self._notifier.watchdog_secs and since_watchdog_secs >= self._notifier.watchdog_secs / 3:
-                self._notifier.tell("WATCHDOG=1")
-                since_watchdog_secs = 0.0
 
     async def _serve_health(self) -> None:
         settings = self._configuration.health

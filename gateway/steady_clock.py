@@ -7,6 +7,8 @@ _US: Final = 1_000_000
 _JUMP_US: Final = 2 * _US
 """A difference that no slewing makes between two readings a second apart."""
 _BELIEVED_AFTER_US: Final = 60 * _US
+_AT_ONCE_US: Final = 10_000
+_TRIES: Final = 10
 
 
 class SteadyClock:
@@ -22,14 +24,13 @@ class SteadyClock:
     def __init__(self, wall_us: Callable[[], int], elapsed_us: Callable[[], int]) -> None:
         self._wall_us = wall_us
         self._elapsed_us = elapsed_us
-        self._offset_us = wall_us() - elapsed_us()
+        _, self._offset_us = self._read()
         self._doubted: tuple[int, int] | None = None
         """Since when there is another offset, and which."""
 
     def __call__(self) -> int:
         """Return microseconds since 1970."""
-        elapsed_us = self._elapsed_us()
-        offset_us = self._wall_us() - elapsed_us
+        elapsed_us, offset_us = self._read()
         if abs(offset_us - self._offset_us) < _JUMP_US:
             self._offset_us, self._doubted = offset_us, None
         elif self._doubted is None or abs(offset_us - self._doubted[1]) >= _JUMP_US:
@@ -37,3 +38,16 @@ class SteadyClock:
         elif elapsed_us - self._doubted[0] >= _BELIEVED_AFTER_US:
             self._offset_us, self._doubted = offset_us, None
         return elapsed_us + self._offset_us
+
+    def _read(self) -> tuple[int, int]:
+        """Return what has elapsed, and the machine's clock less it [us].
+
+        Two clocks show two moments where this process is put aside between them: then they are read again.
+        """
+        for _ in range(_TRIES):
+            before_us = self._elapsed_us()
+            wall_us = self._wall_us()
+            elapsed_us = self._elapsed_us()
+            if elapsed_us - before_us <= _AT_ONCE_US:
+                break
+        return elapsed_us, wall_us - elapsed_us

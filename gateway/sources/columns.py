@@ -1,5 +1,6 @@
 """Values as columns, as they come off the wire. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,3 +38,13 @@ class Columns:
         self.statuses += other.statuses
         self.source_us += other.source_us
         self.overflowed += [before + position for position in other.overflowed]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Have only the values at these positions left."""
+        if len(places) == len(self.handles):
+            return
+        lost = set(self.overflowed)
+        self.overflowed = [now for now, before in enumerate(places) if before in lost]
+        for name in ("handles", "values", "statuses", "source_us"):
+            column = getattr(self, name)
+            setattr(self, name, [column[place] for place in places])

@@ -37,20 +37,24 @@ class ServiceError(SourceError):
         self.status = status
 
 
+class NoAnswerError(SourceError):
+    """The server has not answered in time: it is gone, or only slow."""
+
+
 @contextmanager
 def mapped(what: str) -> Iterator[None]:
-    """Turn errors of the library into SourceError; a bad answer of the server into ServiceError."""
+    """Turn the library's errors into SourceError: a bad answer into ServiceError, none into NoAnswerError."""
     try:
         yield
     except ua.UaStatusCodeError as error:
         raise ServiceError(what, int(error.code)) from error
+    except TimeoutError as error:
+        raise NoAnswerError(f"{what}: no answer in time") from error
     except LIBRARY_ERRORS as error:
         raise SourceError(f"{what}: {_plain(error)}") from error
 
 
 def _plain(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens there"
     text = str(error).split("\n", 1)[0]

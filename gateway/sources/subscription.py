@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from asyncua import ua
@@ -20,7 +20,7 @@ from gateway.source_clock import SourceClock
 from gateway.sources import stock
 from gateway.sources.columns import Columns
 from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
-from gateway.sources.errors import ServiceError, mapped
+from gateway.sources.errors import NoAnswerError, ServiceError, mapped
 from gateway.sources.history import read_history
 from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
 from gateway.sources.reconciler import GONE, Item, Reconciler, told
@@ -28,19 +28,25 @@ from gateway.sources.session import Resumable, Session, standard_node
 from gateway.sources.statuses import status_name
 from gateway.sources.values import add_value, epoch_us, stamp_us
 from gateway.tags import Binding, Role
+from gateway.turns import let_in
 
 _log = logging.getLogger(__name__)
+_Response = TypeVar("_Response")
 
 _US: Final = 1_000_000
 _KEEPALIVE_SHARE: Final = 0.35
 """Of the silence that we bear, how often a quiet server has to speak."""
-_LISTEN_SHARE: Final = 0.7
-"""Of the silence that we bear, what passes before we ask; the rest is for the answer."""
+_LISTEN_SHARE: Final = 0.6
+"""Of the silence that we bear, what passes before we ask; the rest is for what comes then."""
 _MAX_NOTIFICATIONS: Final = 10_000
 _MAX_MERGED: Final = 100_000
 _MAX_REPUBLISHED: Final = 10_000
 _SEQUENCES: Final = 2**32 - 1
 _OUTBOX_RETRY_SECS: Final = 1.0
+_LOST: Final = "notifications lost between server and gateway"
+_LATE_US: Final = 60 * _US
+"""How long after a server has told its history of a moment it may still publish values of it."""
+_PATIENCE_TRIES: Final = 3
 _SESSION_OVER: Final = frozenset(
     {
         ua.StatusCodes.BadSessionIdInvalid,
@@ -61,12 +67,17 @@ class SilentError(SourceError):
 
 
 class Saved(Struct, frozen=True, array_like=True):
-    """What must be known to go on with a subscription, also in a new process."""
+    """What must be known to go on with a subscription, also in a new process.
+
+    speaks_secs: [s] how often the server says something although nothing has changed; 0 where an earlier
+        version kept this
+    """
 
     session: Resumable
     subscription: int
     fingerprint: str
     items: list[tuple[int, int]]
+    speaks_secs: float = 0.0
 
 
 def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
@@ -114,6 +125,10 @@ class Subscription:
         self._merged: Columns | None = None
         self._merged_sequences: list[int] = []
         self._newest_us = 0
+        self._offset_us = round(connection.source_clock_offset_secs * _US)
+        self._fetched: set[tuple[int, int, Any]] = set()
+        """What the server's history has told: handle, source time, value."""
+        self._fetched_us = 0
         self._stamps: dict[int, int] = {}
         self._server_clock = SourceClock(0)
         self._handles = frozenset(self.items)
@@ -121,6 +136,7 @@ class Subscription:
         self.as_of_us = clock_us()
         self._told_us = 0
         self._silence_secs = connection.silence_secs
+        self._speaks_secs = connection.silence_secs * _KEEPALIVE_SHARE
         self._heard_at = 0.0
         self._arrived: deque[Any] = deque()
         self._something = asyncio.Event()
@@ -162,9 +178,13 @@ class Subscription:
         revised = (await self._session.call(request, ua.CreateSubscriptionResponse)).Parameters
         self.id = int(revised.SubscriptionId)
         self.next_sequence = 1
-        speaks_secs = revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000.0
-        self._silence_secs = max(self._connection.silence_secs, 1.5 * speaks_secs / _LISTEN_SHARE)
+        self._speaks(revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000.0)
         self._save()
+
+    def _speaks(self, every_secs: float) -> None:
+        """Bear with a server that cannot speak as often as it was asked to."""
+        self._speaks_secs = every_secs
+        self._silence_secs = max(self._connection.silence_secs, 1.5 * every_secs / _LISTEN_SHARE)
 
     async def take_over(self, saved: Saved, next_sequence: int) -> bool:
         """Go on with a subscription of an earlier connection; false when that is not possible.
@@ -197,6 +217,8 @@ class Subscription:
             return False
         self.id = saved.subscription
         self.next_sequence = next_sequence
+        if saved.speaks_secs:
+            self._speaks(saved.speaks_secs)
         for handle, item_id in saved.items:
             if handle in self.items:
                 self.items[handle].item_id = item_id
@@ -215,7 +237,7 @@ class Subscription:
     def saved(self) -> Saved:
         """Return what is needed to go on with this subscription over another connection."""
         items = [(handle, item.item_id) for handle, item in self.items.items() if item.item_id is not None]
-        return Saved(self._session.resumable, self.id, self._fingerprint, items)
+        return Saved(self._session.resumable, self.id, self._fingerprint, items, self._speaks_secs)
 
     @property
     def proofs(self) -> dict[int, int]:
@@ -254,13 +276,8 @@ class Subscription:
                     body = self._arrived.popleft()
                     await self._handle(body)
                 self._something.clear()
-                patience_secs = self._heard_at + self._silence_secs * _LISTEN_SHARE - loop.time()
-                try:
-                    async with asyncio.timeout(max(0.0, patience_secs)):
-                        await self._something.wait()
-                except TimeoutError:
-                    if not self._arrived:
-                        await self._ask_why_silent()
+                if not await self._has_come(self._heard_at + self._silence_secs * _LISTEN_SHARE):
+                    await self._ask_why_silent()
         finally:
             for task in self._requests:
                 task.cancel()
@@ -287,12 +304,22 @@ class Subscription:
             self._arrived.append(error)
         self._something.set()
 
+    async def _has_come(self, until: float) -> bool:
+        """Wait for answers to publish requests, until a moment of the loop's clock; tell whether any came."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._something.wait()
+        await let_in(lambda: bool(self._arrived))
+        return bool(self._arrived)
+
     async def _ask_why_silent(self) -> None:
         """Ask a silent server for its state; raises SilentError where it does not answer.
 
-        One that answers has lost our subscription: raises SubscriptionLostError.
+        One that answers and still publishes nothing in the time in which a quiet server has to speak has lost
+        our subscription: raises SubscriptionLostError. One that had no processor for a while answers first,
+        and then publishes what it still had to.
         """
-        silent_secs = asyncio.get_running_loop().time() - self._heard_at
+        loop = asyncio.get_running_loop()
         request = ua.ReadRequest()
         request.Parameters.NodesToRead = [
             ua.ReadValueId(standard_node(ua.ObjectIds.Server_ServerStatus_State), ua.AttributeIds.Value)
@@ -301,8 +328,12 @@ class Subscription:
         try:
             await self._session.call(request, ua.ReadResponse, patience_secs)
         except SourceError as error:
+            if await self._has_come(loop.time()):
+                return
+            silent_secs = loop.time() - self._heard_at
             raise SilentError(f"silent for {silent_secs:.1f} s and does not answer a read") from error
-        if not self._arrived:
+        if not await self._has_come(loop.time() + self._speaks_secs):
+            silent_secs = loop.time() - self._heard_at
             raise SubscriptionLostError(f"answers, but has published nothing for {silent_secs:.1f} s")
 
     async def _handle(self, body: Any) -> None:
@@ -327,6 +358,7 @@ class Subscription:
                 self._receiver.on_alive(self.as_of_us)
         elif self._is_new(published.sequence):
             await self._missing(published.sequence, published)
+            self._leave_out_fetched(published)
             await self._take(published.sequence, published.columns, more=published.more)
             self._status_changed(published.status_changes)
         else:
@@ -401,12 +433,16 @@ class Subscription:
         self._tally.notifications += 1
         self._merged_sequences.append(sequence)
         self.next_sequence = sequence % _SEQUENCES + 1
-        if more and len(self._merged) < _MAX_MERGED:
-            return
-        merged, self._merged = self._merged, None
-        await self.commit(merged, self.next_sequence)
-        self._acks += self._merged_sequences
-        self._merged_sequences = []
+        if not more or len(self._merged) >= _MAX_MERGED:
+            await self._commit_merged()
+
+    async def _commit_merged(self) -> None:
+        """Have what has come of messages that belong together made safe."""
+        if self._merged is not None:
+            merged, self._merged = self._merged, None
+            await self.commit(merged, self.next_sequence)
+            self._acks += self._merged_sequences
+            self._merged_sequences = []
 
     def _status_changed(self, statuses: Iterable[int]) -> None:
         for status in statuses:
@@ -443,16 +479,26 @@ class Subscription:
 
     def _leave_out_strangers(self, found: Columns) -> None:
         """Drop values of tags that nobody asked for."""
-        kept = [position for position, handle in enumerate(found.handles) if handle in self._handles]
-        self._tally.unasked_values += len(found) - len(kept)
-        lost = set(found.overflowed)
-        found.overflowed = [place for place, position in enumerate(kept) if position in lost]
-        for name in ("handles", "values", "statuses", "source_us"):
-            column = getattr(found, name)
-            setattr(found, name, [column[position] for position in kept])
+        before = len(found)
+        found.keep([place for place, handle in enumerate(found.handles) if handle in self._handles])
+        self._tally.unasked_values += before - len(found)
+
+    def _leave_out_fetched(self, published: Published) -> None:
+        """Drop values that the server's history has told: they would undo what it has told after them.
+
+        A server that is behind keeps a value before it publishes it.
+        """
+        if not self._fetched:
+            return
+        if published.published_us > self._fetched_us + _LATE_US:
+            self._fetched.clear()
+            return
+        found = published.columns
+        rows = enumerate(zip(found.handles, found.source_us, found.values, strict=True))
+        found.keep([place for place, row in rows if row not in self._fetched])
 
     def _batch(self, found: Columns, next_sequence: int | None) -> TagBatch:
-        offset_us = round(self._connection.source_clock_offset_secs * _US)
+        offset_us = self._offset_us
         times: list[int] = found.source_us
         unstamped: frozenset[int] = frozenset()
         if min(times) <= 0:
@@ -498,8 +544,9 @@ class Subscription:
         self.as_of_us = as_of_us
         if lost:
             _log.warning("%s: %d notifications were missed", self._connection.name, missed)
-            self.next_sequence = sequence
+            await self._commit_merged()
             await self._from_history(from_us, following)
+            self.next_sequence = sequence
 
     async def _republish(self, sequence: int) -> tuple[Columns, int] | None:
         """Return the values of an earlier message and when the server made it [us since 1970].
@@ -510,25 +557,40 @@ class Subscription:
         request.Parameters.SubscriptionId = ua.UInt32(self.id)
         request.Parameters.RetransmitSequenceNumber = ua.UInt32(sequence)
         try:
-            message = (await self._session.call(request, ua.RepublishResponse)).NotificationMessage
+            answer = await self._patiently(request, ua.RepublishResponse)
         except SourceError as error:
-            is_ours = isinstance(error, ServiceError) and error.status in _SESSION_OVER
-            if is_ours or not self._session.is_open:
+            is_over = isinstance(error, ServiceError) and error.status in _SESSION_OVER
+            if is_over or not self._session.is_open or not self._is_alive(error):
                 raise  # another session can ask for the same message
             _log.info("%s: message %d: %s", self._connection.name, sequence, error)
             return None
+        message = answer.NotificationMessage
         if int(message.SequenceNumber) != sequence or not message.NotificationData:
             return None  # asyncua's server answers so when it has none
         found, changes = stock.taken(message)
         self._status_changed(changes)
         return found, epoch_us(message.PublishTime) if message.PublishTime is not None else 0
 
+    async def _patiently(self, request: Any, response_type: type[_Response]) -> _Response:
+        """Ask a few times, as long as the server is heard of: it may only be behind with its answers."""
+        for _ in range(_PATIENCE_TRIES - 1):
+            try:
+                return await self._session.call(request, response_type)
+            except NoAnswerError as error:
+                if not self._is_alive(error):
+                    raise
+        return await self._session.call(request, response_type)
+
+    def _is_alive(self, error: SourceError) -> bool:
+        """Tell whether a server that has just failed to answer one question answers others."""
+        return not isinstance(error, NoAnswerError) or bool(self._arrived)
+
     async def _from_history(self, from_us: int, following: Published) -> None:
         """Fetch missed values from the server's history; record a gap for those that it does not keep.
 
         following: the message after the missed ones; what it holds is in the history too, and left out here
         """
-        to_us = following.published_us or self.as_of_us
+        to_us = following.published_us or self.as_of_us - self._offset_us
         known_again_us = min((stamp for stamp in following.columns.source_us if stamp > 0), default=to_us)
         to_come = set(zip(following.columns.handles, following.columns.source_us, strict=True))
         live = [item for item in self.items.values() if item.item_id is not None and item.node is not None]
@@ -536,7 +598,7 @@ class Subscription:
         without: list[int] = []
         try:
             answers = await read_history(
-                self._session, [item.node for item in live if item.node], from_us, to_us
+                self._session, [item.node for item in live if item.node], from_us - self._offset_us, to_us
             )
         except SourceError as error:
             _log.info("%s: no history: %s", self._connection.name, error)
@@ -554,8 +616,10 @@ class Subscription:
         self._tally.history_values += len(found)
         missing_facts = [h for h in without if self.items[h].binding.role is not Role.ANALOGUE]
         if missing_facts:
-            self._gap(missing_facts, from_us, known_again_us, "notifications lost between server and gateway")
+            self._gap(missing_facts, from_us, known_again_us + self._offset_us, _LOST)
         if len(found):
-            await self.commit(found, None)
+            self._fetched = set(zip(found.handles, found.source_us, found.values, strict=True))
+            self._fetched_us = to_us
+            await self.commit(found, following.sequence)
         if missing_facts:
             self.reconciler.read_anew()

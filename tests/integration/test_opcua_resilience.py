@@ -1,18 +1,21 @@
 """What happens to PLCs and networks happens to a real server here; nothing is lost without being told."""
 
 import asyncio
+import datetime as dt
 import math
 import time
 from bisect import bisect_right
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from asyncua import ua
 from asyncua.common.utils import ServiceError
 
+from gateway.sources.errors import NoAnswerError
 from tests.support.opcua_gateway import MemoryOutbox, Reading, clock_us, configured, reading
-from tests.support.opcua_server import Plc, plc, until
+from tests.support.opcua_server import EPOCH, Plc, plc, until
 from tests.support.patience import PATIENCE
 from tests.support.tcp_proxy import proxy
 
@@ -210,6 +213,74 @@ async def test_a_dropped_subscription_is_made_anew(tmp_path: Path) -> None:
             await server.write("State", 0)
             await until(lambda: outbox.states()[-1] == "stopped", 5)
         assert len(outbox.gaps) == 1
+
+
+async def test_a_server_that_answers_before_it_publishes_again_keeps_its_subscription(tmp_path: Path) -> None:
+    """It had no processor for a while: first it answers what it is asked, then it publishes what was due."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        options = {"silence_secs": 2.0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            (subscription,) = server.subscriptions()
+            publish = subscription.publish_results
+            asked = note_answers(gateway, ua.ReadRequest)
+            subscription.publish_results = held_back = AsyncMock(return_value=False)
+            await server.write("State", 2)
+            await until(asked.is_set, 20)
+            await asyncio.sleep(0.1)
+            assert held_back.await_count
+            subscription.publish_results = publish
+            await until(lambda: outbox.states()[-1] == "idle")
+            assert gateway.source.counters.reconnects == 0
+        assert outbox.gaps == []
+
+
+def note_answers(gateway: Reading, kind: type) -> asyncio.Event:
+    """Return what is set once the server has answered the next request of a kind that the session makes."""
+    session = gateway.source._subscription._session
+    call = session.call
+    answered = asyncio.Event()
+
+    async def noting(request, *arguments):
+        answer = await call(request, *arguments)
+        if isinstance(request, kind):
+            answered.set()
+        return answer
+
+    session.call = noting
+    return answered
+
+
+async def test_a_server_that_speaks_seldom_is_borne_with_over_connections(tmp_path: Path) -> None:
+    """It makes the keep-alive count larger than it was asked to; another connection has to know that."""
+
+    async def slow_down(server) -> None:
+        service = server.iserver.subscription_service
+        create = service.create_subscription
+
+        async def slower(params, *arguments, **more):
+            params.RequestedMaxKeepAliveCount = 60
+            return await create(params, *arguments, **more)
+
+        service.create_subscription = slower
+
+    server = Plc()
+    server.configure = slow_down
+    await server.start(TAGS)
+    try:
+        outbox = MemoryOutbox()
+        options = {"silence_secs": 1.0, "verify_secs": 0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            server.drop_connections()
+            await until(lambda: gateway.source.counters.reconnects == 1)
+            alive = gateway.source.counters.keepalives
+            await until(lambda: gateway.source.counters.keepalives > alive + 1, 20)
+            assert gateway.source.counters.reconnects == 1
+        assert outbox.gaps == []
+    finally:
+        await server.stop()
 
 
 async def test_a_black_hole_is_noticed_and_left(tmp_path: Path) -> None:
@@ -485,6 +556,69 @@ async def test_what_the_server_keeps_in_its_history_is_fetched_from_there(tmp_pa
             assert gateway.source.counters.history_values > 0
         assert_each_once(outbox, 101, 120)
         assert outbox.gaps == []
+
+
+async def test_a_server_that_is_slow_to_send_a_message_again_is_asked_again(tmp_path: Path) -> None:
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            await asyncio.sleep(0.3)
+            session = gateway.source._subscription._session
+            call = session.call
+
+            async def without_an_answer(request, *arguments):
+                if not isinstance(request, ua.RepublishRequest):
+                    return await call(request, *arguments)
+                session.call = call
+                await until(lambda: gateway.source._subscription._arrived)
+                raise NoAnswerError("Republish: no answer in time")
+
+            session.call = without_an_answer
+            lose_next_message(server)
+            await count_up(server, 101, 120, 0.02)
+            await until(lambda: outbox.telemetry[-1].total_units == 120)
+            assert gateway.source.counters.republished >= 1
+        assert_each_once(outbox, 101, 120)
+        assert outbox.gaps == []
+
+
+@pytest.mark.parametrize("offset_secs", [0, 3600])
+async def test_what_the_history_has_told_is_not_told_again_when_it_is_published_late(
+    tmp_path: Path, offset_secs: int
+) -> None:
+    """A server that is behind keeps values in its history before it publishes them."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        began_us = clock_us() - offset_secs * 1_000_000
+        for name, value in TAGS.items():
+            await server.write(name, value, at_us=began_us)
+            await server.server.historize_node_data_change(server.nodes[name], period=None, count=1000)
+        options = {"source_clock_offset_secs": offset_secs}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            await server.write("Total", 101, at_us=began_us + 1000)
+            await until(lambda: gateway.source.counters.values > 2)
+            lose_next_message(server, forget=True)
+            await server.write("Total", 102, at_us=began_us + 2000)
+            await asyncio.sleep(0.3)
+            kept = server.server.iserver.history_manager.storage
+            for state, after_us in ((2, 3000), (0, 4000)):
+                await kept.save_node_value(server.nodes["State"].nodeid, stamped(state, began_us + after_us))
+            await server.write("Total", 103, at_us=began_us + 5000)
+            await until(lambda: gateway.source.counters.history_values)
+            await server.write("State", 2, at_us=began_us + 3000)
+            await server.write("State", 0, at_us=began_us + 4000)
+            await server.write("Total", 104, at_us=began_us + 6000)
+            await until(lambda: outbox.telemetry[-1].total_units == 104)
+        assert outbox.states() == ["running", "idle", "stopped"]
+        assert outbox.gaps == []
+
+
+def stamped(value: int, at_us: int) -> ua.DataValue:
+    """A value as a server's history has it."""
+    at = EPOCH + dt.timedelta(microseconds=at_us)
+    return ua.DataValue(ua.Variant(value, ua.VariantType.Int32), ua.StatusCode(0), at, at)
 
 
 def lose_next_message(server: Plc, *, forget: bool = False) -> None:

@@ -56,3 +56,18 @@ def test_another_jump_begins_the_minute_anew() -> None:
     bench.set_by = 2 * HOUR
     assert bench.after(50) == 0
     assert bench.after(15) == 2 * HOUR
+
+
+def test_a_process_that_is_put_aside_while_it_looks_at_the_clocks_starts_with_the_right_time() -> None:
+    """Between its looks at the two clocks three seconds pass, once."""
+    at_us = 5 * US
+    aside_us = 3 * US
+
+    def wall_us() -> int:
+        nonlocal at_us, aside_us
+        shown = NOON + at_us
+        at_us, aside_us = at_us + aside_us, 0
+        return shown
+
+    clock = SteadyClock(wall_us, lambda: at_us)
+    assert clock() == NOON + 8 * US
