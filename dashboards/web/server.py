@@ -15,6 +15,9 @@ from dashboards.web.app import Pages
 
 STOP_SECS: Final = 1.0
 _BACKLOG: Final = 512
+_TICK_SECS: Final = 1.0
+_PING_SECS: Final = 60.0
+"""How often an open page is asked whether it is there; that the server is, the feed tells it all the time."""
 
 
 class PortTakenError(OSError):
@@ -32,7 +35,23 @@ class OpenDoorError(ValueError):
 
 
 class _Quiet(uvicorn.Server):
-    """Leaves signals to the program it runs in."""
+    """Leaves signals to the program it runs in, and sleeps while nobody asks anything."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Stop soon."""
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        """Wait for the end; of itself the server would look for it ten times a second."""
+        while not await self.on_tick(0):  # 0: the turn at which the date of answers is renewed
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECS):
+                    await self._leaving.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -72,6 +91,7 @@ async def serve(
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=64 * 1024,
+        ws_ping_interval=_PING_SECS,
         server_header=False,
         proxy_headers=bool(list(trusted_proxies)),
         forwarded_allow_ips=list(trusted_proxies),
@@ -91,19 +111,19 @@ async def serve(
             stopping.cancel()
             feeding.cancel()
             pages.feed.close()
-            server.should_exit = True
+            server.leave()
     finally:
         listener.close()
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, pages: Pages) -> None:
+async def _serve(server: _Quiet, listener: socket.socket, pages: Pages) -> None:
     """Run the server, and let it close its connections even when this task is cancelled."""
     running = asyncio.create_task(server.serve(sockets=[listener]), name="pages.uvicorn")
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
         pages.feed.close()
-        server.should_exit = True
+        server.leave()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(running, STOP_SECS * 2)
         raise

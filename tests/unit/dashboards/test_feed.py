@@ -204,3 +204,19 @@ async def test_a_board_that_cannot_be_drawn_is_tried_again_and_ends_nothing():
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def test_a_sign_of_life_comes_after_silence_and_never_beside_what_is_sent(monkeypatch):
+    monkeypatch.setattr(feed, "BEAT_SECS", 0.01)
+    at = [NOON]
+    _, _, live = make_feed(lambda: at[0])
+    browser = joined(live)
+    live._tell(NOON, {"shift": "1"})
+    browser.take()
+    beating = asyncio.create_task(live._beat())
+    await asyncio.sleep(0.05)
+    assert not browser.wake.is_set()
+    at[0] += 1
+    await asyncio.wait_for(browser.wake.wait(), 5)
+    assert json.loads(browser.take()) == {"generated": NOON + 1}
+    beating.cancel()
