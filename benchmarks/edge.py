@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -167,6 +168,10 @@ def decoding(messages: list[Message], decode: Callable[[bytes], Any]) -> float:
     return cpu_timed(run) / sum(message.values for message in messages) * 1e6
 
 
+def _decoded_by_ours(messages: list[Message]) -> Callable[[], float]:
+    return lambda: decoding(messages, Decoder().decode)
+
+
 def decoding_sides(count: int) -> dict[str, Callable[[], float]]:
     """Return the two decoders for each mix, after they have agreed on all of it."""
     sides: dict[str, Callable[[], float]] = {}
@@ -175,8 +180,8 @@ def decoding_sides(count: int) -> dict[str, Callable[[], float]]:
         decoder = Decoder()
         if any(decoder.decode(one.body).columns != stock.decode(one.body).columns for one in messages[:FEW]):
             raise SystemExit("the two decoders do not agree")
-        sides[f"{name}, ours"] = lambda messages=messages: decoding(messages, Decoder().decode)  # type: ignore[misc]
-        sides[f"{name}, stock"] = lambda messages=messages: decoding(messages[:FEW], stock.decode)  # type: ignore[misc]
+        sides[f"{name}, ours"] = _decoded_by_ours(messages)
+        sides[f"{name}, stock"] = partial(decoding, messages[:FEW], stock.decode)
     return sides
 
 

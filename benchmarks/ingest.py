@@ -30,6 +30,7 @@ from cloud.ingest.message import Message, receive
 from cloud.live import Live
 from cloud.plant import loads
 from cloud.store.sqlite import SqliteStore
+from contract.states import MachineState
 from contract.telemetry import Telemetry, decode_many, encode, encode_backlog
 
 MACHINES = 200
@@ -77,7 +78,7 @@ def batches(records: int) -> Iterator[list[Message]]:
                     area="area",
                     line=f"line-{index // 10}",
                     machine=f"machine-{index}",
-                    state="running" if is_running else "idle",  # type: ignore[arg-type]
+                    state=MachineState.RUNNING if is_running else MachineState.IDLE,
                     gateway=f"gw-{gateway}",
                     sequence=sequences[gateway],
                     total_units=second * 3 // 2,

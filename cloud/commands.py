@@ -166,7 +166,7 @@ def import_telemetry(
             except CloudError as error:
                 say(str(error))
                 failed = True
-    print(f"{stored} records stored, {repeated} were there already, {refused} lines refused")  # noqa: T201
+    print(f"{stored} records stored, {repeated} were there already, {refused} lines refused")
     return FAILED if failed else OK
 
 
@@ -299,4 +299,4 @@ def _on_one_line(_logger: Any, _method: str, event: Any) -> Any:
 
 def say(text: str) -> None:
     """Tell a person something beside the output."""
-    print(text, file=sys.stderr)  # noqa: T201
+    print(text, file=sys.stderr)

@@ -123,7 +123,7 @@ def calendar(
 
             wide_console().print(calendar_table(rows))
         else:
-            print(render_calendar(rows, form), end="")  # noqa: T201
+            print(render_calendar(rows, form), end="")
     except ConfigError as error:
         _say(*map(str, error.faults))
         return BAD_CONFIG
@@ -194,4 +194,4 @@ def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None]]:
 
 def _say(*lines: str) -> None:
     for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201
+        print(line, file=sys.stderr)

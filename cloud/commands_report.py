@@ -74,9 +74,9 @@ def _print_revisions(shifts: "Iterable[Shift]", plant: "Plant", form: "Format", 
 
     rows = shown.difference_rows(differences(shifts)) if diff else shown.history_rows(shifts)
     if form != "table":
-        print(shown.render_rows(rows, form), end="")  # noqa: T201
+        print(shown.render_rows(rows, form), end="")
     elif rows:
         table = shown.difference_table(rows, plant) if diff else shown.history_table(rows, plant)
         wide_console().print(table)
     else:
-        print("no closed shift was revised" if diff else "no shift is closed yet")  # noqa: T201
+        print("no closed shift was revised" if diff else "no shift is closed yet")

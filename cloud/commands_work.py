@@ -105,7 +105,7 @@ def results_test(config: Path, name: str | None = None) -> int:
     for receiver, problem in _tried(found, name):
         failed = failed or problem is not None
         if problem is None:
-            print(f"{receiver}: works")  # noqa: T201
+            print(f"{receiver}: works")
         else:
             say(f"{receiver}: {problem}")
     return FAILED if failed else OK
@@ -214,7 +214,7 @@ def back_up(config: Path, target: Path) -> int:
         return FAILED
     with contextlib.closing(open_store(settings)) as store:
         size = backup.back_up(store, settings.history_folder, target)
-    print(f"{target}: {size / 1e6:.1f} MB")  # noqa: T201
+    print(f"{target}: {size / 1e6:.1f} MB")
     return OK
 
 
@@ -227,7 +227,7 @@ def restore(config: Path, source: Path) -> int:
     settings = load(config)
     with alone(settings):
         backup.restore(source, settings.cloud.data_dir, settings.history_folder)
-    print(f"{source} is restored to {settings.cloud.data_dir}")  # noqa: T201
+    print(f"{source} is restored to {settings.cloud.data_dir}")
     return OK
 
 

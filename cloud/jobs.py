@@ -107,7 +107,7 @@ class Jobs:
     async def _clock_is_set(self) -> None:
         """Return when the wall clock has moved otherwise than time goes."""
         offset_us = self._now_us() - self._monotonic_us()
-        while abs(self._now_us() - self._monotonic_us() - offset_us) < _CLOCK_STEP_US:  # noqa: ASYNC110
+        while abs(self._now_us() - self._monotonic_us() - offset_us) < _CLOCK_STEP_US:  # noqa: ASYNC110  no event
             await asyncio.sleep(_CLOCK_CHECK_SECS)
 
     def _schedule(self, scheduler: AsyncIOScheduler, worker: ThreadPoolExecutor) -> None:

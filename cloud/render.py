@@ -50,9 +50,9 @@ def print_figures(figures: Sequence[Figures], form: Format, plant: Plant) -> Non
     """Print figures to standard output."""
     match form:
         case "json":
-            print(as_json(figures))  # noqa: T201
+            print(as_json(figures))
         case "csv":
-            print(as_csv(figures), end="")  # noqa: T201
+            print(as_csv(figures), end="")
         case "table":
             print_table(figures, wide_console(), plant)
 

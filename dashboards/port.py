@@ -74,7 +74,7 @@ class CloudReader(Protocol):
         """Return what people said of the past, oldest first, also what was taken back."""
         ...
 
-    def alerts(self, open_only: bool) -> list[AlertView]:  # noqa: FBT001
+    def alerts(self, open_only: bool) -> list[AlertView]:  # noqa: FBT001  its name says it
         """Return alerts, newest first."""
         ...
 

@@ -109,7 +109,7 @@ def number(value: float | None, decimals: int = 0) -> str:
     return MINUS + text if value < 0 and text.strip("0.,") else text
 
 
-def plain(value: str | float | bool | None) -> str:  # noqa: FBT001
+def plain(value: str | float | bool | None) -> str:  # noqa: FBT001  a value of any kind, no switch
     """Write a tag's value as the PLC gave it."""
     if value is None:
         return DASH

@@ -24,7 +24,7 @@ def run(path: Path) -> int:
 
         asyncio.run(Daemon(configuration, path=path).run())
     except (ConfigError, StartError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the answer to who typed the command
+        print(error, file=sys.stderr)
         return CONFIG_FAULT
     return 0
 
@@ -39,13 +39,13 @@ def status(path: Path) -> int:
     try:
         configuration = config.load(path)
     except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return CONFIG_FAULT
     url = _health_url(configuration)
     try:
         health = msgspec.json.decode(fetch(f"{url}/healthz"), type=Health)
     except (OSError, msgspec.MsgspecError) as error:
-        print(f"no gateway answers at {url}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"no gateway answers at {url}: {error}", file=sys.stderr)
         return NOT_RUNNING
     show(health)
     return 1 if health.problems else 0
@@ -70,7 +70,7 @@ def provision(
     from gateway.provision import register as register_thing
 
     if path is None and not (site and gateway):
-        print("site and gateway are needed: name them, or a gateway.toml that does", file=sys.stderr)  # noqa: T201
+        print("site and gateway are needed: name them, or a gateway.toml that does", file=sys.stderr)
         return CONFIG_FAULT
     try:
         machines, hears_commands = [], False
@@ -95,12 +95,12 @@ def provision(
         files.uplink.write_text(uplink_table(files, endpoint or "YOUR-ENDPOINT-ats.iot.REGION.amazonaws.com"))
         said.append(f"for gateway.toml: {files.uplink}")
     except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return CONFIG_FAULT
     except (ProvisionError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 1
-    print("\n".join(said))  # noqa: T201
+    print("\n".join(said))
     return 0
 
 

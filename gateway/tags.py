@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from contract.machine_key import MachineKey
@@ -228,7 +229,7 @@ class MachineTags:
             yield _Reader("reason_code", self._reason_slot, self._as_reason)
         for name, (slot, tag) in self._counters.items():
             if slot >= 0:
-                yield _Reader(name, slot, lambda value, tag=tag: as_count(value, tag))  # type: ignore[misc]
+                yield _Reader(name, slot, partial(as_count, tag=tag))
         rate_slot, rate = self._rate
         if rate is not None:
             yield _Reader("ideal_run_rate", rate_slot, lambda value: _as_rate(value, rate))

@@ -116,7 +116,7 @@ async def _serve(options: Options) -> int:
         if options.write_configs is not None:
             _write_configs(options, scenario, simulation.endpoints)
         for line, url in simulation.endpoints.items():
-            print(f"{line} {url}", flush=True)  # noqa: T201 - the answer, for people and scripts
+            print(f"{line} {url}", flush=True)
         async with asyncio.TaskGroup() as tasks:
             waiting = [
                 tasks.create_task(_tell(simulation, scenario), name="simulator.tell"),
@@ -133,7 +133,7 @@ async def _serve(options: Options) -> int:
 async def _tell(simulation: "Simulation", scenario: "Scenario") -> None:
     """Say when the past is played, then wait for ever."""
     await simulation.wait_until_live()
-    print("live" if scenario.span_us is None else "played", flush=True)  # noqa: T201
+    print("live" if scenario.span_us is None else "played", flush=True)
     await asyncio.Event().wait()
 
 

@@ -39,13 +39,16 @@ class Part:
             text=True,
             env={**os.environ, **(environment or {})},
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._input, self._output = self.process.stdin, self.process.stdout
         if core is not None:
             os.sched_setaffinity(self.process.pid, {core})
 
     def answer(self) -> Any:
         """Return the next line of JSON that it says; raise SystemExit with its errors when it has ended."""
         while True:
-            line = self.process.stdout.readline()  # type: ignore[union-attr]
+            line = self._output.readline()
             if not line:
                 self._errors.seek(0)
                 raise SystemExit(f"{self.name} has ended: {self._errors.read()[-2000:]}")
@@ -54,8 +57,8 @@ class Part:
 
     def ask(self, **what: Any) -> Any:
         """Ask by a line of JSON and return the answer."""
-        self.process.stdin.write(json.dumps(what) + "\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
+        self._input.write(json.dumps(what) + "\n")
+        self._input.flush()
         return self.answer()
 
     def cpu_secs(self) -> float:
@@ -85,9 +88,8 @@ class Part:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(5)
-        for stream in (self.process.stdin, self.process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+        for stream in (self._input, self._output, self._errors):
+            stream.close()
 
 
 def cpu_secs(pid: int) -> float:

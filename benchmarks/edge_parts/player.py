@@ -87,7 +87,8 @@ class Player:
             for number in range(first, first + messages)
         )
         values = sum(one.values for one in ready)
-        processor: Any = found.pub_request_callback.__self__  # type: ignore[union-attr]
+        callback: Any = found.pub_request_callback
+        processor = callback.__self__
         asked = asyncio.Event()
         acknowledged: set[int] = set()
         ordinary = processor.session.publish

@@ -123,7 +123,7 @@ class TieredStore(SqliteStore):
         """Return the sites and days that have chunks before a date, oldest first."""
         with self._transaction() as connection:  # so that every name is known
             found = connection.execute(
-                f"SELECT DISTINCT machine, hour / {_HOURS_PER_DAY} FROM chunk WHERE hour < ?",  # noqa: S608
+                f"SELECT DISTINCT machine, hour / {_HOURS_PER_DAY} FROM chunk WHERE hour < ?",  # noqa: S608  no text from outside
                 (day_start_us(before) // US_PER_HOUR,),
             ).fetchall()
         machines = self.names.all("machine")

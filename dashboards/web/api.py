@@ -276,7 +276,7 @@ class Api:
         place: Annotated[str, Query(max_length=400, description="`site/area/line/machine` from the left.")],
         until: Moment,
         why: Annotated[str, Query(max_length=500)],
-        rule: Annotated[list[str], Query(description="Only of these rules.")] = [],  # noqa: B006
+        rule: Annotated[list[str], Query(description="Only of these rules.")] = [],  # noqa: B006  FastAPI copies it
         by: By = "",
     ) -> Response:
         who, until_us = _who(request, by), self._instant_us(until)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from asyncua import ua
@@ -148,7 +149,7 @@ class Reconciler:
         failed = [item for item in due if item.item_id is None]
         for status in {item.fault for item in failed}:
             handles = _handles(item for item in failed if item.fault == status)
-            told(lambda h=handles, s=status: self._receiver.on_unreadable(h, s))  # type: ignore[misc]
+            told(partial(self._receiver.on_unreadable, handles, status))
         for item in failed:
             self._put_off(item)
         self._publishing.settled()
@@ -266,11 +267,11 @@ class Reconciler:
         """
         for since_us in sorted({item.proven_us for item in dead}):
             handles = _handles(item for item in dead if item.proven_us == since_us)
-            told(lambda h=handles, s=since_us: self._receiver.on_died(h, s, _QUIET))  # type: ignore[misc]
+            told(partial(self._receiver.on_died, handles, since_us, _QUIET))
         of_dead = frozenset(_handles(dead))
         for handle, status in zip(shown.handles, shown.statuses, strict=True):
             if handle in of_dead and status in GONE:
-                told(lambda h=handle, s=status: self._receiver.on_unreadable([h], s))  # type: ignore[misc]
+                told(partial(self._receiver.on_unreadable, [handle], status))
 
     def _is_dead(self, item: Item, columns: Columns, place: int) -> bool:
         shown = columns.values[place], columns.statuses[place]

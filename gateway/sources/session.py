@@ -112,9 +112,10 @@ class Session:
             if protocol is None:
                 raise ConnectionError("not connected")
             body = await protocol.send_request(request, timeout_secs or self._timeout_secs)
-            response: Any = struct_from_binary(response_type, body)
-            response.ResponseHeader.ServiceResult.check()
-        return response  # type: ignore[no-any-return]
+            response: _R = struct_from_binary(response_type, body)
+            answered: Any = response
+            answered.ResponseHeader.ServiceResult.check()
+        return response
 
     async def in_chunks(
         self, kind: str, wanted: Sequence[_T], ask: Callable[[Sequence[_T]], Awaitable[Sequence[_R]]]

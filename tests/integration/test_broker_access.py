@@ -135,7 +135,7 @@ def publish(client: mqtt.Client, topic: str, payload: bytes) -> int:
     done = threading.Event()
 
     def on_publish(_client: object, _userdata: object, _mid: int, code: object, _properties: object) -> None:
-        codes.append(int(code.value))  # type: ignore[attr-defined]
+        codes.append(int(code.value))
         done.set()
 
     client.on_publish = on_publish

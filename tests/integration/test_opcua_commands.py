@@ -118,7 +118,7 @@ async def test_thousands_of_tags_are_found_with_few_questions_and_progress(tmp_p
             questions += 1
             return await ask(*arguments)
 
-        session.call = counted  # type: ignore[method-assign]
+        session.call = counted
         told: list[tuple[int, int]] = []
         try:
             found = [

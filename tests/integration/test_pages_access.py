@@ -53,7 +53,7 @@ def routes() -> list[tuple[str, str, str]]:
     ):
         outer = Pages(DemoCloud(), people=people).application
         while not isinstance(outer, FastAPI):
-            outer = outer._app  # type: ignore[attr-defined]
+            outer = outer._app
         return sorted(set(_walk(outer, "")))
 
 
@@ -152,7 +152,7 @@ async def test_each_role_reaches_what_is_its_own_and_nothing_above(people: Peopl
             if path == "/sign-out" or method == "HEAD":
                 continue  # the one would end this walk, the other shows what GET does
             answer = await client.request(method, asked)
-            may = ROLES.index(role) >= ROLES.index(needed(method, path))  # type: ignore[arg-type]
+            may = ROLES.index(role) >= ROLES.index(needed(method, path))
             if (answer.status_code not in {401, 403}) is not may:
                 wrong.append((method, path, answer.status_code))
     assert wrong == []

@@ -117,7 +117,7 @@ def open_outbox(
 @contextlib.contextmanager
 def outbox_in(folder: Path, **options: object) -> Iterator[SqliteOutbox]:
     """Keep an outbox open for as long as a `with` lasts."""
-    outbox = open_outbox(folder, **options)  # type: ignore[arg-type]
+    outbox = open_outbox(folder, **options)
     try:
         yield outbox
     finally:

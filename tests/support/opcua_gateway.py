@@ -92,7 +92,7 @@ class Reading:
     def __init__(self, configuration: Configuration, outbox: MemoryOutbox) -> None:
         connection = configuration.connection[0]
         self.outbox = outbox
-        self.lane = Lane(configuration, connection, outbox, clock_us)  # type: ignore[arg-type]
+        self.lane = Lane(configuration, connection, outbox, clock_us)
         self.source = OpcUaSource(
             connection,
             identity=identity(configuration),

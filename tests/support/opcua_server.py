@@ -27,7 +27,7 @@ class Plc:
     def __init__(self, *, port: int = 0, extra_namespaces: tuple[str, ...] = ()) -> None:
         self.port = port
         self.extra_namespaces = extra_namespaces
-        self.server: Server = None  # type: ignore[assignment]
+        self.server: Server = None
         self.nodes: dict[str, Any] = {}
         self.space = 0
         self._folder: Any = None
@@ -47,7 +47,7 @@ class Plc:
         self.server = Server(user_manager=self.user_manager)
         await self.server.init()
         # A PLC whose program was changed shows other types than before; asyncua would not let a test do that.
-        self.server.iserver.aspace._is_expected_variant_type = lambda *_: True  # type: ignore[method-assign]
+        self.server.iserver.aspace._is_expected_variant_type = lambda *_: True
         await self.server.set_application_uri(self.application_uri)
         self.server.set_endpoint(self.url)
         self.server.set_security_policy(self.policies, permission_ruleset=SimpleRoleRuleset())
@@ -70,7 +70,7 @@ class Plc:
             self.server.set_endpoint(self.url)
 
     async def stop(self) -> None:
-        server, self.server = self.server, None  # type: ignore[assignment]
+        server, self.server = self.server, None
         if server is not None:
             await server.stop()
 

@@ -49,7 +49,7 @@ class Postgres:
         """Run one statement in a transaction of its own; return its rows."""
         address = f"postgresql://oee@127.0.0.1:{self.port}/postgres"
         with psycopg.connect(address, autocommit=True) as connection:
-            cursor = connection.execute(statement, values)  # type: ignore[call-overload]
+            cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
     def __enter__(self) -> Self:

@@ -34,7 +34,7 @@ def shifts(found: Plant, start: str, end: str, zone: str = BERLIN) -> tuple[Shif
 
 
 def grid(found: Plant, start: str, end: str, **options: object) -> Grid:
-    return build_grid(found, only(found).key, local(start), local(end), **options)  # type: ignore[arg-type]
+    return build_grid(found, only(found).key, local(start), local(end), **options)
 
 
 def production_day(found: Plant, at: str) -> DayWindow:

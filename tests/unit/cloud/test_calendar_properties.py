@@ -49,7 +49,7 @@ class Case(NamedTuple):
         found = plant(self.calendar, zone=self.zone, top=top)
         return build_grid(
             found, only(found).key, self.from_us, self.to_us, planned_stops=planned_stops, **options
-        )  # type: ignore[arg-type]
+        )
 
 
 def clock(minute: int) -> str:

@@ -163,7 +163,7 @@ def test_a_locked_shift_keeps_its_figures_and_lists_what_came_late(store: Sqlite
     for level in ("machine", "line"):
         kept = [
             shift.after_lock
-            for shift in history(service, store, date(2021, 6, 30), date(2021, 7, 1), level)  # type: ignore[arg-type]
+            for shift in history(service, store, date(2021, 6, 30), date(2021, 7, 1), level)
             if shift.scope in before and shift.revisions[0].figures["shift"] == "early"
         ]
         assert kept == [AfterLock(100, round(now * SEC), round(now * SEC))]

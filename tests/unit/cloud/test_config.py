@@ -29,7 +29,7 @@ def faults(path: Path) -> list[str]:
 def defaults(model: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, table in CloudConfig.model_fields.items():
-        for key, field in table.annotation.model_fields.items():  # type: ignore[union-attr]
+        for key, field in table.annotation.model_fields.items():
             found[f"{name}.{key}"] = field.default
     return found
 

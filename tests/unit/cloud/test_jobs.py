@@ -237,7 +237,7 @@ async def test_a_clock_that_jumps_a_year_runs_each_job_once(store: SqliteStore) 
         [
             Job(name, every, lambda name=name: done.append(name) or "")
             for name, every in (("a", 10), ("b", DAY))
-        ],  # type: ignore[misc]
+        ],
         store,
         now_us=clock.wall_us,
         monotonic_us=clock.true_us,
@@ -312,7 +312,7 @@ def test_a_backup_that_is_made_while_records_pour_in_is_whole(tmp_path: Path) ->
             elsewhere = configured(tmp_path / f"restored-{number}")
             backup.restore(target, elsewhere.cloud.data_dir, elsewhere.history_folder)
             again = open_store(elsewhere)
-            sequences = sorted(item.sequence for item in everything(again))  # type: ignore[attr-defined]
+            sequences = sorted(item.sequence for item in everything(again))
             (_, _, _, receipt) = again.gateways()[0]
             again.close()
             assert len(sequences) >= known

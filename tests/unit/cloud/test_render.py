@@ -11,5 +11,5 @@ def test_a_cell_is_neither_markup_nor_control() -> None:
     console = Console(file=io.StringIO(), width=200, highlight=False)
     for text in ("[red]", "[/]", "[/link]", "\x1b[31m", "a\nb", "\u202eevil"):
         console.print(plain(text))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = console.file.getvalue()
     assert shown.splitlines() == ["[red]", "[/]", "[/link]", "\\x1b[31m", "a\\nb", "\\u202eevil"]

@@ -116,8 +116,8 @@ def test_the_store_gives_the_figures_of_the_files(
     path.write_bytes(b"\n".join(map(encode, records)))
     store.append(Arrivals(records))
     span = {"since": date(2021, 6, 30), "until": END, "per": per, "level": level}
-    from_store = report(plant, store, now_us=NOW * SEC, **span)  # type: ignore[arg-type]
-    from_files = compute(plant, [path], **span).figures  # type: ignore[arg-type]
+    from_store = report(plant, store, now_us=NOW * SEC, **span)
+    from_files = compute(plant, [path], **span).figures
     assert from_store
     assert [row.to_dict() for row in from_store] == [row.to_dict() for row in from_files]
 
@@ -145,10 +145,10 @@ def test_closed_shifts_are_reported_as_they_were_kept(
     (tmp_path / "plant.toml").write_text(PLANT.replace("60.0", "120.0"))
     changed = plants.load(tmp_path / "plant.toml")
     span = {"since": date(2021, 6, 30), "until": END, "now_us": NOW * SEC}
-    before = [row.to_dict() for row in report(plant, store, **span)]  # type: ignore[arg-type]
-    after = [row.to_dict() for row in report(changed, store, **span)]  # type: ignore[arg-type]
+    before = [row.to_dict() for row in report(plant, store, **span)]
+    after = [row.to_dict() for row in report(changed, store, **span)]
     assert after == before
-    days = [row.to_dict() for row in report(changed, store, per="day", **span)]  # type: ignore[arg-type]
+    days = [row.to_dict() for row in report(changed, store, per="day", **span)]
     assert days[0]["performance"] < 0.7
 
 
@@ -200,15 +200,15 @@ def test_the_command_prints_every_form(
     close(plant, store, NOW)
     capsys.readouterr()
     span = {"since": "2021-06-30", "until": "2021-07-02"}
-    assert commands_report.report(config, **span, form="json") == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, form="json") == 0
     assert len(json.loads(capsys.readouterr().out)) == 12
-    assert commands_report.report(config, **span, form="csv", level="line") == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, form="csv", level="line") == 0
     assert len(capsys.readouterr().out.splitlines()) == 7
-    assert commands_report.report(config, **span) == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span) == 0
     assert "filler-1" in capsys.readouterr().out
-    assert commands_report.report(config, **span, history=True, form="json") == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, history=True, form="json") == 0
     assert {row["why"] for row in json.loads(capsys.readouterr().out)} == {"shift ended"}
-    assert commands_report.report(config, **span, diff=True) == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, diff=True) == 0
     capsys.readouterr()
     assert commands_report.report(config, since="tomorrow") == 1
     assert "neither a date" in capsys.readouterr().err
@@ -233,13 +233,13 @@ def test_people_read_revisions_in_local_time_percent_and_hours(
     close(plant, store, NOW + 60)
     span = {"since": "2021-06-30", "until": "2021-07-01", "level": "line"}
     capsys.readouterr()
-    assert commands_report.report(config, **span, history=True) == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, history=True) == 0
     shown = capsys.readouterr().out
     assert "berlin/packaging/line-1" in shown
     assert "2021-06-30 06:00" in shown
     assert "late data" in shown
     assert "after the lock" not in shown
-    assert commands_report.report(config, **span, diff=True) == 0  # type: ignore[arg-type]
+    assert commands_report.report(config, **span, diff=True) == 0
     shown = capsys.readouterr().out
     assert "1 → 2" in shown
     assert re.search(r"unknown +1:\d\d:\d\d +0:00:00", shown)

@@ -164,7 +164,7 @@ def test_the_board_shows_lines_and_machines_with_their_running_shift(rig: Rig) -
 def test_the_shift_table_holds_closed_and_running_shifts_of_every_level(rig: Rig) -> None:
     day(rig)
     for level in ("machine", "line", "area", "site"):
-        rows = rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 12 * HOUR) * SEC, level)  # type: ignore[arg-type]
+        rows = rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 12 * HOUR) * SEC, level)
         assert [row["shift"] for row in rows] == ["1", "2"], level
         assert rows[0]["run_secs"] == 7.5 * HOUR
     assert rig.cloud.shift_table((SHIFT + 20 * HOUR) * SEC, (SHIFT + 21 * HOUR) * SEC, "site") == []

@@ -107,7 +107,7 @@ def test_pages_ask_for_each_sites_days(plant: Plant, tmp_path: Path) -> None:
 def test_people_read_each_site_in_its_own_time(plant: Plant, tmp_path: Path) -> None:
     shown = Console(file=io.StringIO(), width=240)
     print_table(rows_of("files", plant, tmp_path, DAY, NEXT), shown, plant)
-    assert shown.file.getvalue().count("2021-06-30 06:00 - 14:00") == 3  # type: ignore[attr-defined]
+    assert shown.file.getvalue().count("2021-06-30 06:00 - 14:00") == 3
 
 
 def test_yesterday_and_today_are_those_of_any_site(plant: Plant) -> None:

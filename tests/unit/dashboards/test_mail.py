@@ -35,11 +35,11 @@ class Press(Turns):
         self.cloud._present.look()
 
     def period(self, every: str = "shift", place: tuple[str, ...] = LINE) -> Period:
-        found = periods(self.cloud.plant, place, every, round((T0 - DAY) * 1e6), round((T0 + 8 * DAY) * 1e6))  # type: ignore[arg-type]
+        found = periods(self.cloud.plant, place, every, round((T0 - DAY) * 1e6), round((T0 + 8 * DAY) * 1e6))
         return next(period for period in found if period.first >= date(2021, 6, 28))
 
     def printed(self, period: Period, *formats: str, edition: int = 1) -> Printed:
-        return Printer(self.cloud)(period, formats, edition=edition)  # type: ignore[arg-type]
+        return Printer(self.cloud)(period, formats, edition=edition)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_the_example_says_the_defaults() -> None:
         (RuleTable, "[[rule]]"),
         (ChannelTable, "[[channel]]"),
     ):
-        fields: dict[str, Any] = table.model_fields  # type: ignore[attr-defined]
+        fields: dict[str, Any] = table.model_fields
         for name, field in fields.items():
             if not field.is_required():
                 assert f"\n# {name} =" in text or f"\n{name} =" in text, name

@@ -30,7 +30,7 @@ def test_the_example_holds_every_option_with_its_default() -> None:
     ):
         unset = set(re.findall(r"^(\w+) =\s*$", section, flags=re.MULTILINE))
         told = tomllib.loads(re.sub(r"^\w+ =\s*$", "", section, flags=re.MULTILINE))
-        model: Any = ResultsConfig.model_fields[table].annotation.__args__[0]  # type: ignore[union-attr]
+        model: Any = ResultsConfig.model_fields[table].annotation.__args__[0]
         fields = {field.alias or key: field.default for key, field in model.model_fields.items()}
         assert told.keys() | unset == fields.keys(), table
         for key in told.keys() - GIVEN:

@@ -62,11 +62,11 @@ def health(**changes: object) -> HealthView:
         "clock_warnings": [],
         "plant_faults": [],
     }
-    return HealthView(**(fields | changes))  # type: ignore[arg-type]
+    return HealthView(**(fields | changes))
 
 
 def gateway(*, online: bool, state: str = "connected") -> GatewayView:
-    connection = ConnectionStatus(name="plc-1", endpoint="opc.tcp://plc", state=state, since_epochtime=T0)  # type: ignore[arg-type]
+    connection = ConnectionStatus(name="plc-1", endpoint="opc.tcp://plc", state=state, since_epochtime=T0)
     status = Status(gateway="gw", site="berlin", online=online, epochtime=T0, connections=[connection])
     return GatewayView(
         gateway="gw",

@@ -63,7 +63,7 @@ class Year(Turns):
         super().start()
         for carrier in self.cloud._outlets.carriers:
             if isinstance(carrier, Post):
-                carrier._postbox = self.box  # type: ignore[assignment]
+                carrier._postbox = self.box
 
 
 def shift_ends() -> list[float]:

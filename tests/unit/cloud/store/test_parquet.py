@@ -40,19 +40,19 @@ FULL: dict[str, Any] = {
 
 
 def said(secs: float = 0, machine: str = "filler-1", **fields: Any) -> Telemetry:
-    said.sequence += 1  # type: ignore[attr-defined]
+    said.sequence += 1
     defaults: dict[str, Any] = {
         "site": "berlin",
         "area": "packaging",
         "line": "line-1",
         "gateway": "gw",
         "state": MachineState.RUNNING,
-        "sequence": said.sequence,  # type: ignore[attr-defined]
+        "sequence": said.sequence,
     }
     return Telemetry(epochtime=NOON + secs, machine=machine, **(defaults | fields))
 
 
-said.sequence = 0  # type: ignore[attr-defined]
+said.sequence = 0
 
 
 def gap(secs: float, sequence: int) -> Gap:
