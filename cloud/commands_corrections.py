@@ -131,13 +131,13 @@ def show(
         ]
         if form == "json":
             text = msgspec.json.format(msgspec.json.encode(chosen), indent=2).decode()
-            print(text)  # noqa: T201
+            print(text)
         elif form == "csv":
             _print_csv(chosen)
         elif chosen:
             _print_table(chosen, plant)
         else:
-            print("nothing was corrected")  # noqa: T201
+            print("nothing was corrected")
     return OK
 
 

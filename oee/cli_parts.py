@@ -69,7 +69,7 @@ app = group(
 gateway = group("The edge daemon: reads PLCs over OPC UA and keeps every record on disk until it is stored.")
 trust = group("Certificates of PLCs: which are trusted, and which were rejected and wait for a decision.")
 cloud = group("The analysis side: stores telemetry, keeps figures live, closes shifts, raises alerts.")
-masterdata = group("Ideal rates, orders, planned stops and late rejects from MES and quality systems.")
+masterdata = group("Shifts, ideal rates, orders, planned stops and late rejects from other systems.")
 results = group("Where results go: shift reports by mail, webhooks, and databases for BI tools.")
 alerts = group("Alerts: who looks after them, what is muted, who is told and how.")
 corrections = group(
@@ -78,7 +78,7 @@ corrections = group(
 config = group("Example configuration files: every option explained, its default commented out.")
 app.add_typer(gateway, name="gateway", short_help="The edge daemon: PLCs over OPC UA to MQTT.")
 app.add_typer(cloud, name="cloud", short_help="The analysis side: records to figures, alerts, board.")
-app.add_typer(masterdata, name="masterdata", short_help="Rates, orders and rejects from other systems.")
+app.add_typer(masterdata, name="masterdata", short_help="Shifts, rates, orders, rejects of other systems.")
 app.add_typer(results, name="results", short_help="Reports by mail, webhooks, exports of closed shifts.")
 app.add_typer(alerts, name="alerts", short_help="Alerts: list, acknowledge, mute; channels.")
 app.add_typer(corrections, name="corrections", short_help="What people say of the past: list, add, undo.")
