@@ -61,7 +61,7 @@ class Broker:
     """Where a broker is and how to talk to it.
 
     tls: None for an unprotected connection
-    version: "auto" tries MQTT 5 and then 3.1.1
+    version: "auto" tries MQTT 5 and, where no session began with that, 3.1.1
     keepalive_secs: a silent broker is noticed within twice this and a second
     limits: what we allow ourselves; paho is fastest with 20 to 100 in flight
     """
@@ -140,12 +140,25 @@ class MqttUplink(SessionUplink):
             uplink._log.warning("this uplink is not encrypted: anyone on the network can read and forge")
         return uplink
 
+    async def try_once(self) -> None:
+        """Open one session and leave it in good order, in the other version where the first is not taken."""
+        version = self._version
+        try:
+            await super().try_once()
+        except UplinkError:
+            if self._version == version:
+                raise
+            await super().try_once()
+
     def _begin(self) -> "_Session":
         return _Session(self._broker, self._version, self._subscriptions, self._will, self._version_refused)
 
-    def _version_refused(self) -> None:
-        """Take the other version next: some brokers refuse MQTT 5 or hang up when they meet it."""
-        if self._broker.version == "auto":
+    def _version_refused(self, *, silently: bool) -> None:
+        """Take the other version next: some brokers refuse MQTT 5, hang up, or say nothing when they meet it.
+
+        One that has let us in before, and says nothing, is only slow.
+        """
+        if self._broker.version == "auto" and not (silently and self._sessions):
             self._version = "3.1.1" if self._version == "5" else "5"
 
 
@@ -218,7 +231,7 @@ class _Session(Session):
         version: Version,
         subscriptions: Sequence[str],
         will: Callable[[], Will] | None,
-        version_refused: Callable[[], None],
+        version_refused: Callable[..., None],
     ) -> None:
         super().__init__(repr(broker), will, broker.keepalive_secs)
         self._broker = broker
@@ -234,7 +247,11 @@ class _Session(Session):
     async def _connect(self, on_message: Callable[[str, bytes], None]) -> Limits:
         self._deliver = on_message
         await self._open_socket()
-        limits = await self._connack
+        try:
+            limits = await self._connack
+        except asyncio.CancelledError:  # nobody waits any longer
+            self._version_refused(silently=True)
+            raise
         if self._subscriptions:
             self._client.subscribe([(topic, 1) for topic in self._subscriptions])
             await self._suback
@@ -362,7 +379,7 @@ class _Session(Session):
     ) -> None:
         if reason.is_failure:
             if reason.value == _UNSUPPORTED_PROTOCOL:
-                self._version_refused()
+                self._version_refused(silently=False)
             fail(self._connack, RefusedError(f"{self._broker!r} refused us: {reason}"))
         elif not self._connack.done():
             limits = narrowed(
@@ -391,7 +408,9 @@ class _Session(Session):
         told = flags.is_disconnect_packet_from_server
         text = f"the broker says: {reason}" if told else f"the connection broke: {reason}"
         if not self._connack.done():
-            self._version_refused()  # old brokers hang up when they meet a version they do not know
+            self._version_refused(
+                silently=False
+            )  # old brokers hang up when they meet a version they do not know
             fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
         self._finish(End(text, silent=str(reason) == "Keep alive timeout"))
 

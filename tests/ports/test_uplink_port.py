@@ -444,3 +444,46 @@ def test_waiting_doubles_up_to_its_cap_with_jitter():
     )
     assert backoff_secs(3, 0.0) == pytest.approx(backoff_secs(3, 0.999999) / 2, rel=1e-4)
     assert backoff_secs(10_000, 0.5) <= 2.0
+
+
+class OldBroker:
+    """Lets whoever speaks MQTT 3.1.1 in, as a broker does that has never heard of MQTT 5.
+
+    manner: what it does when it meets that
+    """
+
+    def __init__(self, manner):
+        self.manner = manner
+        self.versions = []
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *error):
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            connect = await reader.readuntil(b"MQTT") + await reader.readexactly(1)
+            self.versions.append(connect[-1])
+            if connect[-1] == 4:
+                writer.write(bytes([0x20, 2, 0, 0]))
+            elif self.manner == "refuses":
+                writer.write(bytes([0x20, 2, 0, 1]))
+            if connect[-1] == 4 or self.manner != "hangs up":
+                await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize("manner", ["refuses", "hangs up", "says nothing"])
+async def test_a_broker_of_the_version_before_is_found(manner):
+    async with OldBroker(manner) as old:
+        broker = Broker(host="127.0.0.1", port=old.port, client_id="gw-1", connect_timeout_secs=2.0)
+        await MqttUplink("up", broker, will=lambda: Will(WILL, b"offline")).try_once()
+        assert old.versions == [5, 4]
+        uplink = MqttUplink("up", broker)
+        async with running(uplink):
+            await eventually(lambda: uplink.connected, 15)
