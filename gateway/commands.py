@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from gateway import config
 from gateway.errors import ConfigError, ProvisionError, StartError
@@ -14,7 +15,7 @@ NOT_RUNNING = 3
 
 def run(path: Path) -> int:
     """Run the daemon until SIGTERM or SIGINT; 2 when the configuration or this machine forbids it."""
-    _without_rich()
+    _load_lean()
     from gateway.logging import configure
 
     try:
@@ -104,10 +105,19 @@ def provision(
     return 0
 
 
-def _without_rich() -> None:
-    """Keep structlog from loading rich for coloured tracebacks: 5 MB that a daemon never uses."""
+def _load_lean() -> None:
+    """Keep libraries from loading what a daemon never uses: 8 MB, and a tenth of a second of its start.
+
+    rich and greenlet serve structlog, where they are installed, for coloured tracebacks and for a threading
+    that we have not; asyncua's server comes with its client.
+    """
     if "structlog" not in sys.modules:
         sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+        sys.modules.setdefault("greenlet", None)  # type: ignore[arg-type]
+    if "asyncua" not in sys.modules:
+        nothing = ModuleType("asyncua.server")
+        nothing.__dict__["Server"] = None
+        sys.modules["asyncua.server"] = nothing
 
 
 def _health_url(configuration: config.Configuration) -> str:

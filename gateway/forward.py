@@ -226,14 +226,14 @@ class Forwarder:
 
     def _take_receipt(self, receipt: Receipt) -> None:
         highest = max([receipt.stored_through, *(last for _, last in receipt.stored_beyond)])
-        statistics = self._outbox.statistics()
-        if highest >= statistics.next_sequence:
+        following = self._outbox.next_sequence
+        if highest >= following:
             self._log.error("the store has sequences that we never gave; going on above", highest=highest)
             self._outbox.skip_past(highest)
             return  # these receipts are for records of another life
         was_silent = self._ledger.store_silent
-        self._ledger.appended(statistics.next_sequence - 1)
-        fresh = self._ledger.receive(receipt, statistics.first_sequence, self._monotonic())
+        self._ledger.appended(following - 1)
+        fresh = self._ledger.receive(receipt, self._outbox.first_sequence, self._monotonic())
         if fresh:
             self._outbox.acknowledge(self._name, fresh)
         if was_silent and not self._ledger.store_silent:

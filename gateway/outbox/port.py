@@ -123,6 +123,11 @@ class Outbox(Protocol):
         """Return the sequence that the next record will get."""
         ...
 
+    @property
+    def first_sequence(self) -> int:
+        """Return a sequence below which no record will ever be sent again; often the oldest that waits."""
+        ...
+
     def append(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes] | None = None) -> int:
         """Put all on disk in one transaction and return the last sequence given.
 

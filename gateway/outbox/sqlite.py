@@ -124,6 +124,11 @@ class SqliteOutbox:
         """Return the sequence that the next record will get."""
         return self._next
 
+    @property
+    def first_sequence(self) -> int:
+        """Return a sequence below which no record will ever be sent again; often the oldest that waits."""
+        return self._first
+
     def append(self, drafts: Sequence[Draft], checkpoints: Mapping[str, bytes] | None = None) -> int:
         """Put all on disk in one transaction and return the last sequence given."""
         if not drafts and not checkpoints:
@@ -288,7 +293,7 @@ class SqliteOutbox:
     def _load(self) -> None:
         run = self._connection.execute
         run("PRAGMA synchronous = FULL")
-        run("PRAGMA cache_size = -2000")
+        run("PRAGMA cache_size = -500")
         run("PRAGMA journal_size_limit = 16777216")
         self._connection.executescript(_SCHEMA)
         self._let_grow()
