@@ -2,19 +2,24 @@
 
 What is queued stays queued until the receiver has taken it, over restarts, in order. A receiver that cannot
 be reached is asked again at growing intervals and holds up no other one: each has a thread and a queue of its
-own. After a crash between sending and noting it, the last message is sent once more.
+own. After a crash between sending and noting it, the last message is sent once more. What was sent is counted
+in the store, for as long as the receiver is known.
 """
 
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+import msgspec
 import structlog
 
-from cloud.errors import CloudError
+from cloud.clock import clock_us
+from cloud.errors import CloudError, StoreError
+from cloud.store.port import Store
+from cloud.views import ChannelView
 
 IDLE_SECS: Final = 0.5
 _FIRST_RETRY_SECS: Final = 1.0
@@ -36,9 +41,27 @@ class Statistics(NamedTuple):
 class Carrier(ABC, Generic[Item]):
     """Empties one queue."""
 
-    def __init__(self, name: str, *, retry_max_secs: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        *,
+        kind: str,
+        retry_max_secs: float,
+        now_us: Callable[[], int] = clock_us,
+    ) -> None:
         self.name = name
+        self._store = store
         self._retry_max_secs = retry_max_secs
+        self._now_us = now_us
+        known = next((each for each in store.channels() if each.name == name), None)
+        self._before = known or ChannelView(name=name, kind=kind, waiting=0)
+        self.table: object = None
+        """What the configuration says of the receiver."""
+        self.view = self._before
+        """What was done since the receiver is known, and what waited at the last turn."""
+        self._last_sent_epochtime = self._before.last_sent_epochtime
+        self._is_stopped = False
         self._fault: str | None = None
         self._in_a_row = 0
         self._sent = self._failures = self._dropped = 0
@@ -59,6 +82,17 @@ class Carrier(ABC, Generic[Item]):
     def done(self, item: Item) -> None:
         """Note that an item needs not be sent any more."""
 
+    @abstractmethod
+    def backlog(self) -> int:
+        """Return how much waits."""
+
+    def reopen(self) -> None:
+        """Forget the way to the receiver after a fault, so that its address and secret are read anew."""
+
+    def oldest_epochtime(self) -> float | None:
+        """Return of when the oldest is that waits, where that is told."""
+        return None
+
     @property
     def statistics(self) -> Statistics:
         """Return what was done since the start."""
@@ -70,11 +104,11 @@ class Carrier(ABC, Generic[Item]):
         return self._fault
 
     async def run(self) -> None:
-        """Send until cancelled, in a thread of its own: no receiver waits for another."""
+        """Send until stopped or cancelled, in a thread of its own: no receiver waits for another."""
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"cloud.carrier.{self.name}")
         try:
-            while True:
+            while not self._is_stopped:
                 self._woken.clear()
                 wait_secs = await loop.run_in_executor(thread, self.turn)
                 with contextlib.suppress(TimeoutError):
@@ -87,11 +121,37 @@ class Carrier(ABC, Generic[Item]):
         if self._fault is None:
             self._woken.set()
 
+    def stop(self) -> None:
+        """Send nothing more but what is on its way, in the loop's thread; `run` returns."""
+        self._is_stopped = True
+        self._woken.set()
+
     def turn(self) -> float:
-        """Send what may be sent now, oldest first; return how long to wait [s]."""
+        """Send what may be sent now, oldest first, and keep count; return how long to wait [s]."""
+        wait_secs = self._send()
+        done = self.statistics
+        with contextlib.suppress(StoreError):  # a store that cannot be used says so itself
+            now = msgspec.structs.replace(
+                self.view,
+                sent=self._before.sent + done.sent,
+                failures=self._before.failures + done.failures,
+                dropped=self._before.dropped + done.dropped,
+                fault=self._fault,
+                waiting=self.backlog(),
+                oldest_epochtime=self.oldest_epochtime(),
+                last_sent_epochtime=self._last_sent_epochtime,
+            )
+            if now != self.view:
+                self._store.save_channel(now)
+                self.view = now
+        return wait_secs
+
+    def _send(self) -> float:
         try:
             while items := self.waiting():
                 for item in items:
+                    if self._is_stopped:
+                        return IDLE_SECS
                     if not self.carry(item):
                         return IDLE_SECS
                     self.done(item)
@@ -103,6 +163,7 @@ class Carrier(ABC, Generic[Item]):
         """Count what was taken; after a fault, say that it is over."""
         self._sent += 1
         self._in_a_row = 0
+        self._last_sent_epochtime = self._now_us() / 1e6
         if self._fault is not None:
             _log.info("the channel takes messages again", channel=self.name)
         self._fault = None
@@ -117,6 +178,34 @@ class Carrier(ABC, Generic[Item]):
             _log.warning("the channel takes no messages", channel=self.name, fault=fault)
         self._fault = fault
         self._failures += 1
+        self.reopen()
         wait_secs = min(self._retry_max_secs, _FIRST_RETRY_SECS * 2.0 ** min(self._in_a_row, 30))
         self._in_a_row += 1
         return float(wait_secs)
+
+
+class Running:
+    """The carriers at work, whichever these are by now; in the loop's thread."""
+
+    def __init__(self) -> None:
+        self._at_work: dict[str, tuple[Carrier[Any], asyncio.Task[None]]] = {}
+
+    def serve(self, carriers: Iterable[Carrier[Any]], group: asyncio.TaskGroup) -> None:
+        """Let these work, and no others; who takes another's place begins when that one has ended."""
+        wanted = {carrier.name: carrier for carrier in carriers}
+        leaving: dict[str, asyncio.Task[None]] = {}
+        for name, (carrier, task) in list(self._at_work.items()):
+            if wanted.get(name) is not carrier:
+                carrier.stop()
+                leaving[name] = task
+                del self._at_work[name]
+        for name, carrier in wanted.items():
+            if name not in self._at_work:
+                work = _after(leaving.get(name), carrier)
+                self._at_work[name] = carrier, group.create_task(work, name=f"cloud.carrier.{name}")
+
+
+async def _after(leaving: asyncio.Task[None] | None, carrier: Carrier[Any]) -> None:
+    if leaving is not None:
+        await asyncio.wait([leaving])
+    await carrier.run()

@@ -113,7 +113,7 @@ def status(config: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from cloud.alerts.channels import waiting
+    from cloud.alerts.channels import oldest_epochtime
     from cloud.alerts.config import AlertsConfig, unknown_names
     from cloud.alerts.config import load as load_alerts
     from cloud.views import ChannelView
@@ -127,7 +127,8 @@ def status(config: Path) -> int:
         views = [
             msgspec.structs.replace(
                 done.get(channel.name) or ChannelView(name=channel.name, kind=channel.kind, waiting=0),
-                **waiting(store, channel.name),
+                waiting=store.delivery_count(channel.name),
+                oldest_epochtime=oldest_epochtime(store, channel.name),
             )
             for channel in alerts.channel
         ]

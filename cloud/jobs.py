@@ -2,7 +2,8 @@
 
 When a job is due follows from when it last began, which is kept in the store: a restart neither repeats nor
 skips one. Instants are UTC throughout, so no change of the clocks runs a job twice or not at all; a late job
-runs once, however late; and when this machine's clock is set, all jobs are scheduled anew.
+runs once, however late; and when this machine's clock is set, all jobs are scheduled anew. Jobs of one lane
+run one after another, lanes beside each other: what takes minutes delays nothing but its own kind.
 """
 
 import asyncio
@@ -37,7 +38,9 @@ class Job(NamedTuple):
     name: str
     every_secs: float
     work: Callable[[], str]
-    """Runs in a thread of its own, never beside another job; returns what it did, '' for nothing."""
+    """Runs in its lane's thread; returns what it did, '' for nothing."""
+    lane: str = "upkeep"
+    """No two jobs of one lane run at once."""
 
 
 class Jobs:
@@ -57,24 +60,36 @@ class Jobs:
         self._monotonic_us = monotonic_us
         self._runs = {run.name: run for run in store.job_runs()}
         self._noted = dict(self._runs)
+        self._scheduler: AsyncIOScheduler | None = None
+        self._lanes: dict[str, ThreadPoolExecutor] = {}
 
     async def run(self) -> None:
         """Keep the schedule until cancelled; what runs then is let finish."""
-        with ThreadPoolExecutor(1, thread_name_prefix="cloud.jobs") as worker:
-            scheduler = AsyncIOScheduler(
-                timezone=UTC,
-                job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-            )
-            scheduler.start()
-            try:
-                self._schedule(scheduler, worker)
-                while True:
-                    await self._clock_is_set()
-                    _log.warning("the clock was set; jobs are scheduled anew")
-                    self._schedule(scheduler, worker)
-            finally:
-                scheduler.shutdown(wait=False)
-                worker.shutdown(wait=False, cancel_futures=True)
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._scheduler.start()
+        try:
+            self._schedule()
+            while True:
+                await self._clock_is_set()
+                _log.warning("the clock was set; jobs are scheduled anew")
+                self._schedule()
+        finally:
+            self._scheduler.shutdown(wait=False)
+            self._scheduler = None
+            for lane in self._lanes.values():
+                lane.shutdown(wait=False, cancel_futures=True)
+            for lane in self._lanes.values():
+                lane.shutdown()
+            self._lanes.clear()
+
+    def take(self, jobs: Iterable[Job]) -> None:
+        """Let these come round from now on, and no others; what runs is let finish. In the loop's thread."""
+        self._jobs = {job.name: job for job in jobs}
+        if self._scheduler is not None:
+            self._schedule()
 
     def views(self) -> list[JobView]:
         """Return all jobs as they are shown."""
@@ -110,26 +125,35 @@ class Jobs:
         while abs(self._now_us() - self._monotonic_us() - offset_us) < _CLOCK_STEP_US:  # noqa: ASYNC110  no event
             await asyncio.sleep(_CLOCK_CHECK_SECS)
 
-    def _schedule(self, scheduler: AsyncIOScheduler, worker: ThreadPoolExecutor) -> None:
-        for job in self._jobs.values():
-            self._schedule_next(job, scheduler, worker)
+    def _schedule(self) -> None:
+        assert self._scheduler is not None
+        for known in self._scheduler.get_jobs():
+            if known.id not in self._jobs:
+                known.remove()
+        for name in self._jobs:
+            self._schedule_next(name)
 
-    def _schedule_next(self, job: Job, scheduler: AsyncIOScheduler, worker: ThreadPoolExecutor) -> None:
+    def _schedule_next(self, name: str) -> None:
         """Schedule one run: a repeating trigger would count every run that a jump of the clock left out."""
-        delay_us = self.due_us(job.name) - self._now_us()
-        scheduler.add_job(
+        job = self._jobs.get(name)
+        if self._scheduler is None or job is None:
+            return  # we are stopping, or it was taken off
+        delay_us = self.due_us(name) - self._now_us()
+        self._scheduler.add_job(
             self._execute,
             DateTrigger(datetime.now(UTC) + timedelta(microseconds=delay_us)),
-            args=(job, scheduler, worker),
-            id=job.name,
+            args=(job,),
+            id=name,
             replace_existing=True,
         )
 
-    async def _execute(self, job: Job, scheduler: AsyncIOScheduler, worker: ThreadPoolExecutor) -> None:
+    async def _execute(self, job: Job) -> None:
+        if job.lane not in self._lanes:
+            self._lanes[job.lane] = ThreadPoolExecutor(1, thread_name_prefix=f"cloud.jobs.{job.lane}")
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(RuntimeError):  # the worker is closed: we are stopping
-            await loop.run_in_executor(worker, self._work, job)
-            self._schedule_next(job, scheduler, worker)
+        with contextlib.suppress(RuntimeError):  # the lane is closed: we are stopping
+            await loop.run_in_executor(self._lanes[job.lane], self._work, job)
+            self._schedule_next(job.name)
 
     def _work(self, job: Job) -> None:
         before = self._runs.get(job.name, JobRun(job.name, 0, 0, 0, 0, "", ""))

@@ -5,7 +5,6 @@ import gc
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -20,7 +19,7 @@ from cloud.alerts.desk import AlertDesk
 from cloud.clock import clock_us
 from cloud.config import CloudConfig
 from cloud.correcting import Corrections
-from cloud.errors import ConfigError, ControlError
+from cloud.errors import CloudError, ControlError
 from cloud.feeds import Feeds
 from cloud.ingest.intake import Intake
 from cloud.ingest.mqtt import Broker, Inbox
@@ -53,13 +52,13 @@ from cloud.views import (
     TimelineView,
     Update,
 )
-from cloud.watching import stamp
+from cloud.watching import Watched
 from contract import topics
 from contract.delivery import Status
 from contract.machine_key import MachineKey
 
 if TYPE_CHECKING:
-    from cloud.jobs import Jobs
+    from cloud.jobs import Job, Jobs
     from cloud.results.health import Facts
     from cloud.results.reports import Print
 
@@ -87,37 +86,42 @@ class Cloud:
 
         plant_stamp: `stamp` of the plant's files from before they were loaded; None: as they are now
         """
-        self._plant_stamp = stamp(config.cloud.plant) if plant_stamp is None else plant_stamp
+        tables = config.cloud
+        self._plant_file = Watched(tables.plant, plants.load, seen=plant_stamp)
+        self._alerts_file = None if tables.alerts is None else Watched(tables.alerts, load_alerts)
+        self._results_file = None if tables.results is None else Watched(tables.results, load_results)
+        self._masterdata_file = (
+            None if tables.masterdata is None else Watched(tables.masterdata, load_sources)
+        )
         self.config = config
         self._store = store
         self._now_us = now_us
         self._started_us = now_us()
         self._corrections = Corrections(store, plant=lambda: self.plant, now_us=now_us)
         self._masterdata = MasterDataDesk(
-            () if config.cloud.masterdata is None else load_sources(config.cloud.masterdata),
+            () if self._masterdata_file is None else self._masterdata_file.load(),
             store,
             self._corrections,
             base_plant=lambda: self._present.base_plant,
             plant=lambda: self.plant,
             now_us=now_us,
         )
-        alerts_file = config.cloud.alerts
-        self._alerts_stamp = None if alerts_file is None else stamp(alerts_file)
-        alerting = AlertsConfig() if alerts_file is None else load_alerts(alerts_file)
-        self._alert_faults: list[str] = []
         self._desk = AlertDesk(
-            alerting, self._masterdata.with_shifts(plant), store, config.cloud.data_dir, self._started_us
+            AlertsConfig() if self._alerts_file is None else self._alerts_file.load(),
+            self._masterdata.with_shifts(plant),
+            store,
+            tables.data_dir,
+            self._started_us,
         )
         self._couriers = Couriers(store, now_us=now_us, timezone_of=self._desk.timezone_of)
         self._desk.on_queued = self._couriers.wake
         self._outlets = Outlets(
-            ResultsConfig() if config.cloud.results is None else load_results(config.cloud.results),
+            ResultsConfig() if self._results_file is None else self._results_file.load(),
             store,
             plant=lambda: self.plant,
             facts=self._facts,
             now_us=now_us,
         )
-        self._plant_faults: list[str] = []
         self._broker: Broker | None = None
         self._inbox: Inbox | None = None
         self._intake: Intake | None = None
@@ -134,6 +138,13 @@ class Cloud:
             health=self._health_of,
             now_us=now_us,
         )
+        self._takes: dict[Watched[Any] | None, Callable[[Any], None]] = {
+            self._plant_file: self._take_plant,
+            self._alerts_file: lambda config: self._desk.take(config, self.plant),
+            self._results_file: self._outlets.take,
+            self._masterdata_file: self._masterdata.take,
+        }
+        self._files = [file for file in self._takes if file is not None]
         self._feeds = Feeds(self.board, now_us=now_us)
         self._present.on_renewed = self._feeds.put_whole
 
@@ -168,19 +179,16 @@ class Cloud:
             )
             publisher = Publisher(self._broker, self._store)
             publisher.receipts()
-            self._outlets.forget()
             gc.collect()
             gc.freeze()  # plant, names and code stand for ever: no collection need walk through them again
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._broker.run(), name="cloud.mqtt")
                 group.create_task(self._intake.run(), name="cloud.ingest")
                 group.create_task(self._keep_live(loop, looking, publisher), name="cloud.live")
-                group.create_task(self._make_jobs().run(), name="cloud.jobs")
-                group.create_task(self._watch_plant(loop, looking), name="cloud.plant")
-                self._couriers.take(self._desk.config.channel, group)
-                group.create_task(self._watch_alerts(loop, looking, group), name="cloud.alerts")
-                for carrier in self._outlets.carriers:
-                    group.create_task(carrier.run(), name=f"cloud.carrier.{carrier.name}")
+                self._jobs = self._make_jobs()
+                group.create_task(self._jobs.run(), name="cloud.jobs")
+                self._follow(group)
+                group.create_task(self._watch_files(loop, looking, group), name="cloud.files")
                 if serve_pages is not None:
                     group.create_task(serve_pages(self), name="cloud.pages")
 
@@ -378,9 +386,11 @@ class Cloud:
             last_data_epochtime=last_us or None,
             queue_messages=0 if self._inbox is None else self._inbox.waiting,
             clock_warnings=[] if intake is None else intake.clock_warnings,
-            plant_faults=self._plant_faults,
+            plant_faults=self._plant_file.faults,
             store_fault=None if intake is None else intake.store_fault,
-            alert_faults=self._alert_faults,
+            alert_faults=_faults_of(self._alerts_file),
+            results_faults=_faults_of(self._results_file),
+            masterdata_faults=_faults_of(self._masterdata_file),
             channels=self._couriers.views(),
         )
 
@@ -407,19 +417,22 @@ class Cloud:
 
     def _make_jobs(self) -> "Jobs":
         from cloud.jobs import Jobs
-        from cloud.upkeep import jobs
 
-        self._jobs = Jobs(
-            [
-                *jobs(self.config, self._store, self._now_us),
-                *self._masterdata.jobs(),
-                *self._outlets.jobs(),
-            ],
+        return Jobs(
+            self._all_jobs(),
             self._store,
             now_us=self._now_us,
             monotonic_us=lambda: time.monotonic_ns() // 1000,
         )
-        return self._jobs
+
+    def _all_jobs(self) -> "list[Job]":
+        from cloud import upkeep
+
+        return [
+            *upkeep.jobs(self.config, self._store, self._now_us),
+            *self._masterdata.jobs(),
+            *self._outlets.jobs(),
+        ]
 
     def _watching_since_us(self) -> int | None:
         """Return since when we hear what gateways say; None while we do not."""
@@ -470,54 +483,51 @@ class Cloud:
                 fault = str(error)
             await asyncio.sleep(max(0.01, interval_secs - (loop.time() - began)))
 
-    async def _watch_alerts(
+    async def _watch_files(
         self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor, group: asyncio.TaskGroup
     ) -> None:
-        """Take a changed alerts.toml when it is valid; else say what is wrong, and keep the one before."""
-        path = self.config.cloud.alerts
-        if path is None:
-            return
+        """Put changed files in force, in the live thread; then, in the loop's, what goes on by them."""
         while True:
             await asyncio.sleep(self.config.cloud.plant_check_secs)
-            found = stamp(path)
-            if found == self._alerts_stamp:
-                continue
-            self._alerts_stamp = found
-            try:
-                config = await loop.run_in_executor(looking, load_alerts, path)
-            except ConfigError as error:
-                self._alert_faults = [str(fault) for fault in error.faults]
-                _log.error(
-                    "the changed alerts.toml is refused; the one before stays", faults=self._alert_faults
-                )
-                continue
-            self._alert_faults = []
-            await loop.run_in_executor(looking, self._desk.take, config, self.plant)
-            self._couriers.take(config.channel, group)
-            _log.info(
-                "the changed alerts.toml is in force", rules=len(config.rule), channels=len(config.channel)
-            )
+            for file in self._files:
+                if await loop.run_in_executor(looking, self._take_changed, file):
+                    try:
+                        self._follow(group)
+                    except CloudError as error:
+                        self._take_later(file, error)
 
-    async def _watch_plant(self, loop: asyncio.AbstractEventLoop, looking: ThreadPoolExecutor) -> None:
-        path = self.config.cloud.plant
-        while True:
-            await asyncio.sleep(self.config.cloud.plant_check_secs)
-            found = stamp(path)
-            if found != self._plant_stamp:
-                self._plant_stamp = found
-                await loop.run_in_executor(looking, self._reload_plant, path)
-
-    def _reload_plant(self, path: Path) -> None:
+    def _take_changed(self, file: Watched[Any]) -> bool:
+        """Put a file in force when it was changed and is valid; tell whether it was."""
+        found = file.changed()
+        if found is None:
+            return False
         try:
-            plant = plants.load(path)
-        except ConfigError as error:
-            self._plant_faults = [str(fault) for fault in error.faults]
-            _log.error("the changed plant is refused; the one before stays", faults=self._plant_faults)
-            return
-        self._plant_faults = []
+            self._takes[file](found)
+        except CloudError as error:
+            self._take_later(file, error)
+            return False
+        _log.info(f"the changed {file.path.name} is in force")
+        return True
+
+    def _take_later(self, file: Watched[Any], error: CloudError) -> None:
+        """Have the next look find a file changed that could not be put in force, such as on a full disk."""
+        file.look_again(str(error))
+        _log.error(f"the changed {file.path.name} cannot be put in force yet", reason=str(error))
+
+    def _take_plant(self, plant: Plant) -> None:
         self._present.base_plant = plant
         self._present.renew()
-        _log.info("the changed plant is in force", machines=len(plant.machines))
+
+    def _follow(self, group: asyncio.TaskGroup) -> None:
+        """Let the carriers and jobs work that the files in force ask for, and no others."""
+        self._couriers.take(self._desk.config.channel, group)
+        self._outlets.carry(group)
+        if self._jobs is not None:
+            self._jobs.take(self._all_jobs())
+
+
+def _faults_of(file: Watched[Any] | None) -> list[str]:
+    return [] if file is None else file.faults
 
 
 def _nothing_more() -> None:

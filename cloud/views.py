@@ -203,6 +203,10 @@ class HealthView(Struct, frozen=True, kw_only=True):
     """Why the store cannot be written now, such as a full disk."""
     alert_faults: list[str] = []
     """Why a changed alerts.toml was refused; the one before it stays in force."""
+    results_faults: list[str] = []
+    """Why a changed results.toml was refused."""
+    masterdata_faults: list[str] = []
+    """Why a changed masterdata.toml was refused."""
     channels: list[ChannelView] = []
 
 

@@ -4,7 +4,6 @@ What was sent twice, after a crash at the wrong moment, a FIFO topic of SNS drop
 """
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
@@ -14,8 +13,8 @@ import msgspec
 import structlog
 
 from cloud.alerts.config import ChannelTable
-from cloud.carrier import Carrier
-from cloud.errors import NotificationError, StoreError
+from cloud.carrier import Carrier, Running
+from cloud.errors import NotificationError
 from cloud.postbox import Postbox
 from cloud.store.port import Delivery, Store
 from cloud.views import ChannelView
@@ -125,17 +124,25 @@ class Courier(Carrier[Delivery]):
 
         timezone_of: the time zone of a site
         """
-        super().__init__(channel.name, retry_max_secs=channel.retry_max_secs)
+        super().__init__(
+            channel.name, store, kind=channel.kind, retry_max_secs=channel.retry_max_secs, now_us=now_us
+        )
         self.channel = channel
-        self._store = store
-        self._now_us = now_us
         self._timezone_of = timezone_of
         self._opener = opener
         self._door: Door | None = None
-        known = {each.name: each for each in store.channels()}.get(channel.name)
-        self._before = known or ChannelView(name=channel.name, kind=channel.kind, waiting=0)
-        self.view = self._before
-        """What was done since the channel is known, and what waits."""
+
+    def backlog(self) -> int:
+        """Return how many messages wait."""
+        return self._store.delivery_count(self.name)
+
+    def oldest_epochtime(self) -> float | None:
+        """Return of when the oldest message is that waits."""
+        return oldest_epochtime(self._store, self.name)
+
+    def reopen(self) -> None:
+        """Read the channel's URL anew next time."""
+        self._door = None
 
     def waiting(self) -> Sequence[Delivery]:
         """Return what the channel has not taken yet and may be told now."""
@@ -160,26 +167,7 @@ class Courier(Carrier[Delivery]):
             self._door = self._opener(self.channel)
         self._door.send(alert, *self.channel.words(alert, self._timezone_of(alert.site)))
         self._note_sent()
-        self.view = msgspec.structs.replace(self.view, last_sent_epochtime=self._now_us() / 1e6)
         return True
-
-    def turn(self) -> float:
-        """Send what may be sent now, oldest first, and keep count; return how long to wait [s]."""
-        seen = self.view
-        wait_secs = super().turn()
-        done = self.statistics
-        with contextlib.suppress(StoreError):  # a store that cannot be used says so itself
-            self.view = msgspec.structs.replace(
-                self.view,
-                sent=self._before.sent + done.sent,
-                failures=self._before.failures + done.failures,
-                dropped=self._before.dropped + done.dropped,
-                fault=self.fault,
-                **waiting(self._store, self.channel.name),
-            )
-            if self.view != seen:
-                self._store.save_channel(self.view)
-        return wait_secs
 
     def _is_held(self, item: Delivery) -> bool:
         """Tell whether a message waits for the end of quiet hours."""
@@ -199,46 +187,40 @@ class Couriers:
         self._store = store
         self._now_us = now_us
         self._timezone_of = timezone_of
-        self._running: dict[str, tuple[Courier, asyncio.Task[None]]] = {}
+        self._couriers: dict[str, Courier] = {}
+        self._running = Running()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def views(self) -> list[ChannelView]:
         """Return the channels with their outboxes."""
-        return [courier.view for courier, _ in list(self._running.values())]
+        return [courier.view for courier in list(self._couriers.values())]
 
     def wake(self) -> None:
         """Let all look at once, from any thread: something was queued."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            for courier, _ in list(self._running.values()):
+            for courier in list(self._couriers.values()):
                 loop.call_soon_threadsafe(courier.wake)
 
     def take(self, channels: Iterable[ChannelTable], group: asyncio.TaskGroup) -> None:
         """Serve these channels from now on; what waits for others is dropped. In the loop's thread."""
         self._loop = asyncio.get_running_loop()
         wanted = {channel.name: channel for channel in channels}
-        for name, (courier, task) in list(self._running.items()):
-            if wanted.get(name) != courier.channel:
-                task.cancel()
-                del self._running[name]
         if forgotten := self._store.forget_deliveries(wanted):
             _log.warning("channels are gone, and what waited for them", messages=forgotten)
-        for name, channel in wanted.items():
-            if name not in self._running:
-                courier = Courier(channel, self._store, now_us=self._now_us, timezone_of=self._timezone_of)
-                self._running[name] = (
-                    courier,
-                    group.create_task(courier.run(), name=f"cloud.channel.{name}"),
-                )
+        self._couriers = {
+            name: known
+            if (known := self._couriers.get(name)) is not None and known.channel == channel
+            else Courier(channel, self._store, now_us=self._now_us, timezone_of=self._timezone_of)
+            for name, channel in wanted.items()
+        }
+        self._running.serve(self._couriers.values(), group)
 
 
-def waiting(store: Store, channel: str) -> dict[str, Any]:
-    """Return what waits for a channel, as its view shows it."""
+def oldest_epochtime(store: Store, channel: str) -> float | None:
+    """Return of when the oldest message is that waits for a channel; None when none does."""
     first = store.deliveries(channel, 1)
-    return {
-        "waiting": store.delivery_count(channel),
-        "oldest_epochtime": msgspec.json.decode(first[0].payload, type=Alert).epochtime if first else None,
-    }
+    return msgspec.json.decode(first[0].payload, type=Alert).epochtime if first else None
 
 
 def _subject(title: str) -> str:

@@ -33,14 +33,28 @@ class MasterDataDesk:
         base_plant: the plant as plant.toml says it
         plant: the plant in force
         """
-        self._tables = tuple(tables)
         self._store = store
         self._corrections = corrections
         self._base_plant = base_plant
         self._plant = plant
         self._now_us = now_us
         self._is_changed = threading.Event()
-        self.syncs: list[Sync] = []
+        self._tables = tuple(tables)
+        self.syncs = [self._sync_of(table) for table in self._tables]
+
+    def take(self, tables: Iterable[MasterDataTable]) -> None:
+        """Put sources in force; what others said of shifts holds no longer, all else stays said."""
+        before_and_after = [*self._tables, *(tables := tuple(tables))]
+        self._tables = tables
+        known = {sync.table.name: sync for sync in self.syncs}
+        self.syncs = [
+            before
+            if (before := known.get(table.name)) is not None and before.table == table
+            else self._sync_of(table)
+            for table in self._tables
+        ]
+        if any(table.kind == "shift" for table in before_and_after):
+            self._is_changed.set()
 
     def with_shifts(self, plant: Plant) -> Plant:
         """Return a plant with the shifts that planning systems said."""
@@ -54,12 +68,11 @@ class MasterDataDesk:
         return True
 
     def jobs(self) -> "list[Job]":
-        """Return the jobs that read the sources."""
+        """Return the jobs that read the sources, each in its own lane: one that hangs holds up no other."""
         from cloud.jobs import Job
 
-        self.syncs = [self._sync_of(table) for table in self._tables]
         return [
-            Job(f"masterdata-{sync.table.name}", float(sync.table.interval_secs), sync.run)
+            Job(name := f"masterdata-{sync.table.name}", float(sync.table.interval_secs), sync.run, lane=name)
             for sync in self.syncs
         ]
 

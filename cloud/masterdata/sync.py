@@ -1,5 +1,6 @@
 """Works what other systems say into the corrections, each row once, changed rows anew."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -99,6 +100,8 @@ class Memory(msgspec.Struct):
     """By ref."""
     is_cut: bool = False
     """Whether more rows were refused than are kept: then all of the source is read again instead."""
+    read_as: str = ""
+    """What the source was asked, as a digest; '' for not known. Asked otherwise, it is read anew."""
 
 
 class Notes(Protocol):
@@ -136,6 +139,7 @@ class Sync:
         self._corrections = corrections
         self._correct = correct
         self._now_us = now_us
+        self._read_as = _digest(table)
         self._memory = remembered(notes, table.name)
         self._tried_under: object = None
         """The circumstances under which the refused rows were last tried."""
@@ -145,8 +149,11 @@ class Sync:
         plant, made = self._plant(), self._corrections()
         circumstances = (plant, len(made), self._now_us() // _HOUR_US)
         is_new = circumstances != self._tried_under
-        memory = self._memory
-        batch = self._source.read(None if memory.is_cut and is_new else memory.mark)
+        # Another one of this source, of the configuration before, may have been let finish meanwhile.
+        memory = self._memory = remembered(self._notes, self.table.name)
+        is_asked_anew = memory.read_as not in ("", self._read_as)
+        from_start = is_asked_anew or (memory.is_cut and is_new)
+        batch = self._source.read(None if from_start else memory.mark)
         kept = {ref: row for ref, row in memory.refused.items() if row.origin not in batch.whole}
         again = [_found(row) for row in kept.values()] if is_new else []
         found: dict[str, Found] = {}
@@ -160,7 +167,8 @@ class Sync:
             kept.pop(ref, None)
         for bad in outcome.bad_rows:
             kept[bad.ref] = self._refused(bad, found[bad.ref])
-        self._keep(Memory(batch.mark, dict(list(kept.items())[:_MAX_REFUSED]), len(kept) > _MAX_REFUSED))
+        is_cut = len(kept) > _MAX_REFUSED
+        self._keep(Memory(batch.mark, dict(list(kept.items())[:_MAX_REFUSED]), is_cut, self._read_as))
         self._tried_under = circumstances
         fresh = [bad for bad in outcome.bad_rows if memory.refused.get(bad.ref) != kept.get(bad.ref)]
         return str(outcome._replace(bad_rows=fresh))
@@ -236,6 +244,11 @@ def remembered(notes: Notes, source: str) -> Memory:
     """Return what is remembered of a source."""
     body = notes.note(_note_name(source))
     return Memory() if body is None else msgspec.json.decode(body, type=Memory)
+
+
+def _digest(table: MasterDataTable) -> str:
+    said = table.model_dump_json(exclude={"interval_secs", "url"})
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _note_name(source: str) -> str:

@@ -135,7 +135,7 @@ class Export(Follower[Sequence[LoggedShift]]):
         super().__init__(
             f"export:{table.name}", store, from_start=table.history, retry_max_secs=table.retry_max_secs
         )
-        self._table = table
+        self.table: ExportTable = table
         self._tables = Tables(table.table, table.db_schema)
         self._made: sql.Engine | None = None
 
@@ -150,7 +150,7 @@ class Export(Follower[Sequence[LoggedShift]]):
 
     def carry(self, item: Sequence[LoggedShift]) -> bool:
         """Write some revisions; raise ResultsError when the database does not take them."""
-        wanted = [logged.shift for logged in item if self._table.wants(logged.shift.scope)]
+        wanted = [logged.shift for logged in item if self.table.wants(logged.shift.scope)]
         if wanted:
             with self._engine() as engine, engine.begin() as connection:
                 self._tables.write(connection, wanted)
@@ -161,9 +161,9 @@ class Export(Follower[Sequence[LoggedShift]]):
     def _engine(self) -> Iterator[sql.Engine]:
         """Lend the engine; after a fault it is made anew, and tables where another database stands now."""
         try:
-            with _mapped(self._table):
+            with _mapped(self.table):
                 if self._made is None:
-                    engine = sql.create_engine(self._table.address(), poolclass=NullPool)
+                    engine = sql.create_engine(self.table.address(), poolclass=NullPool)
                     self._tables.make(engine)
                     self._made = engine
                 yield self._made

@@ -1,8 +1,10 @@
 """Follows the revisions of closed shifts in the order in which they were made; the store notes how far."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from cloud.carrier import Carrier
+from cloud.clock import clock_us
 from cloud.store.port import LoggedShift, Store
 
 Item = TypeVar("Item")
@@ -11,14 +13,21 @@ Item = TypeVar("Item")
 class Follower(Carrier[Item]):
     """Somebody who is sent revisions."""
 
-    def __init__(self, name: str, store: Store, *, from_start: bool, retry_max_secs: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        *,
+        from_start: bool,
+        retry_max_secs: float,
+        now_us: Callable[[], int] = clock_us,
+    ) -> None:
         """Go on where the note says; without one begin at the first revision, or after the last."""
-        super().__init__(name, retry_max_secs=retry_max_secs)
-        self._store = store
+        kind = name.partition(":")[0]
+        super().__init__(name, store, kind=kind, retry_max_secs=retry_max_secs, now_us=now_us)
         self._from_start = from_start
         self._position: int | None = None
 
-    @property
     def backlog(self) -> int:
         """Return how many revisions lie ahead."""
         note = self._store.note(self.name)

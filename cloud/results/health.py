@@ -246,7 +246,13 @@ def _own_problems(health: HealthView) -> Iterator[str]:
         yield f"the broker {health.broker_url} is {health.broker}"
     if health.store_fault:
         yield f"the store cannot be written: {health.store_fault}"
-    yield from (f"the changed plant is refused: {fault}" for fault in health.plant_faults)
+    for what, faults in (
+        ("plant", health.plant_faults),
+        ("alerts.toml", health.alert_faults),
+        ("results.toml", health.results_faults),
+        ("masterdata.toml", health.masterdata_faults),
+    ):
+        yield from (f"the changed {what} is refused: {fault}" for fault in faults)
     yield from health.clock_warnings
 
 

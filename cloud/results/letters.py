@@ -48,12 +48,18 @@ class Post(Carrier[Delivery]):
     def __init__(
         self, channel: str, table: MailTable, to: str | None, store: Store, *, now_us: Callable[[], int]
     ) -> None:
-        super().__init__(channel, retry_max_secs=table.retry_max_secs)
-        self._table = table
+        super().__init__(channel, store, kind="mail", retry_max_secs=table.retry_max_secs, now_us=now_us)
+        self.table: MailTable = table
         self._to = to
-        self._store = store
-        self._now_us = now_us
         self._postbox: Postbox | None = None
+
+    def backlog(self) -> int:
+        """Return how many letters wait."""
+        return self._store.delivery_count(self.name)
+
+    def reopen(self) -> None:
+        """Read the account anew next time."""
+        self._postbox = None
 
     def waiting(self) -> Sequence[Delivery]:
         """Return letters that were not sent yet."""
@@ -66,11 +72,11 @@ class Post(Carrier[Delivery]):
     def carry(self, item: Delivery) -> bool:
         """Send a letter, or drop one that grew too old."""
         letter = msgspec.msgpack.decode(item.payload, type=Letter)
-        if self._now_us() / 1e6 - letter.made_epochtime > self._table.max_age_secs:
+        if self._now_us() / 1e6 - letter.made_epochtime > self.table.max_age_secs:
             self._note_dropped("too old to be sent", letter.title)
             return True
         if self._postbox is None:
-            self._postbox = open_postbox(self._table, self._to)
+            self._postbox = open_postbox(self.table, self._to)
         self._postbox.send(letter.title, letter.html, is_html=True, files=letter.files)
         self._note_sent()
         return True

@@ -145,16 +145,23 @@ class Webhook(Follower[LoggedShift]):
 
     def __init__(self, table: WebhookTable, store: Store, *, now_us: Callable[[], int]) -> None:
         super().__init__(
-            f"webhook:{table.name}", store, from_start=table.history, retry_max_secs=table.retry_max_secs
+            f"webhook:{table.name}",
+            store,
+            from_start=table.history,
+            retry_max_secs=table.retry_max_secs,
+            now_us=now_us,
         )
-        self._table = table
-        self._now_us = now_us
+        self.table: WebhookTable = table
         self._address: WebAddress | None = None
+
+    def reopen(self) -> None:
+        """Read address and secret anew next time."""
+        self._address = None
 
     def waiting(self) -> Sequence[LoggedShift]:
         """Return the next revisions that this webhook wants."""
         while found := self.next(_AT_ONCE):
-            wanted = [item for item in found if self._table.wants(item.shift.scope)]
+            wanted = [item for item in found if self.table.wants(item.shift.scope)]
             if wanted:
                 return wanted
             self.reach(found[-1].position)
@@ -167,11 +174,11 @@ class Webhook(Follower[LoggedShift]):
     def carry(self, item: LoggedShift) -> bool:
         """Post a revision, or drop one that waited too long."""
         message, now_us = message_of(item.shift), self._now_us()
-        if not self._table.history and now_us / 1e6 - message.epochtime > self._table.max_age_secs:
+        if not self.table.history and now_us / 1e6 - message.epochtime > self.table.max_age_secs:
             self._note_dropped("too old to be posted", f"{message.scope} revision {message.revision}")
             return True
         if self._address is None:
-            self._address = WebAddress(self._table)
+            self._address = WebAddress(self.table)
         self._address.post(message, now_us)
         self._note_sent()
         return True

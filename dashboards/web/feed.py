@@ -323,7 +323,10 @@ def frame_of(board: BoardView | None) -> object:
     if board is None:
         return None
     health = board.health
-    lacks = health and (health.broker, health.store_fault, health.plant_faults, health.clock_warnings)
+    lacks = health and (
+        *(health.broker, health.store_fault, health.clock_warnings),
+        *(health.plant_faults, health.alert_faults, health.results_faults, health.masterdata_faults),
+    )
     return board.alerts, board.shift, lacks
 
 

@@ -140,7 +140,7 @@ def test_a_database_that_is_away_loses_nothing(postgres: Postgres, store: Sqlite
         assert [export.turn() for _ in range(3)] == [1, 2, 4]
         assert export.fault is not None
         assert export.fault.startswith("away: the database takes nothing: ")
-        assert export.backlog == 2
+        assert export.backlog() == 2
     finally:
         postgres.start()
     export.turn()

@@ -70,6 +70,7 @@ class Rig:
             {
                 "cloud": {
                     "data_dir": str(folder / "store"),
+                    "plant": str(folder / "plant.toml"),
                     "shift_close_grace_secs": 0.0,
                     "revision_settle_secs": 0.0,
                 }
@@ -342,7 +343,7 @@ def test_what_comes_for_a_locked_shift_is_listed_and_counts_once_the_plant_says_
         (tmp_path / "plant.toml").write_text(locked)
         now = SHIFT + 3 * 24 * HOUR
         rig.turn(now)
-        rig.cloud._reload_plant(tmp_path / "plant.toml")
+        assert rig.cloud._take_changed(rig.cloud._plant_file)
         rig.turn(now + 60)
         before = rig.cloud.revisions(SCOPE, SHIFT * SEC)
         assert rig.cloud.after_lock(SCOPE, SHIFT * SEC) is None
@@ -355,7 +356,7 @@ def test_what_comes_for_a_locked_shift_is_listed_and_counts_once_the_plant_says_
             assert now <= late.first_epochtime <= late.last_epochtime <= now + 120
         assert rig.cloud.revisions(SCOPE, SHIFT * SEC) == before
         (tmp_path / "plant.toml").write_text(PLANT)
-        rig.cloud._reload_plant(tmp_path / "plant.toml")
+        assert rig.cloud._take_changed(rig.cloud._plant_file)
         rig.turn(now + 180)
         rig.turn(now + 240)
         assert rig.cloud.after_lock(SCOPE, SHIFT * SEC) is None

@@ -5,7 +5,6 @@ import json
 import socket
 import socketserver
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,9 +24,9 @@ from cloud.service import Cloud
 from cloud.store.sqlite import SqliteStore
 from cloud.views import AlertView
 from contract.delivery import Alert
+from tests.support.patience import until
 
 T0 = 1_625_184_000
-PATIENCE_SECS = 30.0
 
 
 class Mailbox(socketserver.ThreadingTCPServer):
@@ -132,13 +131,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def until(done: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE_SECS
-    while not done() and time.monotonic() < end:  # noqa: ASYNC110  servers in other threads
-        await asyncio.sleep(0.02)
-    return done()
 
 
 async def test_a_channel_that_nobody_answers_loses_nothing_and_holds_up_nobody(
@@ -257,7 +249,7 @@ async def test_a_changed_file_is_taken_when_valid_and_refused_with_all_its_fault
     cloud = Cloud(config, plants.load(tmp_path / "plant.toml"), store)
     with ThreadPoolExecutor(1) as looking:
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(cloud._watch_alerts(asyncio.get_running_loop(), looking, group))
+            watching = group.create_task(cloud._watch_files(asyncio.get_running_loop(), looking, group))
             alerts.write_text(WRONG)
             assert await until(lambda: bool(cloud.health().alert_faults))
             told = "\n".join(cloud.health().alert_faults)

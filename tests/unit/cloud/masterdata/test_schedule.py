@@ -172,7 +172,8 @@ def test_the_service_works_by_the_schedule_over_restarts_and_changes_of_the_plan
     for minute in range(0, 17 * 60, 10):
         turns.say("berlin/packaging/line-1/filler-1", start + minute * 60, minute)
     turns.restart()
-    turns.cloud._reload_plant(folder / "plant.toml")
+    (folder / "plant.toml").touch()
+    assert turns.cloud._take_changed(turns.cloud._plant_file)
     closed = turns.close(start + 13 * HOUR)
     spans = [(shift.end_us - shift.start_us) / 3.6e9 for shift in closed if shift.scope.endswith("filler-1")]
     assert spans == [8.0, 4.0]

@@ -73,7 +73,7 @@ def test_only_some_places_and_levels(store: SqliteStore, receiver: Receiver) -> 
     posting = hook(table(receiver, places=["berlin/packaging/line-2"], levels=["line"]), store)
     posting.turn()
     assert [one.message["scope"] for one in receiver.posted] == [other]
-    assert posting.backlog <= 1
+    assert posting.backlog() <= 1
 
 
 def test_a_new_webhook_begins_with_the_next_shift(store: SqliteStore, receiver: Receiver) -> None:
