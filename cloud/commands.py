@@ -298,5 +298,5 @@ def _on_one_line(_logger: Any, _method: str, event: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Tell a person something beside the output."""
-    print(text, file=sys.stderr)
+    """Tell a person something beside the output; names of others do nothing to the terminal."""
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)

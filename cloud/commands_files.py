@@ -1,14 +1,14 @@
 """What `oee compute` and `oee calendar` do: figures and calendars from files alone, with no server."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
-from cloud.errors import CloudError, ConfigError
+from cloud.commands import BAD_CONFIG, OK, say, told
+from cloud.errors import CloudError
 
 if TYPE_CHECKING:
     from cloud.compute import Computation, Moment
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cloud.plant import Plant
     from cloud.render import Format
 
-OK, FAILED, BAD_CONFIG = 0, 1, 2
 _REFUSED_SHOWN: Final = 5
 _CALENDAR_DAYS: Final = 7
 
@@ -32,6 +31,7 @@ class _Wanted(TypedDict):
     level: "Level"
 
 
+@told
 def compute(
     plant: Path,
     telemetry: Sequence[Path] = (),
@@ -57,38 +57,32 @@ def compute(
     from cloud.render import print_figures
 
     if bool(telemetry) == bool(history):
-        _say("compute reads either telemetry files or one history: give --telemetry or --history")
+        say("compute reads either telemetry files or one history: give --telemetry or --history")
         return BAD_CONFIG
     if corrections and history:
-        _say("corrections are applied to telemetry files: --corrections goes with --telemetry")
+        say("corrections are applied to telemetry files: --corrections goes with --telemetry")
         return BAD_CONFIG
     if engine == "spark" and not history:
-        _say("a cluster reads a history: --engine spark goes with --history")
+        say("a cluster reads a history: --engine spark goes with --history")
         return BAD_CONFIG
-    try:
-        the_plant = plants.load(plant)
-        wanted: _Wanted = {
-            "since": None if since is None else parse_moment(since),
-            "until": None if until is None else parse_moment(until),
-            "per": per,
-            "level": level,
-        }
-        if history is None:
-            rows = _of_files(the_plant, telemetry, wanted, _corrections(corrections))
-        elif engine == "spark":
-            rows = _on_spark(the_plant, history, master, wanted)
-        else:
-            rows = _of_history(the_plant, Path(history), wanted)
-        print_figures(rows, form, the_plant)
-    except ConfigError as error:
-        _say(*map(str, error.faults))
-        return BAD_CONFIG
-    except CloudError as error:
-        _say(str(error))
-        return FAILED
+    the_plant = plants.load(plant)
+    wanted: _Wanted = {
+        "since": None if since is None else parse_moment(since),
+        "until": None if until is None else parse_moment(until),
+        "per": per,
+        "level": level,
+    }
+    if history is None:
+        rows = _of_files(the_plant, telemetry, wanted, _corrections(corrections))
+    elif engine == "spark":
+        rows = _on_spark(the_plant, history, master, wanted)
+    else:
+        rows = _of_history(the_plant, Path(history), wanted)
+    print_figures(rows, form, the_plant)
     return OK
 
 
+@told
 def calendar(
     plant: Path,
     *,
@@ -107,10 +101,10 @@ def calendar(
     from cloud.report import span_us
     from contract.machine_key import MachineKey
 
+    the_plant = plants.load(plant)
+    begin = parse_moment(since) if since is not None else datetime.fromtimestamp(time.time()).date()  # noqa: DTZ006  the reader's day
+    end = parse_moment(until) if until is not None else begin + timedelta(days=_CALENDAR_DAYS)
     try:
-        the_plant = plants.load(plant)
-        begin = parse_moment(since) if since is not None else datetime.fromtimestamp(time.time()).date()  # noqa: DTZ006
-        end = parse_moment(until) if until is not None else begin + timedelta(days=_CALENDAR_DAYS)
         only = None if machine is None else the_plant.machine(MachineKey.parse(machine)).key
         rows = [
             row
@@ -118,18 +112,14 @@ def calendar(
             if only is None or only in part.machines
             for row in calendar_rows(part, *span_us(part, begin, end), None if only is None else [only])
         ]
-        if form == "table":
-            from cloud.render import wide_console
+    except ValueError as error:
+        raise CloudError(str(error)) from error
+    if form == "table":
+        from cloud.render import wide_console
 
-            wide_console().print(calendar_table(rows))
-        else:
-            print(render_calendar(rows, form), end="")
-    except ConfigError as error:
-        _say(*map(str, error.faults))
-        return BAD_CONFIG
-    except (CloudError, ValueError) as error:
-        _say(str(error))
-        return FAILED
+        wide_console().print(calendar_table(rows))
+    else:
+        print(render_calendar(rows, form), end="")
     return OK
 
 
@@ -159,10 +149,12 @@ def _of_files(
 
 
 def _tell_what_was_left_out(found: "Computation") -> None:
-    _say(*(f"refused {line}" for line in found.refused[:_REFUSED_SHOWN]))
+    for line in found.refused[:_REFUSED_SHOWN]:
+        say(f"refused {line}")
     if (more := len(found.refused) - _REFUSED_SHOWN) > 0:
-        _say(f"refused {more} lines more")
-    _say(*(f"{key} is not in the plant: {count} records" for key, count in found.not_in_plant.items()))
+        say(f"refused {more} lines more")
+    for key, count in found.not_in_plant.items():
+        say(f"{key} is not in the plant: {count} records")
 
 
 def _of_history(plant: "Plant", folder: Path, wanted: _Wanted) -> "list[Figures]":
@@ -190,8 +182,3 @@ def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("read", total=total)
         yield lambda read_bytes: progress.advance(task, read_bytes)
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
