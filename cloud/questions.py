@@ -1,21 +1,23 @@
 """Figures of any window for pages and the read API: the same sums as everywhere, with the units asked for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import chain
+from math import fsum
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 from cloud.errors import UnknownMachineError
 from cloud.evaluation import Evaluation
 from cloud.live import Picture, segments_of
-from cloud.oee import rollup
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
 from cloud.oee.totals import Group, Totals, totals
 from cloud.plant import Machine, Plant
 from cloud.report import scope_of
+from cloud.settled import DaySums, Settled
 from cloud.store.port import Store
 from cloud.views import LineView, MachineView, ShiftRow, TimelineView
 from contract.machine_key import MachineKey
@@ -37,6 +39,7 @@ def figures(
     level: Level,
     place: tuple[str, ...] = (),
     product: str | None = None,
+    settled: Settled | None = None,
 ) -> list[ShiftRow]:
     """Return the figures of each window of [from_us, to_us) [us since 1970], oldest first, until now.
 
@@ -44,6 +47,7 @@ def figures(
         sums of the production days whose date lies in it
     place: one to four levels from the site down; only rows of it
     product: only what was made of it, and the time in which it was
+    settled: whoever keeps the sums of days that are over; None: they are made from the records
 
     Each row is the flat object that `oee compute --format json` prints, with `target_units`: the good units
     that the OEE target asks for in its planned production time until now. Closed shifts are as their newest
@@ -61,6 +65,7 @@ def figures(
                 level=level,
                 place=place,
                 product=product,
+                settled=settled,
             )
             for part in plant.by_timezone
         ]
@@ -70,17 +75,37 @@ def figures(
     if not machines or to_us <= from_us:
         return []
     kept: dict[tuple[str, int], ShiftRow] = {}
-    if every == "shift" and level in ("machine", "line") and product is None:
+    revised = every == "shift" and level in ("machine", "line") and product is None
+    if revised:
         kept = _kept(store, {"/".join(key[: _DEPTH[level]]) for key in machines}, from_us, to_us)
         from_us = max(from_us, _all_closed_until(kept, machines, level))
         if to_us <= from_us:
             return sorted(kept.values(), key=lambda row: str(row["start"]))
+    if every == "hour" or product is not None or revised:
+        found = _of_records(plant, store, now_us, machines, (from_us, to_us), every, product)
+    else:
+        days = (settled or Settled(store)).days(plant, machines, from_us, to_us, now_us)
+        found = _of_settled(days, plant.machines[machines[0]].timezone, (from_us, to_us), every)
+    rows = [
+        {**row.to_dict(), "target_units": _target_units(row, found, plant, level)}
+        for row in rolled_up(found, plant, level=level)
+        if (scope_of(row), row.window.start_us) not in kept
+    ]
+    return sorted([*kept.values(), *rows], key=lambda row: str(row["start"]))
+
+
+def _of_records(
+    plant: Plant,
+    store: Store,
+    now_us: int,
+    machines: Sequence[MachineKey],
+    between_us: tuple[int, int],
+    every: Every,
+    product: str | None,
+) -> dict[Group, Totals]:
+    """Return the sums of each machine and window, made from the records of the whole range."""
     evaluation = Evaluation(plant, store)
-    whole, _ = evaluation.timeline(machines, from_us, to_us, now_us)
-    zone = plant.machines[machines[0]].timezone
-    first, last = (
-        datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(zone).date() for at_us in (from_us, to_us - 1)
-    )
+    whole, _ = evaluation.timeline(machines, *between_us, now_us)
     sums = totals(
         whole,
         plant,
@@ -89,20 +114,41 @@ def figures(
         split="none" if product is None else "product",
     )
     chosen = [(group, total) for group, total in sums.items() if product is None or group.product == product]
-    if every in ("shift", "hour"):
-        found = {
-            Group(group.machine, group.window): total
-            for group, total in chosen
-            if group.window.start_us < to_us and group.window.end_us > from_us
+    if every not in ("shift", "hour"):
+        return _of_days(chosen, every, *_dates(plant.machines[machines[0]].timezone, between_us))
+    return {
+        Group(group.machine, group.window): total
+        for group, total in chosen
+        if _touches(group.window, between_us)
+    }
+
+
+def _of_settled(
+    days: Iterable[DaySums], zone: ZoneInfo, between_us: tuple[int, int], every: Every
+) -> dict[Group, Totals]:
+    """Return the sums of each machine and window out of those of its days."""
+    if every == "shift":
+        return {
+            group: total
+            for sums in days
+            for group, total in sums.shifts.items()
+            if _touches(group.window, between_us)
         }
-    else:
-        found = _of_days(chosen, every, first, last)
-    rows = [
-        {**row.to_dict(), "target_units": _target_units(row, found, plant, level)}
-        for row in rolled_up(found, plant, level=level)
-        if (scope_of(row), row.window.start_us) not in kept
-    ]
-    return sorted([*kept.values(), *rows], key=lambda row: str(row["start"]))
+    chosen = chain.from_iterable(sums.day.items() for sums in days)
+    return _of_days(chosen, every, *_dates(zone, between_us))
+
+
+def _touches(window: Window, between_us: tuple[int, int]) -> bool:
+    return window.start_us < between_us[1] and window.end_us > between_us[0]
+
+
+def _dates(zone: ZoneInfo, between_us: tuple[int, int]) -> tuple[date, date]:
+    """Return the local dates of the first and the last instant."""
+    first, last = (
+        datetime.fromtimestamp(at_us / 1e6, UTC).astimezone(zone).date()
+        for at_us in (between_us[0], between_us[1] - 1)
+    )
+    return first, last
 
 
 def timeline(
@@ -130,7 +176,15 @@ def timeline(
 
 
 def shift_table(
-    plant: Plant, store: Store, picture: Picture, now_us: int, *, from_us: int, to_us: int, level: Level
+    plant: Plant,
+    store: Store,
+    settled: Settled,
+    picture: Picture,
+    now_us: int,
+    *,
+    from_us: int,
+    to_us: int,
+    level: Level,
 ) -> list[ShiftRow]:
     """Return the shifts that touch [from_us, to_us), oldest first, of all places of a level.
 
@@ -138,16 +192,13 @@ def shift_table(
     """
     if level in ("machine", "line"):
         return _stored_table(plant, store, picture, from_us, to_us, level)
-    evaluation = Evaluation(plant, store)
-    whole, _ = evaluation.timeline(list(plant.machines), from_us, to_us, now_us)
-    rows = rollup.figures(
-        whole,
-        plant,
-        evaluation.names,
-        level=level,
-        wanted=lambda window: window.start_us < to_us and window.end_us > from_us,
+    found: dict[Group, Totals] = {}
+    for part in plant.by_timezone if from_us < now_us else ():
+        days = settled.days(part, list(part.machines), from_us, min(to_us, now_us), now_us)
+        found |= _of_settled(days, next(iter(part.sites.values())).timezone, (from_us, to_us), "shift")
+    return sorted(
+        (row.to_dict() for row in rolled_up(found, plant, level=level)), key=lambda row: str(row["start"])
     )
-    return sorted((row.to_dict() for row in rows), key=lambda row: str(row["start"]))
 
 
 def _of_days(
@@ -203,18 +254,23 @@ def _all_closed_until(
 
 def _target_units(row: Figures, found: Mapping[Group, Totals], plant: Plant, level: Level) -> float:
     """Return the good units that the OEE targets of a row's machines ask for in their planned time."""
-    units = 0.0
-    for group, total in found.items():
-        machine = plant.machines[group.machine]
-        window, own = group.window, row.window
-        if (
-            place_of(group.machine, level) == row.place
-            and (window.production_date, window.shift) == (own.production_date, own.shift)
-            and own.start_us <= window.start_us < own.end_us
-            and speaks_for(machine, plant, level)
-        ):
-            units += float(machine.targets.oee) * total.planned_us / float(_cycle_us(machine, total))
-    return units
+    return fsum(  # the same in any order
+        float(plant.machines[group.machine].targets.oee)
+        * total.planned_us
+        / float(_cycle_us(plant.machines[group.machine], total))
+        for group, total in found.items()
+        if _is_part_of(group, row, plant, level)
+    )
+
+
+def _is_part_of(group: Group, row: Figures, plant: Plant, level: Level) -> bool:
+    window, own = group.window, row.window
+    return (
+        place_of(group.machine, level) == row.place
+        and (window.production_date, window.shift) == (own.production_date, own.shift)
+        and own.start_us <= window.start_us < own.end_us
+        and speaks_for(plant.machines[group.machine], plant, level)
+    )
 
 
 def _cycle_us(machine: Machine, total: Totals) -> Fraction:

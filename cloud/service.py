@@ -36,6 +36,7 @@ from cloud.report import after_lock
 from cloud.results.config import ResultsConfig
 from cloud.results.config import load as load_results
 from cloud.results.outlets import Outlets
+from cloud.settled import Settled
 from cloud.store.port import Store
 from cloud.views import (
     AfterLockView,
@@ -97,6 +98,7 @@ class Cloud:
         self._store = store
         self._now_us = now_us
         self._started_us = now_us()
+        self._settled = Settled(store)
         self._corrections = Corrections(store, plant=lambda: self.plant, now_us=now_us)
         self._masterdata = MasterDataDesk(
             () if self._masterdata_file is None else self._masterdata_file.load(),
@@ -207,6 +209,7 @@ class Cloud:
         return questions.shift_table(
             self.plant,
             self._store,
+            self._settled,
             self._present.picture,
             self._now_us(),
             from_us=from_us,
@@ -235,6 +238,7 @@ class Cloud:
             level=level,
             place=place,
             product=product,
+            settled=self._settled,
         )
 
     def revisions(self, scope: str, start_us: int) -> list[Revision]:

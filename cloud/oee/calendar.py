@@ -190,6 +190,11 @@ def begin_of_shift_before(machines: Iterable[Machine], instant_us: int) -> int:
     return min((shift.start_us for shift in found if shift is not None), default=instant_us)
 
 
+def production_days(machine: Machine, from_us: int, to_us: int) -> tuple[DayWindow, ...]:
+    """Return the production days that share time with [from_us, to_us), in order."""
+    return _days(_schedule(machine), from_us, to_us)
+
+
 def local_date(zone: ZoneInfo, instant_us: int) -> date:
     """Return what the wall calendar shows at an instant."""
     return date.fromordinal(_EPOCH_ORDINAL + (instant_us + _offset_us(zone, instant_us)) // _DAY_US)

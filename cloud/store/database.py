@@ -132,12 +132,22 @@ def _mapped(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from error
 
 
-def mark_dirty(connection: sqlite3.Connection, hours: Iterable[tuple[int, int]], why: str | None) -> None:
-    """Mark hours of machines as changed; a mark is higher than every chunk and mark before it."""
+def mark_dirty(
+    connection: sqlite3.Connection, hours: Iterable[tuple[int, int]], why: str | None, machines: Iterable[int]
+) -> None:
+    """Mark hours of machines as changed; a mark is higher than every chunk and mark before it.
+
+    machines: those whose past has changed at all
+    """
     connection.executemany(
         "INSERT INTO dirty (machine, hour, mark, why) VALUES (?1, ?2,"
         " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'chunk'), 0)"
         " + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'correction'), 0), ?3)"
         " ON CONFLICT (machine, hour) DO UPDATE SET mark = excluded.mark, why = coalesce(excluded.why, why)",
         ((machine, hour, why) for machine, hour in hours),
+    )
+    connection.executemany(
+        "INSERT INTO changed (machine, times) VALUES (?, 1)"
+        " ON CONFLICT (machine) DO UPDATE SET times = times + 1",
+        ((machine,) for machine in machines),
     )

@@ -191,6 +191,9 @@ class Store(Protocol):
     def clean(self, hours: Iterable[Dirty]) -> None:
         """Take back marks, but none that was set anew since."""
 
+    def changes(self) -> dict[int, int]:
+        """Return by machine how often its past was changed; what is being written now is waited for."""
+
     def save_closed(self, shifts: Sequence[ClosedShift], cleaned: Iterable[Dirty] = ()) -> None:
         """Keep revisions and take back the marks that led to them, in one transaction."""
 

@@ -119,6 +119,10 @@ CREATE TABLE IF NOT EXISTS closed_log (
 INSERT INTO closed_log (scope, start_us, revision)
     SELECT scope, start_us, revision FROM closed_shift
     WHERE NOT EXISTS (SELECT 1 FROM closed_log) ORDER BY start_us, scope, revision;
+CREATE TABLE IF NOT EXISTS changed (
+    machine INTEGER PRIMARY KEY,
+    times INTEGER NOT NULL      -- how often its past was, as marks in dirty tell that
+);
 CREATE TABLE IF NOT EXISTS note (
     name TEXT PRIMARY KEY,
     body BLOB NOT NULL          -- JSON of the part that wants to know it

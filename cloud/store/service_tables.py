@@ -235,7 +235,7 @@ class ServiceTables(Database):
                 return None
             number = connection.execute("INSERT INTO correction (body) VALUES (?)", (text,)).lastrowid
             index = self.names.id("machine", tuple(machine))
-            mark_dirty(connection, ((index, hour) for hour in hours), why)
+            mark_dirty(connection, ((index, hour) for hour in hours), why, [index])
         assert number is not None
         return number
 

@@ -33,6 +33,11 @@ class ShiftTables(Database):
         with self._transaction() as connection:
             _clean(connection, hours)
 
+    def changes(self) -> dict[int, int]:
+        """Return by machine how often its past was changed; what is being written now is waited for."""
+        with self._write_lock, self._reading() as connection:
+            return dict(connection.execute("SELECT machine, times FROM changed").fetchall())
+
     def save_closed(self, shifts: Sequence[ClosedShift], cleaned: Iterable[Dirty] = ()) -> None:
         """Keep revisions and take back the marks that led to them, in one transaction."""
         with self._transaction() as connection:

@@ -295,7 +295,7 @@ class SqliteStore(ShiftTables, ServiceTables):
                 for chunk in chunks
                 if chunk.first_us < self.live_from_us.get(chunk.machine, _ALWAYS)
             ]
-            mark_dirty(connection, late, None)
+            mark_dirty(connection, late, None, {machine for machine, _ in late})
 
     def _note_stored(
         self, connection: sqlite3.Connection, gateway: int, sequences: NDArray[np.int64]

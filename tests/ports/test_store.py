@@ -386,6 +386,21 @@ def test_corrections_are_kept_in_order_with_their_marks(reopen: Open) -> None:
     assert store.dirty() == [mark]
 
 
+def test_changes_of_the_past_are_counted_whoever_makes_them(reopen: Open) -> None:
+    store, key = reopen(), MachineKey("berlin", "packaging", "line-1", "filler-1")
+    assert store.changes() == {}
+    store.append(Arrivals([record(1, 6 * HOUR + 1), record(2, 7 * HOUR)]))
+    assert store.changes() == {0: 1}
+    store.live_from_us[0] = 8 * HOUR * 1_000_000
+    store.append(Arrivals([record(3, 8 * HOUR)]))
+    assert store.changes() == {0: 1}
+    store.append(Arrivals([record(4, 8 * HOUR - 1)]))
+    store.append(Arrivals([record(4, 8 * HOUR - 1)]))
+    assert store.changes() == {0: 2}
+    store.add_correction(b"{}", key, [], "by Ana", after=0)
+    assert reopen().changes() == {0: 3}
+
+
 def test_two_processes_share_a_store_without_repeating_a_record(reopen: Open) -> None:
     one, other = reopen(), reopen()
     one.append(Arrivals([record(1, machine="a")]))
