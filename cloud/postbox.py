@@ -1,13 +1,22 @@
-"""Mail, chat, SMS, whatever a URL of Apprise names: the only door to that library."""
+"""Mail, chat, SMS, whatever a URL of Apprise names: the only door to that library.
 
+What is sent once more, after a crash between the receiver's yes and our note, has the key that it had before:
+the Message-ID of a mail, the header `webhook-id` of a webhook. Receivers drop the second by it.
+"""
+
+import contextvars
+import hashlib
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from cloud.config import is_loopback
 from cloud.errors import NotificationError
 
+_KEY_HEADER: Final = "webhook-id"
+_sending: contextvars.ContextVar[str | None] = contextvars.ContextVar("_sending", default=None)
+"""The key of what is sent in this context."""
 _LOADING = threading.Lock()
 """Apprise loads its services when the first URL is read, which two threads may not do at once."""
 
@@ -20,6 +29,15 @@ class Attachment(NamedTuple):
     name: str
     media_type: str
     content: bytes
+
+
+def key_of(*told: bytes | str) -> str:
+    """Return the key of a message: the same for the same parts, and for no others."""
+    digest = hashlib.sha256()
+    for part in told:
+        whole = part.encode() if isinstance(part, str) else part
+        digest.update(len(whole).to_bytes(8, "big") + whole)
+    return digest.hexdigest()[:32]
 
 
 class Postbox:
@@ -45,6 +63,8 @@ class Postbox:
         self._apprise = apprise.Apprise()
         with _LOADING:
             is_known = self._apprise.add(url)
+            _give_mails_our_keys()
+        self._headers: list[dict[str, str]] = []
         if not is_known:
             raise NotificationError(f"{name}: its URL is of no known service, or lacks a part")
         for service in self._apprise:
@@ -52,6 +72,8 @@ class Postbox:
             if mail_host is not None:
                 # Apprise waits 5.5 s between two mails, which a mail server of one's own does not ask for.
                 service.request_rate_per_sec = 0
+            elif isinstance(headers := getattr(service, "headers", None), dict):
+                self._headers.append(headers)
             host = mail_host or service.host
             if not allow_insecure and not service.secure and host and not is_loopback(host):
                 raise NotificationError(
@@ -63,14 +85,22 @@ class Postbox:
         title: str,
         body: str,
         *,
+        key: str | None = None,
         tone: Tone = "plain",
         is_html: bool = False,
         files: Sequence[Attachment] = (),
     ) -> None:
-        """Send one message; raise NotificationError when it was not taken."""
+        """Send one message; raise NotificationError when it was not taken.
+
+        key: `key_of` what it tells, where it may be sent once more
+        """
         attached = [
             self._attach(content=file.content, name=file.name, mimetype=file.media_type) for file in files
         ]
+        for headers in self._headers:
+            if key is not None:
+                headers[_KEY_HEADER] = key
+        token = _sending.set(key)
         try:
             taken = self._apprise.notify(
                 body=body,
@@ -81,5 +111,23 @@ class Postbox:
             )
         except Exception as error:  # noqa: BLE001  each service has errors of its own; their texts may hold the URL
             raise NotificationError(f"{self._name}: {type(error).__name__}") from None
+        finally:
+            _sending.reset(token)
         if not taken:
             raise NotificationError(f"{self._name}: the service cannot be reached or refuses the message")
+
+
+def _give_mails_our_keys() -> None:
+    """Have Apprise, which gives every mail a random Message-ID, take ours where there is one."""
+    from apprise.plugins.email import base
+
+    random_id = base.make_msgid
+    if getattr(random_id, "is_ours", False):
+        return
+
+    def message_id(idstring: str | None = None, domain: str | None = None) -> str:
+        key = _sending.get()
+        return random_id(idstring, domain) if key is None else f"<{key}@{domain or 'oee-gateway'}>"
+
+    message_id.is_ours = True  # type: ignore[attr-defined]
+    base.make_msgid = message_id

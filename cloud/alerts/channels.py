@@ -1,6 +1,7 @@
 """Carries alerts to people: one courier for each channel, with an outbox of its own in the store.
 
-What was sent twice, after a crash at the wrong moment, a FIFO topic of SNS drops.
+What was sent twice, after a crash at the wrong moment, has one key: a FIFO topic of SNS drops it by that,
+receivers of mails and webhooks may.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import structlog
 from cloud.alerts.config import ChannelTable
 from cloud.carrier import Carrier, Running
 from cloud.errors import NotificationError
-from cloud.postbox import Postbox
+from cloud.postbox import Postbox, key_of
 from cloud.store.port import Delivery, Store
 from cloud.views import ChannelView
 from contract.delivery import Alert
@@ -44,11 +45,17 @@ class AppriseDoor:
     """Mail, chat, SMS, webhook: whatever the URL names."""
 
     def __init__(self, channel: ChannelTable) -> None:
+        self._name = channel.name
         self._postbox = Postbox(channel.name, channel.secret_url())
 
     def send(self, alert: Alert, title: str, body: str) -> None:
         """Send one message; raise NotificationError when it was not taken."""
-        self._postbox.send(title, body, tone="good" if alert.event == "cleared" else "warning")
+        self._postbox.send(
+            title,
+            body,
+            key=key_of(self._name, msgspec.json.encode(alert)),
+            tone="good" if alert.event == "cleared" else "warning",
+        )
 
 
 class SnsDoor:

@@ -90,7 +90,7 @@ class Digest:
         done_us = msgspec.json.decode(note, type=int)
         if done_us >= slot_us and done_us - slot_us < _DAY_US:
             return ""
-        letter = self.letter(now_us)
+        letter = msgspec.structs.replace(self.letter(now_us), key=f"health {slot_us}")
         self._store.queue_deliveries(
             self.table.channels(), letters.encode(letter), self._note, msgspec.json.encode(slot_us)
         )

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from cloud.carrier import Carrier
-from cloud.postbox import Attachment, Postbox
+from cloud.postbox import Attachment, Postbox, key_of
 from cloud.results.config import MailTable
 from cloud.store.port import Delivery, Store
 
@@ -21,6 +21,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     html: str
     made_epochtime: float
     files: list[Attachment] = []
+    key: str = ""
+    """What it tells, such as a report's name, period and edition: the same in a letter that is made again."""
 
 
 def encode(letter: Letter) -> bytes:
@@ -77,6 +79,7 @@ class Post(Carrier[Delivery]):
             return True
         if self._postbox is None:
             self._postbox = open_postbox(self.table, self._to)
-        self._postbox.send(letter.title, letter.html, is_html=True, files=letter.files)
+        key = key_of(self.name, letter.key or item.payload)
+        self._postbox.send(letter.title, letter.html, key=key, is_html=True, files=letter.files)
         self._note_sent()
         return True

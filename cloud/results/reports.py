@@ -170,7 +170,11 @@ class Reports:
         oldest_us = now_us - 2 * self.table.catch_up_days * _DAY_US
         memory.made = {key: made for key, made in memory.made.items() if made.end_us > oldest_us}
         letter = Letter(
-            title=printed.title, html=printed.html, made_epochtime=now_us / 1e6, files=list(printed.files)
+            title=printed.title,
+            html=printed.html,
+            made_epochtime=now_us / 1e6,
+            files=list(printed.files),
+            key=f"{self._note} {period.every} {period.key} edition {edition} of {revisions} revisions",
         )
         self._store.queue_deliveries(
             self.table.channels(), letters.encode(letter), self._note, msgspec.json.encode(memory)
