@@ -256,6 +256,8 @@ def _print_preview(name: str, outcome: "Outcome") -> None:
         table.add_row(*map(plain, cells))
     for bad in outcome.bad_rows:
         table.add_row(plain(bad.ref), "refused", "", "", "", plain(bad.problem))
+    for bad in outcome.passed:
+        table.add_row(plain(bad.ref), "passed by", "", "", "", plain(bad.problem))
     console = wide_console()
     console.print(table)
     console.print(f"{name}: {str(outcome) or 'nothing new'}, {outcome.unchanged} as they are")

@@ -6,6 +6,7 @@ the Message-ID of a mail, the header `webhook-id` of a webhook. Receivers drop t
 
 import contextvars
 import hashlib
+import importlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -119,9 +120,8 @@ class Postbox:
 
 def _give_mails_our_keys() -> None:
     """Have Apprise, which gives every mail a random Message-ID, take ours where there is one."""
-    from apprise.plugins.email import base
-
-    random_id = base.make_msgid
+    mails: Any = importlib.import_module("apprise.plugins.email.base")
+    random_id = mails.make_msgid
     if getattr(random_id, "is_ours", False):
         return
 
@@ -129,5 +129,5 @@ def _give_mails_our_keys() -> None:
         key = _sending.get()
         return random_id(idstring, domain) if key is None else f"<{key}@{domain or 'oee-gateway'}>"
 
-    message_id.is_ours = True  # type: ignore[attr-defined]
-    base.make_msgid = message_id
+    vars(message_id)["is_ours"] = True
+    mails.make_msgid = message_id

@@ -16,6 +16,7 @@ from cloud.views import (
     BoardView,
     GatewayView,
     MuteView,
+    RefusedRow,
     Revision,
     ShiftRow,
     TimelineView,
@@ -88,6 +89,10 @@ class CloudReader(Protocol):
 
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         """Return the newest refused messages: `received_epochtime topic reason payload`."""
+        ...
+
+    def refused_rows(self) -> list[RefusedRow]:
+        """Return the rows of master data that cannot be used as things are."""
         ...
 
     def subscribe(self) -> AsyncIterator[Update]:

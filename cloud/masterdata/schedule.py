@@ -151,7 +151,7 @@ class Schedule(Sync):
         del made
         entries = entries_of(self._notes, self.table.name)
         before = dict(entries)
-        changes, bad_rows, unchanged = [], [], 0
+        changes, bad_rows, passed, unchanged = [], [], [], 0
         for row in {row.ref: row for row in rows}.values():
             if isinstance(row, BadRow):
                 bad_rows.append(row)
@@ -162,7 +162,8 @@ class Schedule(Sync):
                 continue
             problem = self._problem(row, known, entries)
             if problem is None:
-                unchanged += 1
+                days = _LATELY_US // _DAY_US
+                passed.append(BadRow(row.ref, f"shift {row.shift} of {row.date} began over {days} days ago"))
             elif problem:
                 bad_rows.append(BadRow(row.ref, problem))
             else:
@@ -171,7 +172,7 @@ class Schedule(Sync):
         if entries != before:
             self._notes.set_note(_note_name(self.table.name), msgspec.json.encode(entries))
             self._changed()
-        return Outcome(changes, bad_rows, unchanged)
+        return Outcome(changes, bad_rows, unchanged, passed)
 
     def _problem(self, entry: Entry, known: Entry | None, entries: Entries) -> str | None:
         """Return why an entry may not be taken, '' when it may; None for one that is long past."""
@@ -186,7 +187,10 @@ class Schedule(Sync):
         if starts and min(starts) <= now_us - _LATELY_US:
             return None
         if starts and min(starts) <= now_us:
-            return f"shift {entry.shift} of {entry.date} has begun: say what was not worked as a planned stop"
+            return (
+                f"shift {entry.shift} of {entry.date} has begun and keeps its times: "
+                "say what was not worked of it as a row of kind planned_stop"
+            )
         return "" if entry.is_deleted else "; ".join(_overlaps(after, entry))
 
 

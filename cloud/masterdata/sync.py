@@ -37,6 +37,8 @@ class Outcome(NamedTuple):
     changes: list[Change]
     bad_rows: list[BadRow]
     unchanged: int
+    passed: Sequence[BadRow] = ()
+    """Rows that say something of what is over for too long to be changed; they are not tried again."""
 
     def __str__(self) -> str:
         """Return it in a few words, '' for nothing."""
@@ -47,6 +49,7 @@ class Outcome(NamedTuple):
             ),
             "taken back": sum(change.said is None for change in self.changes),
             "refused": len(self.bad_rows),
+            "passed by": len(self.passed),
         }
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
@@ -100,6 +103,8 @@ class Memory(msgspec.Struct):
     """By ref."""
     is_cut: bool = False
     """Whether more rows were refused than are kept: then all of the source is read again instead."""
+    passed: str = ""
+    """A digest of the rows that were passed by at the last run."""
     read_as: str = ""
     """What the source was asked, as a digest; '' for not known. Asked otherwise, it is read anew."""
 
@@ -168,10 +173,21 @@ class Sync:
         for bad in outcome.bad_rows:
             kept[bad.ref] = self._refused(bad, found[bad.ref])
         is_cut = len(kept) > _MAX_REFUSED
-        self._keep(Memory(batch.mark, dict(list(kept.items())[:_MAX_REFUSED]), is_cut, self._read_as))
+        passed = _passed(outcome.passed)
+        self._keep(Memory(batch.mark, dict(list(kept.items())[:_MAX_REFUSED]), is_cut, passed, self._read_as))
         self._tried_under = circumstances
         fresh = [bad for bad in outcome.bad_rows if memory.refused.get(bad.ref) != kept.get(bad.ref)]
-        return str(outcome._replace(bad_rows=fresh))
+        is_known = passed == memory.passed
+        if not is_known and outcome.passed:
+            bad = outcome.passed[-1]
+            _log.warning(
+                "rows passed by",
+                source=self.table.name,
+                rows=len(outcome.passed),
+                ref=bad.ref,
+                why=bad.problem,
+            )
+        return str(outcome._replace(bad_rows=fresh, passed=() if is_known else outcome.passed))
 
     def refused(self) -> list[RefusedRow]:
         """Return the rows that cannot be used as things are."""
@@ -244,6 +260,11 @@ def remembered(notes: Notes, source: str) -> Memory:
     """Return what is remembered of a source."""
     body = notes.note(_note_name(source))
     return Memory() if body is None else msgspec.json.decode(body, type=Memory)
+
+
+def _passed(rows: Sequence[BadRow]) -> str:
+    said = "\n".join(sorted(row.ref for row in rows))
+    return hashlib.sha256(said.encode()).hexdigest()[:16] if rows else ""
 
 
 def _digest(table: MasterDataTable) -> str:

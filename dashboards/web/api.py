@@ -24,6 +24,7 @@ from cloud.views import (
     BoardView,
     GatewayView,
     MuteView,
+    RefusedRow,
     Revision,
     ShiftRow,
     TimelineView,
@@ -126,6 +127,11 @@ class Api:
             status_code=202,
             summary="Ask a gateway to start or stop reading a PLC; its status answers under the id",
         )(self._control)
+        get(
+            "/masterdata/refused",
+            summary="Rows of master data that cannot be used as things are",
+            **_answers(list[RefusedRow]),
+        )(self._refused_rows)
         app.add_api_websocket_route("/live", self._live)
         app.add_exception_handler(ApiError, _refused)
         app.add_exception_handler(CloudError, _refused)
@@ -292,6 +298,9 @@ class Api:
 
     async def _gateways(self) -> Response:
         return _json(await self._ask(self._cloud.gateways))
+
+    async def _refused_rows(self) -> Response:
+        return _json(await self._ask(self._cloud.refused_rows))
 
     async def _control(
         self,

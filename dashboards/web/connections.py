@@ -54,6 +54,7 @@ class ConnectionPages(Screen):
             gateways=gateways,
             machines=machines_of(board),
             letters=self.cloud.dead_letters(30),
+            refused=self.cloud.refused_rows(),
             given=given,
             may_control=account is None or account.may("engineer"),
             asked=asked,

@@ -38,6 +38,7 @@ from cloud.views import (
     LossLevel,
     MachineView,
     MuteView,
+    RefusedRow,
     Revision,
     Segment,
     ShiftRow,
@@ -619,6 +620,16 @@ class DemoCloud:
     ) -> str:
         del site, by
         return f"{action} {gateway}/{connection}"
+
+    def refused_rows(self) -> list[RefusedRow]:
+        return [
+            RefusedRow(
+                source="mes-shifts",
+                ref="<b>2021-07-03</b>",
+                problem="shift 1 of 2021-07-03 has begun",
+                since_epochtime=self.clock() - 3000,
+            )
+        ]
 
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         letter = {

@@ -154,6 +154,17 @@ def test_a_bad_row_is_refused_alone(planning: Planning, row: str, problem: str) 
     assert problem in refused.problem
 
 
+def test_a_row_of_a_shift_that_is_long_over_is_passed_by_and_told_once(planning: Planning) -> None:
+    old, new = "a,,2021-01-04,1,,,,yes,", "b,,2021-07-03,overtime,08:00,12:00,,,"
+    assert planning.says(old, new) == "1 new, 1 passed by"
+    assert planning.schedule.refused() == []
+    assert planning.says(old, new) == ""
+    assert planning.says(old, new, "c,,2021-01-05,1,,,,yes,") == "2 passed by"
+    outcome = preview(planning.table, planning.notes, BASE, NOON)
+    assert [row.ref for row in outcome.passed] == ["a", "c"]
+    assert "over 7 days ago" in outcome.passed[0].problem
+
+
 def test_a_preview_changes_nothing(planning: Planning) -> None:
     (planning.folder / "plan.csv").write_text(HEAD + "a,,2021-06-29,1,,,,yes,\n")
     outcome = preview(planning.table, planning.notes, BASE, NOON)
