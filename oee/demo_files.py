@@ -1,5 +1,6 @@
 """The configuration files of a demo, as a person would write them: each process reads its own."""
 
+import json
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -75,7 +76,7 @@ def _cloud_toml(folder: Path, board_port: int, broker_url: str) -> str:
     return f"""\
 # The cloud side of the demo.
 [cloud]
-data_dir = "{(folder / "cloud").absolute()}"
+data_dir = {json.dumps(str((folder / "cloud").absolute()), ensure_ascii=False)}
 plant = "plant.toml"
 alerts = "alerts.toml"
 shift_close_grace_secs = {SHIFT_CLOSE_GRACE_SECS}

@@ -61,7 +61,10 @@ def announce(folder: Path, url: str) -> None:
 def _keep_to(folder: Path, factory: Mapping[str, Any]) -> None:
     mark = folder / _MARK
     if mark.exists():
-        begun = json.loads(mark.read_text())
+        try:
+            begun = json.loads(mark.read_text())
+        except ValueError as error:
+            raise UsageError(f"{mark} is damaged: add --fresh to begin anew") from error
         if begun != dict(factory):
             raise UsageError(
                 f"{folder} holds a factory begun with {_said(begun)}, not {_said(factory)}: "

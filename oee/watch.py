@@ -60,7 +60,7 @@ class Heard:
                     self.status = msgspec.json.decode(payload, type=Status)
                 case topics.GatewayTopic(self.site, _, "receipt"):
                     self._take_receipt(msgspec.json.decode(payload, type=Receipt), at_secs)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, RecursionError, msgspec.MsgspecError):
             pass  # somebody else's message on the same broker
         return None
 
@@ -122,7 +122,11 @@ class Listener:
         self._client.loop_stop()
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # not of this contract either; an error here would end paho's thread
+            return
         with self._lock:
-            alert = self._heard.take(message.topic, message.payload, time.monotonic())
+            alert = self._heard.take(topic, message.payload, time.monotonic())
         if alert is not None:
             self._on_alert(alert)

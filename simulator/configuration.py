@@ -131,4 +131,6 @@ def _machine_tags(factory: Factory, line: str, machine: str, bits: int) -> str:
 
 def _table(heading: str, keys: Mapping[str, object]) -> str:
     """Write a table; JSON's scalars and flat arrays are TOML's."""
-    return f"{heading}\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+    return f"{heading}\n" + "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items()
+    )

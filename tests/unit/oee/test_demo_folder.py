@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from cloud.config import load as load_cloud
+from gateway.config import load as load_gateway
+from oee import demo_files
 from oee.demo_folder import announce, default, opened
 from oee.errors import CommandError, UsageError
+from simulator import scenarios
 
 FACTORY = {"scenario": "demo", "seed": 1}
 
@@ -26,6 +30,22 @@ def test_another_factory_needs_a_fresh_start(tmp_path: Path) -> None:
         opened(tmp_path, {**FACTORY, "seed": 2}, fresh=False).__enter__()
     with opened(tmp_path, {**FACTORY, "seed": 2}, fresh=True):
         assert not (tmp_path / "old").exists()
+
+
+def test_a_damaged_mark_is_told_and_a_fresh_start_helps(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("")
+    with pytest.raises(UsageError, match="damaged: add --fresh"):
+        opened(tmp_path, FACTORY, fresh=False).__enter__()
+    with opened(tmp_path, FACTORY, fresh=True):
+        pass
+
+
+def test_the_files_of_a_demo_are_right_wherever_they_lie(tmp_path: Path) -> None:
+    folder = tmp_path / 'Fabrik "Süd" \U0001f3ed \\x'
+    ports = demo_files.Ports(opcua=4840, board=8080, broker=1883, health=9464)
+    files = demo_files.write(folder, scenarios.build("demo", seed=1), ports, "mqtt://127.0.0.1:1883")
+    assert load_cloud(files["cloud"]).cloud.data_dir == folder / "cloud"
+    assert load_gateway(files["gateway"]).gateway.data_dir == folder / "gateway"
 
 
 def test_a_second_demo_is_told_where_the_first_one_is(tmp_path: Path) -> None:

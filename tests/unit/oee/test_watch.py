@@ -54,7 +54,14 @@ def test_receipts_tell_how_fast_records_are_stored() -> None:
 
 def test_messages_that_are_not_of_the_contract_are_left_alone() -> None:
     heard = Heard("demo-plant", since=0.0)
-    for topic, payload in (("zigbee/lamp", b"on"), (RECEIPT, b"{"), (RECEIPT, b"[]"), ("oee/v1/x", b"")):
+    deep = b'{"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for topic, payload in (
+        ("zigbee/lamp", b"on"),
+        (RECEIPT, b"{"),
+        (RECEIPT, b"[]"),
+        (RECEIPT, deep),
+        ("oee/v1/x", b""),
+    ):
         assert heard.take(topic, payload, 0.0) is None
 
 
