@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud.commands import BAD_CONFIG, FAILED, OK, alone, say, told
-from cloud.errors import CloudError, ConfigError
+from cloud.errors import CloudError
 
 if TYPE_CHECKING:
     from cloud.masterdata.sync import Outcome
@@ -158,6 +158,7 @@ def _cloud(config: Path) -> "Iterator[Cloud]":
         yield Cloud(settings, the_plant, store)
 
 
+@told
 def masterdata_check(config: Path) -> int:
     """Read every source of masterdata.toml and print what it would change, without changing anything."""
     from cloud import plant
@@ -170,34 +171,26 @@ def masterdata_check(config: Path) -> int:
     from cloud.opening import open_store
 
     failed = False
-    try:
-        settings = load(config)
-        if settings.cloud.masterdata is None:
-            say(f"{config}: cloud.masterdata: is not set; name the file that lists the sources")
-            return BAD_CONFIG
-        the_plant = plant.load(settings.cloud.plant)
-        sources = load_sources(settings.cloud.masterdata)
-        with contextlib.closing(open_store(settings)) as store:
-            made = [decode(text, number) for number, text in store.corrections()]
-            for table in sources:
-                try:
-                    if table.kind == "shift":
-                        outcome = schedule.preview(table, store, the_plant, clock_us())
-                    else:
-                        outcome = preview(table, the_plant, made)
-                except CloudError as error:
-                    failed = True
-                    say(str(error))
-                    continue
-                failed = failed or bool(outcome.bad_rows)
-                _print_preview(table.name, outcome)
-    except ConfigError as error:
-        for fault in error.faults:
-            say(str(fault))
+    settings = load(config)
+    if settings.cloud.masterdata is None:
+        say(f"{config}: cloud.masterdata: is not set; name the file that lists the sources")
         return BAD_CONFIG
-    except CloudError as error:
-        say(str(error))
-        return FAILED
+    the_plant = plant.load(settings.cloud.plant)
+    sources = load_sources(settings.cloud.masterdata)
+    with contextlib.closing(open_store(settings)) as store:
+        made = [decode(text, number) for number, text in store.corrections()]
+        for table in sources:
+            try:
+                if table.kind == "shift":
+                    outcome = schedule.preview(table, store, the_plant, clock_us())
+                else:
+                    outcome = preview(table, the_plant, made)
+            except CloudError as error:
+                failed = True
+                say(str(error))
+                continue
+            failed = failed or bool(outcome.bad_rows)
+            _print_preview(table.name, outcome)
     return FAILED if failed else OK
 
 

@@ -4,7 +4,7 @@ import copy
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -76,6 +76,21 @@ def parse_table(text: str, *, file: str) -> Table:
         return tomllib.loads(text, parse_float=Decimal)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError.unreadable(file, f"is not TOML: {error}{_time_hint(text, str(error))}") from error
+
+
+def load_model(
+    path: Path, model: type[Model], further_faults: Callable[[Model, str], Iterable[Fault]]
+) -> Model:
+    """Read a TOML file; raise ConfigError with every fault.
+
+    further_faults: what is wrong with a model of that file beyond its single values
+    """
+    found, faults = validate(read_table(path), model, file=str(path))
+    if found is not None:
+        faults += further_faults(found, str(path))
+    if faults or found is None:
+        raise ConfigError(faults)
+    return found
 
 
 def validate(

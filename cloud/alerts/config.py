@@ -15,9 +15,9 @@ from cloud.alerts.life import Event
 from cloud.alerts.rule_tables import PLANT_IDLE, RuleTable, StepTable, oddities, steps_oddities
 from cloud.alerts.subjects import Subject, lies_in
 from cloud.config import File, PositiveSecs
-from cloud.errors import ConfigError, Fault, NotificationError
+from cloud.errors import Fault, NotificationError
 from cloud.plant import Plant
-from cloud.toml_file import Array, TomlModel, read_table, validate
+from cloud.toml_file import Array, TomlModel, load_model
 from contract.delivery import Alert
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -161,12 +161,7 @@ class AlertsConfig(TomlModel):
 
 def load(path: Path) -> AlertsConfig:
     """Read alerts.toml; raise ConfigError with every fault. Relative paths in it are beside the file."""
-    config, faults = validate(read_table(path), AlertsConfig, file=str(path))
-    if config is None:
-        raise ConfigError(faults)
-    faults += list(_faults(config, str(path)))
-    if faults:
-        raise ConfigError(faults)
+    config = load_model(path, AlertsConfig, _faults)
     folder = path.absolute().parent
     channels = tuple(
         table if table.url_file is None else table.model_copy(update={"url_file": folder / table.url_file})

@@ -1,6 +1,6 @@
 """masterdata.toml: which system says what, and how its rows are read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -8,8 +8,8 @@ from pydantic import Field
 
 from cloud.addresses import AddressTable
 from cloud.config import File
-from cloud.errors import ConfigError, Fault
-from cloud.toml_file import Array, TomlModel, read_table, validate
+from cloud.errors import Fault
+from cloud.toml_file import Array, TomlModel, load_model
 
 Kind = Literal["ideal_rate", "order", "planned_stop", "off_quality", "shift"]
 FIELDS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -58,12 +58,7 @@ class MasterDataConfig(TomlModel):
 
 def load(path: Path) -> tuple[MasterDataTable, ...]:
     """Read masterdata.toml; raise ConfigError with every fault. Relative paths in it are beside the file."""
-    config, faults = validate(read_table(path), MasterDataConfig, file=str(path))
-    if config is None:
-        raise ConfigError(faults)
-    faults += list(_faults(config.source, str(path)))
-    if faults:
-        raise ConfigError(faults)
+    config = load_model(path, MasterDataConfig, _faults)
     folder = path.absolute().parent
     return tuple(
         table.model_copy(
@@ -77,9 +72,9 @@ def load(path: Path) -> tuple[MasterDataTable, ...]:
     )
 
 
-def _faults(tables: Iterable[MasterDataTable], file: str) -> Iterator[Fault]:
+def _faults(config: MasterDataConfig, file: str) -> Iterator[Fault]:
     names: set[str] = set()
-    for number, table in enumerate(tables):
+    for number, table in enumerate(config.source):
         place = f"source[{number}]"
         for key, problem, allowed in _oddities(table):
             yield Fault(file, f"{place}.{key}".rstrip("."), problem, allowed)

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from cloud.addresses import AddressTable, secret
 from cloud.config import File, PositiveSecs, Secs, is_loopback
-from cloud.errors import ConfigError, Fault
+from cloud.errors import Fault
 from cloud.plant_tables import WEEKDAYS, TimeOfDay, Weekday
-from cloud.toml_file import Array, TomlModel, read_table, validate
+from cloud.toml_file import Array, TomlModel, load_model
 
 Every = Literal["shift", "day", "week"]
 Format = Literal["pdf", "xlsx", "csv", "json", "html"]
@@ -125,12 +125,7 @@ def is_in(place: str, places: Sequence[str]) -> bool:
 
 def load(path: Path) -> ResultsConfig:
     """Read results.toml; raise ConfigError with every fault. Relative paths in it are beside the file."""
-    config, faults = validate(read_table(path), ResultsConfig, file=str(path))
-    if config is None:
-        raise ConfigError(faults)
-    faults += list(_faults(config, str(path)))
-    if faults:
-        raise ConfigError(faults)
+    config = load_model(path, ResultsConfig, _faults)
     folder = path.absolute().parent
     return config.model_copy(
         update={
