@@ -24,8 +24,11 @@ from gateway.uplinks.port import Limits, Uplink, Will
 
 Acknowledge = Literal["store", "broker"]
 
-_AWAITING_MAX_RECORDS: Final = 20_000
-"""Backlog without a receipt: beyond this the store is waited for, so that no broker's queue overflows."""
+_UNDER_WAY_MAX_RECORDS: Final = 5_000
+"""Backlog that is sent and not stored: beyond this it is waited for.
+
+What is live comes to the store behind it; and no broker's queue overflows.
+"""
 _STRIKES: Final = 3
 """How often a message that stood alone may take the connection with it."""
 _RETRY_SECS: Final = 0.2
@@ -292,9 +295,13 @@ class Forwarder:
                 return self._probe_at - now
             self._ledger.probe()
             self._probe_at = now + self._ledger.patience_secs
-        elif self._acknowledge == "store" and self._ledger.awaiting.count() >= _AWAITING_MAX_RECORDS:
-            return None  # a receipt or its time-out goes on
+        elif self._records_under_way() >= _UNDER_WAY_MAX_RECORDS:
+            return None  # an answer, a receipt or its time-out goes on
         return self._send_array(*free, now, reserve=0.2)
+
+    def _records_under_way(self) -> int:
+        """Return how many records wait for the broker's answer or for the store's receipt."""
+        return sum(parcel.records for parcel in self._in_flight.values()) + self._ledger.awaiting.count()
 
     def _send_array(self, first: int, last: int, now: float, *, reserve: float) -> float:
         """Send records up to the next gap as one array; a gap goes alone, on its own topic."""

@@ -12,9 +12,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from contract import topics
 from contract.delivery import Gap, Receipt, Status
 from contract.telemetry import Telemetry, decode_many, decode_one
+from gateway.outbox.ranges import Ranges
 
 SITE, GATEWAY = "site", "edge"
 _RECEIPT_SECS = 0.05
+_MAX_RANGES = 100
 
 
 class Arrival(NamedTuple):
@@ -41,8 +43,10 @@ class Store:
         self.gaps: dict[int, Gap] = {}
         self.arrivals: list[Arrival] = []
         self.messages = 0
+        self._kept = Ranges()
+        self._lock = threading.Lock()
         self._first: int | None = None
-        self._highest = 0
+        self._told = Receipt(stored_through=0)
         self._stopping = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="store")
         self._client.on_connect = self._on_connect
@@ -64,6 +68,7 @@ class Store:
         if isinstance(place, topics.GatewayTopic) and place.channel == "gap":
             gap = msgspec.json.decode(message.payload, type=Gap)
             self.gaps[gap.sequence] = gap
+            self._keep(gap.sequence)
             return
         if isinstance(place, topics.GatewayTopic) and place.channel != "backlog":
             return
@@ -74,21 +79,31 @@ class Store:
             if isinstance(one, Telemetry):
                 self.records[one.sequence] = one
                 self.arrivals.append(Arrival(at, now, one))
+                self._keep(one.sequence)
 
     def _send_receipts(self) -> None:
         while not self._stopping.wait(_RECEIPT_SECS):
             self.receipt()
 
+    def _keep(self, sequence: int) -> None:
+        with self._lock:
+            self._kept.add(sequence, sequence)
+
+    def has_all(self, first: int, last: int) -> bool:
+        """Tell whether every record from one sequence to another is kept."""
+        with self._lock:
+            return next(self._kept.absent(first, last), None) is None
+
     def receipt(self) -> None:
         """Tell the gateway which of its records are kept."""
         if self._first is None:
             return
-        through = max(self._highest, self._first - 1)
-        while through + 1 in self.records or through + 1 in self.gaps:
-            through += 1
-        if through != self._highest:
-            self._highest = through
-            receipt = Receipt(stored_through=through)
+        with self._lock:
+            kept = list(self._kept.present(self._first, 1 << 62))
+        through = kept.pop(0)[1] if kept and kept[0][0] == self._first else self._first - 1
+        receipt = Receipt(stored_through=through, stored_beyond=kept[-_MAX_RANGES:])
+        if receipt != self._told:
+            self._told = receipt
             topic = topics.gateway_topic(SITE, GATEWAY, "receipt")
             self._client.publish(topic, msgspec.json.encode(receipt), qos=1, retain=True)
 
