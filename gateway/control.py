@@ -52,6 +52,11 @@ class Control:
         """Tell whether commands are accepted."""
         return self._is_open
 
+    def turn(self, *, is_open: bool) -> None:
+        """Accept commands from now on, or none; earlier ones hold as after a start."""
+        self._is_open = is_open
+        self._decisions = self._kept() if is_open else {}
+
     def stopped(self, connection: str) -> Decision | None:
         """Return who has stopped a connection, and when; None when it is to be read."""
         decision = self._decisions.get(connection)

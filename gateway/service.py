@@ -50,6 +50,8 @@ _GOODBYE_SECS: Final = 0.7
 _MAX_COMMANDS: Final = 20
 """Commands that wait their turn; more at once are no person's doing, and are not heard."""
 _MAX_STATUS_FAULTS: Final = 20
+_FIXED: Final = ("name", "site", "data_dir")
+"""Of the gateway: what holds until it is started again."""
 _EARLIEST_US: Final = 1_735_689_600 * _US
 """2025-01-01: a clock before it was never set."""
 
@@ -367,11 +369,9 @@ class Daemon:
             self._log.error("configuration not reloaded; the old one stays", faults=error.faults)
             return
         old, self._configuration = self._configuration, fresh
-        fixed = [
-            name
-            for name in ("gateway", "outbox", "health", "log")
-            if getattr(old, name) != getattr(fresh, name)
-        ]
+        fixed = [name for name in ("outbox", "health", "log") if getattr(old, name) != getattr(fresh, name)]
+        if any(getattr(old.gateway, name) != getattr(fresh.gateway, name) for name in _FIXED):
+            fixed.append("gateway")
         if fixed:
             self._log.warning("these changes need a restart", tables=fixed)
         self._group.create_task(self._change_in_turn(old, fresh), name="gateway.reload")
@@ -381,30 +381,44 @@ class Daemon:
             await self._change(old, fresh)
 
     async def _change(self, old: Configuration, fresh: Configuration) -> None:
+        for name in list(self._readings):
+            await self._written_down(name)  # until then they are read as before
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={running_us()}")
         connections = {item.name: item for item in fresh.connection}
         uplinks = {item.name: item for item in fresh.uplink}
-        everything = old.gateway != fresh.gateway or old.certificates != fresh.certificates
+        everything = _of_machines(old.gateway) != _of_machines(fresh.gateway) or (
+            old.certificates != fresh.certificates
+        )
+        hears_otherwise = old.gateway.accept_commands != fresh.gateway.accept_commands
+        if hears_otherwise:
+            self._control.turn(is_open=fresh.gateway.accept_commands)
         gone = [
             reading
             for name, reading in self._readings.items()
-            if everything or connections.get(name) != reading.settings
+            if everything
+            or connections.get(name) != reading.settings
+            or self._control.stopped(name) is not None
         ]
         for reading in gone:
             if reading.settings.name not in connections:
                 reading.source.leave()
-        left = [sending for name, sending in self._sendings.items() if uplinks.get(name) != sending.settings]
+        left = [
+            sending
+            for name, sending in self._sendings.items()
+            if hears_otherwise or uplinks.get(name) != sending.settings
+        ]
         await _cancelled(
             [*(r.task for r in gone), *(task for s in left for task in s.tasks)],
             _SOURCES_END_SECS + _GOODBYE_SECS,
         )
         for reading in gone:
             del self._readings[reading.settings.name]
-            self._pipeline.lanes.pop(reading.settings.name, None)
-        for name, cause in self._control.causes():
+        stopped = dict(self._control.causes())
+        for name in {*stopped, *(reading.settings.name for reading in gone)}:
+            await self._written_down(name)
             self._pipeline.lanes.pop(name, None)
-            if name in connections:
-                lane = Lane(fresh, connections[name], self._outbox, clock_us, cause)
+            if name in connections and name in stopped:
+                lane = Lane(fresh, connections[name], self._outbox, clock_us, stopped[name])
                 self._pipeline.lanes[name] = lane
         for sending in left:
             del self._sendings[sending.settings.name]
@@ -430,6 +444,14 @@ class Daemon:
             uplinks_started=[item.name for item in begun],
         )
         self._notifier.tell("READY=1")
+
+    async def _written_down(self, connection: str) -> None:
+        """Wait until all that was told of a connection is on disk: what comes after it goes on from there."""
+        lane = self._pipeline.lanes.get(connection)
+        if lane is not None and lane.held_drafts:
+            self._log.warning("this connection changes once the outbox takes records", connection=connection)
+            while lane.held_drafts:  # noqa: ASYNC110 - the pipeline's tick tries again and again
+                await asyncio.sleep(_TICK_SECS)
 
     # Commands of the cloud side
 
@@ -599,6 +621,11 @@ class Daemon:
             damaged_files=statistics.damaged_files,
             alarm=statistics.alarm,
         )
+
+
+def _of_machines(settings: config.Gateway) -> dict[str, object]:
+    """Return what a change of lets every machine be read anew."""
+    return settings.model_dump(exclude={"accept_commands", "status_values"})
 
 
 async def _cancelled(tasks: Iterable[Task[None]], timeout_secs: float) -> None:

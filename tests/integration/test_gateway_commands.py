@@ -13,6 +13,7 @@ from contract.delivery import Command, Status, decode
 from gateway import commands
 from gateway.sources.opcua import OpcUaSource
 from tests.support.gateway_parts import COMMAND_TOPIC, GATEWAY, SITE, Store, eventually
+from tests.support.gateway_process import counting
 from tests.support.gateway_service import running, written
 from tests.support.mosquitto import Mosquitto
 from tests.support.opcua_server import plc
@@ -92,6 +93,38 @@ async def test_a_connection_is_stopped_and_started_and_the_time_between_is_a_gap
         assert stops[0]["to_epochtime"] == stops[1]["from_epochtime"], "one goes on where the other ends"
         seen = [r["epochtime"] for r in of_line(store, "one") if r["machine"] == machine]
         assert not [at for at in seen if stops[1]["from_epochtime"] < at < stops[1]["to_epochtime"]]
+
+
+async def test_whether_commands_are_accepted_changes_by_a_reload_that_leaves_the_reading_alone(
+    tmp_path, mosquitto
+):
+    sources = []
+
+    def make_source(configuration, connection, lane):
+        sources.append(connection.name)
+        return counting(configuration, connection, lane)
+
+    options = {"brokers": {"broker": mosquitto.port}, "connections": {"one": 1, "two": 1}}
+    path = written(tmp_path, **options)
+    with Store(mosquitto.port) as store:
+        async with running(path, make_source):
+            await eventually(lambda: of_line(store, "one") and of_line(store, "two"))
+            written(tmp_path, **options, gateway_extra=ACCEPTING)
+            os.kill(os.getpid(), signal.SIGHUP)
+            await eventually(lambda: store.statuses[-1].get("accepts_commands"))
+            assert sources == ["one", "two"]
+            store.publish(COMMAND_TOPIC, asking(2, "stop"))
+            await eventually(lambda: answer(store, 2))
+            assert answer(store, 2)["done"]
+
+            before = len(of_line(store, "one"))
+            written(tmp_path, **options)
+            os.kill(os.getpid(), signal.SIGHUP)
+            await eventually(
+                lambda: store.statuses[-1]["online"] and not store.statuses[-1].get("accepts_commands")
+            )
+            await eventually(lambda: len(of_line(store, "one")) > before)
+            assert sources == ["one", "two", "one"], "a stop holds only as long as commands do"
 
 
 async def test_a_stop_outlasts_a_restart_and_a_reload(tmp_path, mosquitto):

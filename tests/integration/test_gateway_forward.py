@@ -124,6 +124,21 @@ async def test_records_that_a_broker_lost_are_sent_again(mosquitto, outbox):
     assert store.counts == list(range(20))
 
 
+async def test_a_store_that_is_behind_gets_no_more_backlog_than_live_records_can_wait_for(mosquitto, outbox):
+    outbox.append([Record(n) for n in range(20_000)])
+    with Store(mosquitto.port, receipts=False) as store:
+        async with forwarding(outbox, mosquitto.port):
+            await eventually(lambda: len(store.records) > 5_000)
+            await asyncio.sleep(1)
+            assert len(store.records) < 7_000
+            newest = outbox.append([Record(20_000)])
+            await eventually(lambda: newest in store.records)
+            store.receipts = True
+            store.send_receipt()
+            await eventually(lambda: waiting(outbox) == 0, 30)
+    assert store.counts == list(range(20_001))
+
+
 async def test_after_an_outage_the_newest_go_first_and_the_backlog_beside(mosquitto, outbox):
     outbox.append([Record(n) for n in range(5000)])
     with Store(mosquitto.port) as store:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from gateway import commands
+from gateway.errors import OutboxFullError
 from gateway.outbox.sqlite import SqliteOutbox
 from tests.support.gateway_parts import START_US, STATUS_TOPIC, Clock, Store, eventually, open_outbox
 from tests.support.gateway_process import configuration_text, counting
@@ -183,6 +184,39 @@ async def test_a_reload_changes_what_changed_and_nothing_else(tmp_path, mosquitt
             assert daemon.health().uplinks[0].reconnects == 0
             gone_at = max(s for s, r in store.records.items() if r["line"] == "goes")
             await eventually(lambda: max(store.records) > gone_at + 50)
+        no_sequence_is_missing_or_doubled(store)
+
+
+async def test_a_reload_while_the_disk_is_full_drops_nothing(tmp_path, mosquitto, monkeypatch):
+    append = SqliteOutbox.append
+    taken, refused = set(), set()
+    is_full = False
+
+    def appending(outbox, drafts, checkpoints=None):
+        told = {(draft.topic, draft.epoch_us, draft.kind) for draft in drafts}
+        if is_full:
+            refused.update(told)
+            raise OutboxFullError("full, for the test")
+        taken.update(told)
+        return append(outbox, drafts, checkpoints)
+
+    monkeypatch.setattr(SqliteOutbox, "append", appending)
+    broker = {"broker": mosquitto.port}
+    path = written(tmp_path, brokers=broker, connections={"grows": 1, "goes": 1})
+    with Store(mosquitto.port) as store:
+        async with running(path) as daemon:
+            await eventually(lambda: len({r["line"] for r in store.records.values()}) == 2)
+            is_full = True
+            await eventually(lambda: all(one.held_records for one in daemon.health().connections))
+            written(tmp_path, brokers=broker, connections={"grows": 2})
+            os.kill(os.getpid(), signal.SIGHUP)
+            known = len(refused)
+            await eventually(lambda: len(refused) > known + 5)
+            is_full = False
+            await eventually(lambda: "machine-1" in {r["machine"] for r in store.records.values()})
+            assert [one.status.name for one in daemon.health().connections] == ["grows"]
+        assert refused
+        assert refused <= taken
         no_sequence_is_missing_or_doubled(store)
 
 

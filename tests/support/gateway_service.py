@@ -9,6 +9,7 @@ from typing import Any
 from gateway import config
 from gateway.service import Daemon, MakeSource
 from tests.support.gateway_process import configuration_text, counting
+from tests.support.patience import PATIENCE
 
 
 def written(tmp_path: Path, **options: Any) -> Path:
@@ -23,9 +24,9 @@ async def running(path: Path, make_source: MakeSource | None = counting) -> Asyn
     """Run a daemon in this process; end it as SIGTERM does."""
     daemon = Daemon(config.load(path), path=path, make_source=make_source)
     task = asyncio.create_task(daemon.run())
-    await asyncio.wait_for(daemon.started.wait(), 5)
+    await asyncio.wait_for(daemon.started.wait(), PATIENCE * 5)
     try:
         yield daemon
     finally:
         daemon.stop()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, PATIENCE * 5)
