@@ -283,8 +283,8 @@ class AlertDesk:
             yield conditions.backlog(rule, subject, status, received_us, moment)
         elif rule.kind == "disk" and "gateway" in rule.watches:
             known = status if conditions.speaks(status, received_us, moment) else None
-            sizes = () if known is None else (known.disk_free_bytes, known.disk_total_bytes)
-            free, total = [size for size in sizes if isinstance(size, int)] or (None, None)
+            sizes = (None, None) if known is None else (known.disk_free_bytes, known.disk_total_bytes)
+            free, total = (size if isinstance(size, int) else None for size in sizes)
             yield conditions.disk(rule, subject, free, total)
 
     def _of_service(self, rule: RuleTable) -> Iterator[Condition]:

@@ -492,6 +492,23 @@ def test_backlog_and_disks_are_told(tmp_path: Path) -> None:
     rig.store.close()
 
 
+@pytest.mark.parametrize("said", [{}, {"disk_free_bytes": 5}, {"disk_total_bytes": 5}])
+def test_a_gateway_that_tells_less_of_its_disk_holds_up_no_other_rule(
+    tmp_path: Path, said: dict[str, int]
+) -> None:
+    rig = with_rules(
+        tmp_path,
+        backlog='kind = "backlog"\nabove_records = 100\nafter_secs = 10',
+        edge='kind = "disk"\nof = ["gateway"]\nafter_secs = 0',
+    )
+    for second in range(0, 30, 5):
+        rig.now = SIX + second
+        rig.say(backlog_records=101, **said)
+        rig.look(rig.now)
+    assert rig.events == [("backlog", "raised")]
+    rig.store.close()
+
+
 def test_a_mute_from_beside_the_service_holds_at_once_and_over_a_restart(rig: Rig) -> None:
     rig.play(SIX + 100, RUNNING)
     beside = SqliteStore(rig.folder / "store")
