@@ -8,6 +8,7 @@ shift before, and is cut anew every few hours.
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -436,8 +437,9 @@ class Live:
         window = self._window(key, now_us)
         product = past.text("product", self._names.text_or_none)
         if figures is not None:
-            per_us = self._targets[key]["oee"] / float(machine.cycle_us(product))
-            target_now = self._sums[key][1].planned_us * per_us
+            own = self._sums[key][1]
+            per_us = self._targets[key]["oee"] / float(cycle_of_made_us(machine, own, product))
+            target_now = own.planned_us * per_us
             target = None if window is None else window.planned_us * per_us
         reason = past.text("reason", self._names.text_or_none)
         known = None if reason is None else machine.site.reason_for_code(reason)
@@ -480,6 +482,17 @@ class Live:
                 figures=found.get(line),
                 verdicts=verdicts(found.get(line), self._line_targets[line]),
             )
+
+
+def cycle_of_made_us(machine: Machine, total: Totals, product: str | None = None) -> Fraction:
+    """Return the mean ideal cycle time [us/unit] of what was made, or that of a product when nothing was.
+
+    A goal in units made with it is met exactly where the OEE target is, whatever was made in between.
+    """
+    made = total.made.total
+    if not made:
+        return machine.cycle_us(product)
+    return sum((cycle * units.total for cycle, units in total.units.items()), Fraction(0)) / made
 
 
 class _Past(NamedTuple):

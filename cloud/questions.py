@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from fractions import Fraction
 from itertools import chain
 from math import fsum
 from typing import Final, Literal
@@ -10,12 +9,12 @@ from zoneinfo import ZoneInfo
 
 from cloud.errors import UnknownMachineError
 from cloud.evaluation import Evaluation
-from cloud.live import Picture, segments_of
+from cloud.live import Picture, cycle_of_made_us, segments_of
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
 from cloud.oee.totals import Group, Totals, totals
-from cloud.plant import Machine, Plant
+from cloud.plant import Plant
 from cloud.report import scope_of
 from cloud.settled import DaySums, Settled
 from cloud.store.port import Store
@@ -257,7 +256,7 @@ def _target_units(row: Figures, found: Mapping[Group, Totals], plant: Plant, lev
     return fsum(  # the same in any order
         float(plant.machines[group.machine].targets.oee)
         * total.planned_us
-        / float(_cycle_us(plant.machines[group.machine], total))
+        / float(cycle_of_made_us(plant.machines[group.machine], total))
         for group, total in found.items()
         if _is_part_of(group, row, plant, level)
     )
@@ -271,14 +270,6 @@ def _is_part_of(group: Group, row: Figures, plant: Plant, level: Level) -> bool:
         and own.start_us <= window.start_us < own.end_us
         and speaks_for(plant.machines[group.machine], plant, level)
     )
-
-
-def _cycle_us(machine: Machine, total: Totals) -> Fraction:
-    """Return the ideal cycle time [us/unit] of what was made, or the machine's own when nothing was."""
-    made = total.made.total
-    if not made:
-        return machine.cycle_us()
-    return sum((cycle * units.total for cycle, units in total.units.items()), Fraction(0)) / made
 
 
 def _stored_table(

@@ -53,9 +53,14 @@ def gather(cloud: CloudReader, chosen: Selection) -> list[Report]:
         for place in places
     ]
     reports = [report for report in found if report is not None]
-    if not reports:
+    if not chosen.is_live and not any(_says_something(report) for report in reports):
         raise ReportError(f"Nothing is known of {chosen.place} in that time: {chosen.title}.")
     return reports
+
+
+def _says_something(report: Report) -> bool:
+    """Tell whether there is a record of a report's time, or a closed shift that says how much is missing."""
+    return model.has_records(report.row) or bool(report.revisions)
 
 
 def render(reports: Sequence[Report], suffix: str) -> bytes:

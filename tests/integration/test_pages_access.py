@@ -5,7 +5,7 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,10 +14,11 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
+from cloud.service import Cloud
 from dashboards.people import ROLES, SESSION_SECS, People
 from dashboards.web import server
 from dashboards.web.app import Pages
-from tests.support.demo_cloud import DemoCloud
+from tests.support import small_cloud
 
 PASSWORD = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
@@ -50,8 +51,9 @@ def routes() -> list[tuple[str, str, str]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(People(Path(folder) / "people.sqlite3", time.time, QUICK)) as people,
+        small_cloud.opened(Path(folder)) as (cloud, _),
     ):
-        outer = Pages(DemoCloud(), people=people).application
+        outer = Pages(cloud, people=people).application
         while not isinstance(outer, FastAPI):
             outer = outer._app
         return sorted(set(_walk(outer, "")))
@@ -91,11 +93,26 @@ def people(tmp_path: Path, clock: Clock) -> Iterator[People]:
     found.close()
 
 
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with small_cloud.opened(tmp_path_factory.mktemp("cloud")) as (found, _):
+        yield found
+
+
+Served = Callable[[], contextlib.AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def served(people: People, cloud: Cloud) -> Served:
+    """Return what serves the pages for as long as a `with` lasts."""
+    return lambda: serving(people, cloud)
+
+
 @contextlib.asynccontextmanager
-async def served(people: People) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(people: People, cloud: Cloud) -> AsyncIterator[httpx.AsyncClient]:
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     task = asyncio.create_task(
-        server.serve(DemoCloud(), "127.0.0.1", 0, stop=stop, on_ready=ready.set_result, people=people)
+        server.serve(cloud, "127.0.0.1", 0, stop=stop, on_ready=ready.set_result, people=people)
     )
     try:
         async with httpx.AsyncClient(base_url=await ready, timeout=30) as client:
@@ -128,13 +145,13 @@ def test_the_walk_finds_what_there_is() -> None:
     assert len(GUARDED) > 20
 
 
-async def test_nothing_opens_without_a_sign_in(people: People) -> None:
-    async with served(people) as client:
+async def test_nothing_opens_without_a_sign_in(served: Served) -> None:
+    async with served() as client:
         assert await outsiders(client) == set()
 
 
-async def test_nothing_opens_to_made_up_or_expired_sessions(people: People, clock: Clock) -> None:
-    async with served(people) as client:
+async def test_nothing_opens_to_made_up_or_expired_sessions(served: Served, clock: Clock) -> None:
+    async with served() as client:
         client.cookies.set("oee_session", "0" * 43)
         assert await outsiders(client) == set()
         await enter(client, "a engineer")
@@ -144,9 +161,9 @@ async def test_nothing_opens_to_made_up_or_expired_sessions(people: People, cloc
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_each_role_reaches_what_is_its_own_and_nothing_above(people: People, role: str) -> None:
+async def test_each_role_reaches_what_is_its_own_and_nothing_above(served: Served, role: str) -> None:
     wrong = []
-    async with served(people) as client:
+    async with served() as client:
         await enter(client, f"a {role}")
         for method, path, asked in GUARDED:
             if path == "/sign-out" or method == "HEAD":
@@ -167,8 +184,8 @@ async def test_each_role_reaches_what_is_its_own_and_nothing_above(people: Peopl
         {"sec-fetch-site": "same-site"},
     ],
 )
-async def test_no_other_site_makes_anybody_do_anything(people: People, headers: dict[str, str]) -> None:
-    async with served(people) as client:
+async def test_no_other_site_makes_anybody_do_anything(served: Served, headers: dict[str, str]) -> None:
+    async with served() as client:
         await enter(client, "a engineer")
         answers = {
             (method, path): (await client.request(method, asked, headers=headers)).status_code
@@ -179,8 +196,8 @@ async def test_no_other_site_makes_anybody_do_anything(people: People, headers: 
         assert (await client.get("/people")).status_code == 200, "still signed in"
 
 
-async def test_a_lost_role_and_a_lost_account_count_at_once(people: People) -> None:
-    async with served(people) as client:
+async def test_a_lost_role_and_a_lost_account_count_at_once(served: Served, people: People) -> None:
+    async with served() as client:
         await enter(client, "a engineer")
         people.set_role("a supervisor", "engineer")
         people.set_role("a engineer", "viewer")
@@ -191,8 +208,8 @@ async def test_a_lost_role_and_a_lost_account_count_at_once(people: People) -> N
         assert (await client.get("/")).status_code == 303
 
 
-async def test_paths_that_climb_reach_nothing(people: People) -> None:
-    async with served(people) as client:
+async def test_paths_that_climb_reach_nothing(served: Served) -> None:
+    async with served() as client:
         for path in (
             "/static/../people",
             "/static/%2e%2e/people",

@@ -2,17 +2,28 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 
 import httpx
+import msgspec
+import paho.mqtt.client as paho
 import pytest
 import websockets
 from argon2 import PasswordHasher
+from paho.mqtt.enums import CallbackAPIVersion
 
+from cloud.config import MqttTable
+from cloud.ingest.mqtt import Broker, Inbox
+from contract import topics
+from contract.delivery import Command
+from contract.states import MachineState
 from dashboards.people import People
 from dashboards.web import server
-from tests.support.demo_cloud import DemoCloud
+from tests.support import small_cloud
+from tests.support.mosquitto import Mosquitto
 from tests.support.patience import PATIENCE
+from tests.support.small_cloud import FILLER, HOUR, LINE, SHIFT, life
 
 PASSWORD = "correct horse battery"
 QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
@@ -30,13 +41,39 @@ READING = (
 )
 
 
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory):
+    """The cloud side and its clock; its last records are of a capper that has stood for seven minutes."""
+    with small_cloud.opened(tmp_path_factory.mktemp("cloud"), idle_alert_secs=300) as (cloud, clock):
+        last = life(FILLER._replace(machine="capper-1"), 0)[-1]
+        small_cloud.say(
+            cloud,
+            [
+                msgspec.structs.replace(
+                    last,
+                    epochtime=SHIFT + 9 * HOUR + after,
+                    state=MachineState.IDLE,
+                    sequence=900_000 + after,
+                )
+                for after in range(0, 430, 10)
+            ],
+        )
+        clock.now = SHIFT + 9 * HOUR + 425.0
+        small_cloud.turn(cloud, clock)
+        yield cloud, clock
+
+
+@pytest.fixture
+def served(plant):
+    """Return what serves the pages to a client for as long as a `with` lasts."""
+    return functools.partial(serving, plant[0])
+
+
 @contextlib.asynccontextmanager
-async def served(people, **options):
+async def serving(cloud, people, **options):
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     task = asyncio.create_task(
-        server.serve(
-            DemoCloud(), "127.0.0.1", 0, stop=stop, on_ready=ready.set_result, people=people, **options
-        )
+        server.serve(cloud, "127.0.0.1", 0, stop=stop, on_ready=ready.set_result, people=people, **options)
     )
     try:
         async with httpx.AsyncClient(base_url=await ready, timeout=PATIENCE * 10) as client:
@@ -59,7 +96,7 @@ async def enter(client, name, password=PASSWORD):
     return await client.post("/sign-in", data={"name": name, "password": password, "to": "/timeline"})
 
 
-async def test_a_stranger_sees_the_door_only(people):
+async def test_a_stranger_sees_the_door_only(served, people):
     async with served(people) as client:
         for path in READING:
             answer = await client.get(path)
@@ -76,7 +113,7 @@ async def test_a_stranger_sees_the_door_only(people):
                 pass
 
 
-async def test_signing_in_leads_to_where_one_wanted_to_go_by_a_safe_cookie(people):
+async def test_signing_in_leads_to_where_one_wanted_to_go_by_a_safe_cookie(served, people):
     async with served(people) as client:
         answer = await enter(client, "vi")
         assert answer.status_code == 303
@@ -93,7 +130,7 @@ async def test_signing_in_leads_to_where_one_wanted_to_go_by_a_safe_cookie(peopl
 @pytest.mark.parametrize(
     "onward", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:1"]
 )
-async def test_nobody_is_led_elsewhere_after_signing_in(people, onward):
+async def test_nobody_is_led_elsewhere_after_signing_in(served, people, onward):
     async with served(people) as client:
         answer = await client.post("/sign-in", data={"name": "vi", "password": PASSWORD, "to": onward})
         assert answer.headers["location"] == "/"
@@ -108,7 +145,7 @@ async def test_nobody_is_led_elsewhere_after_signing_in(people, onward):
         ("en", {"/alerts", "/audit", "/people"}),
     ],
 )
-async def test_each_role_does_what_it_may(people, name, allowed):
+async def test_each_role_does_what_it_may(served, people, name, allowed):
     async with served(people) as client:
         await enter(client, name)
         tries = {
@@ -119,10 +156,43 @@ async def test_each_role_does_what_it_may(people, name, allowed):
         assert {path for path, answer in tries.items() if answer.status_code != 403} == allowed
 
 
-async def test_only_an_engineer_stops_a_connection_and_it_is_recorded(people):
-    form = {"site": "demo-plant", "gateway": "gw-packaging", "connection": "plc-1", "action": "stop"}
-    api = "/api/v1/gateways/gw-packaging/connections/plc-1/start?site=demo-plant"
-    async with served(people) as client:
+@contextlib.asynccontextmanager
+async def asked_by_mqtt(cloud):
+    """Give the cloud side a broker; what it asks of gateways is gathered."""
+    commands = []
+    with Mosquitto() as mosquitto:
+        gateway = paho.Client(CallbackAPIVersion.VERSION2)
+        gateway.on_message = lambda client, kept, message: commands.append(
+            msgspec.json.decode(message.payload, type=Command)
+        )
+        gateway.connect("127.0.0.1", mosquitto.port)
+        gateway.subscribe(topics.gateway_topic("berlin", "gw", "command"), 1)
+        gateway.loop_start()
+        cloud._broker = Broker(MqttTable(url=mosquitto.url), Inbox(100))
+        task = asyncio.create_task(cloud._broker.run())
+        try:
+            await until(lambda: cloud._broker.state == "connected" and gateway.is_connected())
+            yield commands
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            cloud._broker = None
+            gateway.disconnect()
+            gateway.loop_stop()
+
+
+async def until(happened):
+    """Wait for something that takes no time on an idle machine."""
+    async with asyncio.timeout(PATIENCE * 10):
+        while not happened():  # noqa: ASYNC110  # both sides are threads of a client library
+            await asyncio.sleep(0.02)
+
+
+async def test_only_an_engineer_stops_a_connection_and_it_is_recorded(served, plant, people):
+    form = {"site": "berlin", "gateway": "gw", "connection": "line-1", "action": "stop"}
+    api = "/api/v1/gateways/gw/connections/line-1/start?site=berlin"
+    async with asked_by_mqtt(plant[0]) as commands, served(people) as client:
         for name in ("vi", "op", "su"):
             await enter(client, name)
             assert (await client.post("/connections", data=form)).status_code == 403
@@ -134,20 +204,22 @@ async def test_only_an_engineer_stops_a_connection_and_it_is_recorded(people):
         assert (await client.post("/connections", data=form | {"action": "burn"})).status_code == 400
         assert (await client.post("/connections", data=form)).status_code == 303
         assert (await client.post(api)).status_code == 202
-    about = "demo-plant/gw-packaging/plc-1"
+        await until(lambda: len(commands) >= 2)
+    asked = sorted((each.action, each.connection, each.requested_by) for each in commands)
+    assert asked == [("start", "line-1", "en"), ("stop", "line-1", "en")]
+    about = "berlin/gw/line-1"
     assert [(entry.who, entry.what, entry.about) for entry in people.entries()][:2] == [
         ("en", "asked to start a connection", about),
         ("en", "asked to stop a connection", about),
     ]
 
 
-async def test_operators_mute_and_unmute_by_page_and_api_and_it_is_recorded(people):
-    line = "demo-plant/packaging/line-1"
-    form = {"place": line, "minutes": "60", "why": "belt <change>"}
+async def test_operators_mute_and_unmute_by_page_and_api_and_it_is_recorded(served, plant, people):
+    form = {"place": LINE, "minutes": "60", "why": "belt <change>"}
     async with served(people) as client:
         await enter(client, "vi")
         assert (await client.post("/alerts/mute", data=form)).status_code == 403
-        assert (await client.post(f"/api/v1/mutes?place={line}&until=1&why=x")).status_code == 403
+        assert (await client.post(f"/api/v1/mutes?place={LINE}&until=1&why=x")).status_code == 403
         assert (await client.request("DELETE", "/api/v1/mutes/1")).status_code == 403
         await enter(client, "op")
         assert (await client.post("/alerts/mute", data=form | {"minutes": "soon"})).status_code == 400
@@ -158,7 +230,7 @@ async def test_operators_mute_and_unmute_by_page_and_api_and_it_is_recorded(peop
         assert "Muted: nobody is woken from there." in page
         answer = await client.post(
             "/api/v1/mutes",
-            params={"place": line, "until": str(time.time() + 600), "why": "oil", "rule": "idle"},
+            params={"place": LINE, "until": str(plant[1].now + 600), "why": "oil", "rule": "idle"},
         )
         assert answer.status_code == 201
         mutes = (await client.get("/api/v1/mutes")).json()
@@ -172,15 +244,16 @@ async def test_operators_mute_and_unmute_by_page_and_api_and_it_is_recorded(peop
         assert (await client.request("DELETE", f"/api/v1/mutes/{mutes[1]['id']}")).status_code == 400
         assert (await client.get("/api/v1/mutes")).json() == []
         known = (await client.get("/api/v1/alerts?open=true")).json()
-        for alert in known[:1]:
-            seen = await client.post("/api/v1/alerts/acknowledge", params={"id": alert["id"], "note": "mine"})
-            assert (seen.json()["acknowledged_by"], seen.json()["note"]) == ("op", "mine")
+        (alert,) = known
+        assert alert["machine"] == "capper-1"
+        seen = await client.post("/api/v1/alerts/acknowledge", params={"id": alert["id"], "note": "mine"})
+        assert (seen.json()["acknowledged_by"], seen.json()["note"]) == ("op", "mine")
         assert (await client.post("/api/v1/alerts/acknowledge", params={"id": "none"})).status_code == 400
     told = [entry.what for entry in people.entries()]
     assert told.count("muted alerts") == told.count("unmuted alerts") == 2
 
 
-async def test_who_may_only_look_is_not_asked_for_reasons(people):
+async def test_who_may_only_look_is_not_asked_for_reasons(served, people):
     async with served(people) as client:
         await enter(client, "op")
         query = "/stops?days=2"
@@ -189,7 +262,7 @@ async def test_who_may_only_look_is_not_asked_for_reasons(people):
         assert 'name="reason"' not in (await client.get(query)).text
 
 
-async def test_a_form_of_another_site_is_refused(people):
+async def test_a_form_of_another_site_is_refused(served, people):
     async with served(people) as client:
         await enter(client, "en")
         for headers in ({"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
@@ -202,14 +275,14 @@ async def test_a_form_of_another_site_is_refused(people):
         assert len(people.accounts()) == 4
 
 
-async def test_guessing_passwords_is_slowed_down(people):
+async def test_guessing_passwords_is_slowed_down(served, people):
     async with served(people) as client:
         codes = [(await enter(client, "en", "guess")).status_code for _ in range(6)]
         assert codes == [401] * 5 + [429]
         assert int((await enter(client, "en")).headers["retry-after"]) > 0
 
 
-async def test_the_first_run_makes_the_first_engineer_with_the_servers_code(tmp_path):
+async def test_the_first_run_makes_the_first_engineer_with_the_servers_code(served, tmp_path):
     people = People(tmp_path / "people.sqlite3", time.time, QUICK)
     async with served(people) as client:
         assert (await client.get("/")).headers["location"].startswith("/first-run")
@@ -227,7 +300,7 @@ async def test_the_first_run_makes_the_first_engineer_with_the_servers_code(tmp_
     people.close()
 
 
-async def test_a_wall_display_comes_by_its_token_and_only_looks(people):
+async def test_a_wall_display_comes_by_its_token_and_only_looks(served, people):
     token = people.add_display("north wall")
     async with served(people) as client:
         assert (await client.get(f"/tv?token={token}")).status_code == 200
@@ -239,7 +312,7 @@ async def test_a_wall_display_comes_by_its_token_and_only_looks(people):
         assert answer.status_code == 200
 
 
-async def test_what_was_done_is_recorded_and_shown(people):
+async def test_what_was_done_is_recorded_and_shown(served, people):
     async with served(people) as client:
         await enter(client, "op", "guess")
         await enter(client, "en")
@@ -255,7 +328,7 @@ async def test_what_was_done_is_recorded_and_shown(people):
         assert "Bo as viewer" in (await client.get("/audit")).text
 
 
-async def test_behind_tls_cookies_are_secure_and_browsers_are_told_to_stay(people):
+async def test_behind_tls_cookies_are_secure_and_browsers_are_told_to_stay(served, people):
     async with served(people, trusted_proxies=["127.0.0.1"]) as client:
         client.headers["x-forwarded-proto"] = "https"
         answer = await enter(client, "vi")
@@ -263,7 +336,7 @@ async def test_behind_tls_cookies_are_secure_and_browsers_are_told_to_stay(peopl
         assert "strict-transport-security" in answer.headers
 
 
-async def test_what_a_stranger_says_of_forwarding_is_not_believed(people):
+async def test_what_a_stranger_says_of_forwarding_is_not_believed(served, people):
     forged = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7"}
     async with served(people) as client:
         client.headers.update(forged)
@@ -276,6 +349,6 @@ async def test_what_a_stranger_says_of_forwarding_is_not_believed(people):
     assert [entry.address for entry in people.entries()] == ["203.0.113.7", "127.0.0.1"]
 
 
-async def test_without_sign_in_only_this_machine_is_served():
+async def test_without_sign_in_only_this_machine_is_served(plant):
     with pytest.raises(server.OpenDoorError, match=r"127\.0\.0\.1 only"):
-        await server.serve(DemoCloud(), "0.0.0.0", 0)
+        await server.serve(plant[0], "0.0.0.0", 0)

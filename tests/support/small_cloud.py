@@ -1,8 +1,11 @@
 """The real cloud side without a network: a line of two machines, nine hours of records, a closed shift."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from cloud import plant as plants
 from cloud.config import CloudConfig
@@ -53,6 +56,8 @@ ideal_run_rate = 60.0
 SHIFT, HOUR = 1_625_025_600, 3600  # 06:00 at the plant on 30 June 2021
 LINE = "berlin/packaging/line-1"
 FILLER = MachineKey.parse(f"{LINE}/filler-1")
+LIVING_SEQUENCE = 10_000_000
+"""Where the sequences begin of what machines say while they are `living`."""
 
 
 def life(key: MachineKey, first_sequence: int) -> list[Telemetry]:
@@ -80,7 +85,14 @@ def status_of_its_gateway(epochtime: float) -> Status:
     plc = ConnectionStatus(
         name="line-1", endpoint="opc.tcp://plc-1:4840", state="connected", since_epochtime=float(SHIFT)
     )
-    return Status(gateway="gw", site="berlin", online=True, epochtime=epochtime, connections=[plc])
+    return Status(
+        gateway="gw",
+        site="berlin",
+        online=True,
+        epochtime=epochtime,
+        connections=[plc],
+        accepts_commands=True,
+    )
 
 
 class Clock:
@@ -95,9 +107,13 @@ class Clock:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[tuple[Cloud, Clock]]:
-    """Run the cloud side in a folder, with the records stored and the first shift closed."""
-    (folder / "plant.toml").write_text(PLANT)
+def opened(folder: Path, *, idle_alert_secs: float | None = None) -> Iterator[tuple[Cloud, Clock]]:
+    """Run the cloud side in a folder, with the records stored and the first shift closed.
+
+    idle_alert_secs: of the capper; without it no alert is raised
+    """
+    alert = "" if idle_alert_secs is None else f"idle_alert_secs = {idle_alert_secs}\n"
+    (folder / "plant.toml").write_text(PLANT + alert)
     config = CloudConfig.model_validate(
         {
             "cloud": {
@@ -122,3 +138,42 @@ def turn(cloud: Cloud, clock: Clock) -> None:
     for _ in range(2):
         cloud._present.look()
         clock.now += 2.5
+
+
+def say(cloud: Cloud, records: list[Telemetry]) -> None:
+    """Let the service store and take in what a machine says."""
+    cloud._present.add(cloud._store.append(Arrivals(records)))
+
+
+@contextlib.asynccontextmanager
+async def living(cloud: Cloud, clock: Clock, *, pause_secs: float = 0.05) -> AsyncIterator[None]:
+    """Let seconds pass, in each of which both machines make a unit and the service tells who follows it."""
+    task = asyncio.create_task(_live(cloud, clock, pause_secs), name="small_cloud.living")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _live(cloud: Cloud, clock: Clock, pause_secs: float) -> None:
+    last = [life(FILLER._replace(machine=machine), 0)[-1] for machine in ("filler-1", "capper-1")]
+    second = 0
+    while True:
+        await asyncio.sleep(pause_secs)
+        clock.now += 1.0
+        second += 1
+        moved = [
+            replace(
+                one,
+                epochtime=clock.now,
+                total_units=int(one.total_units or 0) + second,
+                sequence=LIVING_SEQUENCE * (number + 1) + second,
+            )
+            for number, one in enumerate(last)
+        ]
+        say(cloud, moved)
+        before = cloud._present.picture
+        cloud._present.look()
+        cloud._feeds.tell(before, cloud._present.picture, cloud._present.board)

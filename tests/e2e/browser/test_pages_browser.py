@@ -6,51 +6,43 @@ What needs no plant of a special kind is tried on the real demo, in test_demo_br
 import asyncio
 import contextlib
 import re
+from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 from playwright.async_api import Browser, async_playwright, expect
 
+from cloud.service import Cloud
+from contract.states import MachineState
 from dashboards.web import server
-from tests.support.demo_cloud import DemoCloud
+from tests.support import small_cloud
+from tests.support.patience import PATIENCE
+from tests.support.small_cloud import FILLER, LINE, life
 
 pytestmark = pytest.mark.browser
 
-MACHINES = tuple(f"{name}-{line}" for line in (1, 2) for name in ("filler", "capper", "labeller", "packer"))
+MACHINES = ("filler-1", "capper-1")
 DESKTOP = (1440, 900)
 
 
-class Plant:
-    """The pages of a made-up plant, on a free port."""
+class Plant(NamedTuple):
+    """The pages of a small plant at the moment at which its clock stands."""
 
-    def __init__(self):
-        self.cloud = DemoCloud(tick_secs=0.2)
-        self.port = 0
-        self._stop = asyncio.Event()
-        self._task = None
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.port}"
-
-    async def start(self):
-        ready = asyncio.get_running_loop().create_future()
-        self._stop = asyncio.Event()
-        self._task = asyncio.create_task(
-            server.serve(self.cloud, "127.0.0.1", self.port, stop=self._stop, on_ready=ready.set_result)
-        )
-        self.port = int((await ready).rstrip("/").rsplit(":", 1)[1])
-
-    async def stop(self):
-        self._stop.set()
-        await asyncio.wait_for(self._task, 5)
+    cloud: Cloud
+    clock: small_cloud.Clock
+    address: str
 
 
 @pytest.fixture
-async def plant():
-    found = Plant()
-    await found.start()
-    yield found
-    await found.stop()
+async def plant(tmp_path):
+    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+    with small_cloud.opened(tmp_path) as (cloud, clock):
+        serving = asyncio.create_task(
+            server.serve(cloud, "127.0.0.1", 0, stop=stop, on_ready=ready.set_result), name="pages"
+        )
+        yield Plant(cloud, clock, (await ready).rstrip("/"))
+        stop.set()
+        await asyncio.wait_for(serving, PATIENCE * 5)
 
 
 @pytest.fixture
@@ -85,7 +77,9 @@ async def opened(browser: Browser, plant: Plant, *, size=DESKTOP, theme="dark", 
         "request",
         lambda request: (
             None
-            if re.match(rf"(http|ws)://127\.0\.0\.1:{plant.port}/|data:", request.url)
+            if re.match(
+                rf"(http|ws)://{re.escape(plant.address.removeprefix('http://'))}/|data:", request.url
+            )
             else faults.append(request.url)
         ),
     )
@@ -117,8 +111,8 @@ async def test_the_timeline_is_looked_at_nearer_by_drawing_across_it(plant, brow
 async def test_choosing_place_and_shift_writes_an_address_that_can_be_shared(plant, browser):
     async with opened(browser, plant) as page:
         await page.goto(f"{plant.address}/losses")
-        await page.get_by_label("Place").select_option("demo-plant/packaging/line-2/capper-2")
-        await page.wait_for_url("**/losses?at=demo-plant/packaging/line-2/capper-2")
+        await page.get_by_label("Place").select_option(f"{LINE}/capper-1")
+        await page.wait_for_url(f"**/losses?at={LINE}/capper-1")
         await page.get_by_title("Shift before").click()
         await page.wait_for_url(re.compile("shift="))
         figure = await page.locator(".headline .oee b").inner_text()
@@ -154,10 +148,22 @@ async def test_the_keyboard_reaches_the_content_and_every_machine(plant, browser
 async def test_hostile_names_stay_text(plant, browser):
     """A PLC may send anything as a reason or product."""
     hostile = "<img src=x onerror=\"document.title='owned'\">"
-    plant.cloud.rename_product(hostile)
+    last = life(FILLER._replace(machine="capper-1"), 0)[-1]
+    stands = replace(
+        last,
+        epochtime=plant.clock.now + 1,
+        state=MachineState.STOPPED,
+        reason_code=hostile,
+        product=hostile,
+        sequence=900_000,
+    )
+    small_cloud.say(plant.cloud, [stands])
+    small_cloud.turn(plant.cloud, plant.clock)
     async with opened(browser, plant) as page:
         for path in ("/", "/timeline", "/connections"):
             await page.goto(plant.address + path)
+            if path == "/":
+                await expect(page.get_by_role("article", name="capper-1")).to_contain_text(hostile)
             await page.wait_for_timeout(500)
             assert "owned" not in await page.title()
             assert await page.locator("img").count() == 0

@@ -468,3 +468,19 @@ def test_a_stop_across_the_end_is_judged_when_it_is_known_whole(plant: Plant, st
     kept = store.closed(str(FILLER), SHIFT * SEC)[-1]
     assert kept.figures["losses"]["small_stops"] == 0.0
     assert kept.figures["losses"]["other_stop"] == 30.0
+
+
+def test_the_goal_by_now_is_met_exactly_where_the_oee_target_is_whatever_was_made(store: SqliteStore) -> None:
+    quick = "products = { quick = { ideal_run_rate = 120.0 } }\n"
+    plant = plants.loads(PLANT.replace('name = "filler-1"\n', f'name = "filler-1"\n{quick}'))
+    live = Live(Evaluation(plant, store), SHIFT * SEC)
+    secs = range(0, 2 * HOUR, 10)
+    made = [(n, min(n, HOUR) + max(0, n - HOUR) * 2, "quick" if n > HOUR else "slow") for n in secs]
+    keep(
+        live, store, [record(n, SHIFT + n, total_units=total, product=product) for n, total, product in made]
+    )
+    view = live.look((SHIFT + 2 * HOUR) * SEC).machines[FILLER]
+    assert view.product == "quick"
+    assert view.figures is not None
+    assert view.target_units_now is not None
+    assert view.good_units / view.target_units_now == pytest.approx(view.figures["oee"] / 0.85)
