@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from cloud.oee.figures import NO_REASON
 from dashboards import words
 
 _STAGES: Final[tuple[tuple[str, frozenset[str], str], ...]] = (
@@ -83,9 +84,11 @@ def pareto(row: Mapping[str, Any], *, by_group: bool = False, by_count: bool = F
     """
     bars: list[ParetoRow] = []
     for group in row.get("pareto") or ():
-        unnamed = all(reason["reason"] is None for reason in group["reasons"])
-        if by_group or unnamed:
-            bars.append(_bar(group["group"], group["group"], group, is_unnamed=unnamed))
+        if all(reason["reason"] is None for reason in group["reasons"]):
+            name = group["group"].capitalize()  # a word of ours, such as a changeover, not of plant.toml
+            bars.append(_bar(name, name, group, is_unnamed=group["group"] == NO_REASON))
+        elif by_group:
+            bars.append(_bar(group["group"], group["group"], group))
         else:
             bars += [_bar(reason["name"], group["group"], reason) for reason in group["reasons"]]
     bars = _same_names_joined(bars)
@@ -100,8 +103,7 @@ def pareto(row: Mapping[str, Any], *, by_group: bool = False, by_count: bool = F
 
 
 def _bar(name: str, group: str, told: Mapping[str, Any], *, is_unnamed: bool = False) -> ParetoRow:
-    shown = "No reason" if is_unnamed else name
-    return ParetoRow(shown, group, told["secs"], told["count"], 0.0, 0.0, is_unnamed)
+    return ParetoRow(name, group, told["secs"], told["count"], 0.0, 0.0, is_unnamed)
 
 
 def _same_names_joined(bars: Iterable[ParetoRow]) -> list[ParetoRow]:

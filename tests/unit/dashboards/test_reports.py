@@ -94,6 +94,22 @@ def test_the_pareto_keeps_stops_without_a_reason_apart_and_ends_at_all_of_them(r
     assert sum(row.stops for row in by_count) == sum(row.stops for row in rows)
 
 
+def test_what_a_state_explains_by_itself_is_named_and_only_the_rest_has_no_reason():
+    def group(name, bucket, secs, reason=None):
+        bar = {"bucket": bucket, "reason": reason, "name": name, "secs": secs, "count": 1}
+        return {"group": name, "secs": secs, "count": 1, "reasons": [bar]}
+
+    row = {"pareto": [group("no reason", "idle", 60.0), group("changeover", "changeover", 40.0)]}
+    row["pareto"].append(group("eJam", "breakdown", 20.0, "jam"))
+    for by_group in (False, True):
+        bars = losses.pareto(row, by_group=by_group)
+        assert [(bar.name, bar.is_unnamed) for bar in bars] == [
+            ("No reason", True),
+            ("Changeover", False),
+            ("eJam", False),
+        ]
+
+
 def test_a_report_of_a_time_without_records_is_refused(cloud, tmp_path):
     with pytest.raises(ReportError, match="Nothing is known"):
         files.write(cloud, tmp_path / "report.json", shift="1999-01-01/1")
