@@ -84,8 +84,8 @@ TRAPS: Final = (
         "A subscription that the server has dropped is missed after 675 s.",
         "A server that publishes nothing for a few seconds is asked, and the subscription made anew.",
         _SUBSCRIPTION,
-        "                        await self._ask_why_silent()\n",
-        "                        pass\n",
+        "                    await self._ask_why_silent()\n",
+        "                    pass\n",
         f"{_RESILIENCE}::test_a_dropped_subscription_is_made_anew",
     ),
     Trap(
