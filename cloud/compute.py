@@ -28,7 +28,7 @@ from contract.machine_key import MachineKey
 
 Moment = date | datetime
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_YEARS: Final = range(1970, 2200)
+_YEARS: Final = range(1970, 3000)
 """What is asked beyond these is a slip, and would be laid out day by day."""
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
@@ -202,7 +202,7 @@ def read_telemetry(
 
 
 def parse_moment(text: str) -> Moment:
-    """Read an ISO date or moment of the years 1970 to 2199; raise CloudError for anything else."""
+    """Read an ISO date or moment of the years 1970 to 2999; raise CloudError for anything else."""
     try:
         found = date.fromisoformat(text) if len(text) <= len("2021-06-30") else datetime.fromisoformat(text)
     except ValueError:

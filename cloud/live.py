@@ -64,6 +64,8 @@ class Picture(NamedTuple):
     """Without their machines."""
     pasts: dict[MachineKey, Past]
     """What alert rules ask of machines."""
+    overflows: int = 0
+    """How often more came than may wait to be joined, so that it was read from the store."""
 
 
 class Live:
@@ -87,8 +89,7 @@ class Live:
         self._plant = evaluation.plant
         self._names = evaluation.names
         self._pending: deque[Rows] = deque()
-        self.overflows = 0
-        """How often more came than may wait here, so that it was read from the store."""
+        self._overflows = 0
         machines = len(self._names.machines)
         self._last_us = np.full(machines, ABSENT, dtype=np.int64)
         """By index: the time of the newest record in the piece; and its state, reason, product and order."""
@@ -139,7 +140,7 @@ class Live:
         if len(rows) and len(self._pending) < _MAX_PENDING:
             self._pending.append(rows)
         elif len(rows):
-            self.overflows += 1
+            self._overflows += 1
             self._is_stale = True
 
     def cut_anew(self) -> None:
@@ -179,7 +180,8 @@ class Live:
         chosen = self._choose(now_us)
         if len(chosen):
             self._renew(chosen, now_us)
-        return Picture(now_us, self._views | self._strangers, dict(self._lines), self._pasts_now(now_us))
+        views, lines = self._views | self._strangers, dict(self._lines)
+        return Picture(now_us, views, lines, self._pasts_now(now_us), self._overflows)
 
     def segments(self, machine: MachineKey, from_us: int, to_us: int, now_us: int) -> list[Segment] | None:
         """Return a machine's timeline; None when it begins before what is held here."""
@@ -219,7 +221,7 @@ class Live:
         for key in keys:
             self._sums.pop(key, None)
         self._sums.update((group.machine, (group, total)) for group, total in sums.items())
-        rows = rolled_up(sums, self._plant, level="machine")
+        rows = rolled_up(sums, self._plant, level="machine", revision=0)
         figures = {row.place: row.to_dict() for row in rows}
         begin = np.searchsorted(whole.cells.machine, chosen, side="left").tolist()
         end = np.searchsorted(whole.cells.machine, chosen, side="right").tolist()
@@ -341,7 +343,7 @@ class Live:
         if len(rows) <= _MAX_AHEAD:
             self._pending.append(rows)
             return
-        self.overflows += 1
+        self._overflows += 1
         for number in np.unique(rows["machine"]).tolist():
             key = MachineKey(*self._evaluation.store.names.name("machine", number))
             first_us = int(rows["time_us"][rows["machine"] == number].min())
@@ -472,7 +474,7 @@ class Live:
             for machine in machines
             if machine.key in self._sums
         ]
-        rows = rolled_up(dict(groups), self._plant, level="line")
+        rows = rolled_up(dict(groups), self._plant, level="line", revision=0)
         found = {(row.place.site, row.place.area, row.place.line): row.to_dict() for row in rows}
         for line in members:
             self._lines[line] = LineView(

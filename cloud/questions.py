@@ -1,6 +1,7 @@
 """Figures of any window for pages and the read API: the same sums as everywhere, with the units asked for."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from math import fsum
@@ -86,7 +87,7 @@ def figures(
         days = (settled or Settled(store)).days(plant, machines, from_us, to_us, now_us)
         found = _of_settled(days, plant.machines[machines[0]].timezone, (from_us, to_us), every)
     rows = [
-        {**row.to_dict(), "target_units": _target_units(row, found, plant, level)}
+        {**_as_of(row, now_us), "target_units": _target_units(row, found, plant, level)}
         for row in rolled_up(found, plant, level=level)
         if (scope_of(row), row.window.start_us) not in kept
     ]
@@ -196,8 +197,14 @@ def shift_table(
         days = settled.days(part, list(part.machines), from_us, min(to_us, now_us), now_us)
         found |= _of_settled(days, next(iter(part.sites.values())).timezone, (from_us, to_us), "shift")
     return sorted(
-        (row.to_dict() for row in rolled_up(found, plant, level=level)), key=lambda row: str(row["start"])
+        (_as_of(row, now_us) for row in rolled_up(found, plant, level=level)),
+        key=lambda row: str(row["start"]),
     )
+
+
+def _as_of(row: Figures, now_us: int) -> ShiftRow:
+    """Return a row as it is shown; what still runs has no revision yet."""
+    return (row if row.window.end_us <= now_us else replace(row, revision=0)).to_dict()
 
 
 def _of_days(

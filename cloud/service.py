@@ -389,6 +389,7 @@ class Cloud:
             dead_letters=self._dead_letters + (0 if taken is None else taken.refused),
             last_data_epochtime=last_us or None,
             queue_messages=0 if self._inbox is None else self._inbox.waiting,
+            live_overflows=picture.overflows,
             clock_warnings=[] if intake is None else intake.clock_warnings,
             plant_faults=self._plant_file.faults,
             store_fault=None if intake is None else intake.store_fault,

@@ -195,6 +195,8 @@ class HealthView(Struct, frozen=True, kw_only=True):
     """In the store, of all times."""
     last_data_epochtime: float | None
     queue_messages: int
+    live_overflows: int = 0
+    """How often more came than live figures could join, so that all was read again; by plant."""
     clock_warnings: list[str]
     """Gateways whose telemetry is far ahead of or behind this clock."""
     plant_faults: list[str]

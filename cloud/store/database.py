@@ -29,6 +29,10 @@ class Database:
         self._locked: dict[int, tuple[int, int]] = {}
         """By machine: before which instant its time is locked, and when that was last said."""
         self._ledgers: dict[int, Ledger] = {}
+        self._countless_before: dict[int, int] = {}
+        """By machine that was looked through: the hour before which no record tells a counter."""
+        self._counting: set[int] = set()
+        """Machines that have told any since the file was opened."""
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._closed = False
@@ -101,6 +105,7 @@ class Database:
         if version == self._seen_version:
             return False
         self._seen_version = version
+        self._countless_before.clear()
         names = Names()
         for kind, number, name in self._writer.execute("SELECT kind, id, name FROM name ORDER BY kind, id"):
             found = json.loads(name)

@@ -152,7 +152,8 @@ class Store(Protocol):
     def read_before(self, machines: Iterable[int], at_us: int) -> Rows:
         """Return each machine's rows before an instant, back to its last reading of every counter.
 
-        Of the counters that the last hour with any tells; all rows of a machine that never counted.
+        Of the counters that the last hour with any tells. Of a machine that never counted, all rows, or once
+        that is known the last ones.
         """
 
     def read_after(self, machines: Iterable[int], at_us: int) -> Rows:

@@ -6,7 +6,7 @@ costs no key of its own. Small chunks of past hours are joined later.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.store import rows as row_format
-from cloud.store.chunks import chunks_of, joined
+from cloud.store.chunks import Chunk, chunks_of, joined
 from cloud.store.database import mark_dirty
 from cloud.store.ledger import Ledger
 from cloud.store.port import (
@@ -70,13 +70,19 @@ class SqliteStore(ShiftTables, ServiceTables):
         found: list[Rows] = []
         for machine in machines:
             hour = at_us // US_PER_HOUR + 1
-            while (hour_before := self._hour_before(machine, hour)) is not None:
+            countless = self._countless_before.get(machine, -_ALWAYS)
+            version, told = self._seen_version, list[NDArray[np.intp]]()
+            while not told and (hour_before := self._hour_before(machine, hour)) is not None:
+                is_known = hour <= countless  # nothing was counted before it: the last rows say all
                 hour = hour_before
                 rows = self.read([machine], hour * US_PER_HOUR, min((hour + 1) * US_PER_HOUR, at_us))
                 told = row_format.counted(rows)
                 found.append(rows[min((places[-1] for places in told), default=0) :])
-                if told:
+                if is_known and len(rows):
                     break
+            else:
+                if not told and machine not in self._counting and version == self._seen_version:
+                    self._countless_before[machine] = max(countless, at_us // US_PER_HOUR)
         return row_format.in_order(np.concatenate(found)) if found else row_format.empty()
 
     def read_after(self, machines: Iterable[int], at_us: int) -> Rows:
@@ -84,6 +90,7 @@ class SqliteStore(ShiftTables, ServiceTables):
         found: list[Rows] = []
         for machine in machines:
             hour = at_us // US_PER_HOUR - 1
+            countless = self._countless_before.get(machine, -_ALWAYS)
             while (hour_after := self._hour_after(machine, hour)) is not None:
                 hour = hour_after
                 rows = self.read([machine], max(hour * US_PER_HOUR, at_us), (hour + 1) * US_PER_HOUR)
@@ -91,6 +98,7 @@ class SqliteStore(ShiftTables, ServiceTables):
                 found.append(rows[: max((places[0] for places in told), default=len(rows)) + 1])
                 if told:
                     break
+                hour = max(hour, countless - 1)  # nothing was counted before it, and nothing is told by that
         return row_format.in_order(np.concatenate(found)) if found else row_format.empty()
 
     def extent(self, machine: int) -> tuple[int, int] | None:
@@ -288,6 +296,7 @@ class SqliteStore(ShiftTables, ServiceTables):
     ) -> None:
         """Write rows, which stand by machine and time, as one chunk per machine and hour."""
         chunks = chunks_of(fresh, rest)
+        self._note_counting(chunks, fresh)
         connection.executemany("INSERT INTO chunk (machine, hour, rows, rest) VALUES (?, ?, ?, ?)", chunks)
         if mark:
             late = [
@@ -296,6 +305,15 @@ class SqliteStore(ShiftTables, ServiceTables):
                 if chunk.first_us < self.live_from_us.get(chunk.machine, _ALWAYS)
             ]
             mark_dirty(connection, late, None, {machine for machine, _ in late})
+
+    def _note_counting(self, chunks: Sequence[Chunk], fresh: Rows) -> None:
+        """Note which machines count, also before the hour before which they were said not to."""
+        told = row_format.counted(fresh)
+        counting = set(np.unique(fresh["machine"][np.concatenate(told)]).tolist()) if told else set()
+        self._counting |= counting
+        for chunk in chunks if self._countless_before else ():
+            if chunk.machine in counting and chunk.hour < self._countless_before.get(chunk.machine, -_ALWAYS):
+                del self._countless_before[chunk.machine]
 
     def _note_stored(
         self, connection: sqlite3.Connection, gateway: int, sequences: NDArray[np.int64]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from cloud.errors import StoreError
 from cloud.store.parquet import History
@@ -539,3 +540,31 @@ def test_shifts_that_were_closed_before_there_was_an_order_are_in_it(tmp_path: P
     again = SqliteStore(tmp_path / "store")
     assert [item.shift.start_us for item in again.closed_after(0, 10)] == [10, 20]
     again.close()
+
+
+def test_the_past_of_a_machine_that_never_counts_is_looked_through_once(reopen: Open) -> None:
+    store = reopen()
+    begin = T0 // HOUR * HOUR
+    silent = [record(number, begin + number * HOUR / 2, total_units=UNSET) for number in range(40)]
+    store.append(Arrivals(silent))
+    at_us = round((begin + 15 * HOUR) * 1e6)
+    assert len(store.read_before([0], at_us)) == 30
+    assert [row["sequence"] for row in store.read_before([0], at_us)] == [28, 29]
+    assert [row["sequence"] for row in store.read_before([0], at_us - 10 * HOUR * 1_000_000)] == [8, 9]
+    after = store.read_after([0], round(begin * 1e6))
+    assert [row["sequence"] for row in after] == [0, 1, *range(30, 40)]
+    store.append(Arrivals([record(100, begin + 3 * HOUR + 1, total_units=7)]))
+    assert [row["sequence"] for row in store.read_before([0], at_us)] == [100, *range(7, 30)]
+    assert [row["sequence"] for row in store.read_before([0], at_us)] == [100, *range(7, 30)]
+
+
+def test_a_counter_that_another_process_stores_is_found(reopen: Open) -> None:
+    store, begin = reopen(), T0 // HOUR * HOUR
+    store.append(Arrivals([record(number, begin + number * HOUR, total_units=UNSET) for number in range(9)]))
+    at_us = round((begin + 8 * HOUR) * 1e6)
+    for _ in range(2):
+        store.read_before([0], at_us)
+    other = reopen()
+    other.append(Arrivals([record(100, begin + HOUR, total_units=7)]))
+    store.append(Arrivals([record(101, begin + 8 * HOUR, total_units=UNSET)]))
+    assert 100 in store.read_before([0], at_us)["sequence"]
