@@ -175,9 +175,12 @@ def try_channels(config: Path, channel: str | None = None) -> int:
         return BAD_CONFIG
     found = load_alerts(settings.cloud.alerts).channel
     chosen = [table for table in found if channel in (None, table.name)]
+    if not found:
+        say(f"{settings.cloud.alerts}: lists no [[channel]]; `oee config show alerts` explains what one has")
+        return BAD_CONFIG
     if not chosen:
         names = ", ".join(table.name for table in found) or "none"
-        say(f"{settings.cloud.alerts}: no channel {channel or 'at all'}; there are: {names}")
+        say(f"{settings.cloud.alerts}: no channel {channel!r}; there are: {names}")
         return BAD_CONFIG
     now = time.time()
     alert = Alert(

@@ -8,11 +8,12 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
 
+from cloud.alerts import quiet
 from cloud.alerts.config import ChannelTable
 from cloud.carrier import Carrier, Running
 from cloud.errors import NotificationError
@@ -22,6 +23,8 @@ from cloud.views import ChannelView
 from contract.delivery import Alert
 
 _AT_ONCE: Final = 50
+_MOST_FOLDED: Final = 10_000
+_MOST_OPEN: Final = 100_000
 _TIMEOUT_SECS: Final = 5
 _SUBJECT_CHARACTERS: Final = 100
 _ATTRIBUTES: Final = (
@@ -115,8 +118,16 @@ def open_door(channel: ChannelTable) -> Door:
     return SnsDoor(channel) if channel.kind == "sns" else AppriseDoor(channel)
 
 
-class Courier(Carrier[Delivery]):
-    """Empties the outbox of one channel."""
+class Parcel(NamedTuple):
+    """What is told together."""
+
+    deliveries: Sequence[Delivery]
+    is_past: bool = False
+    """Whether it came and went in quiet hours."""
+
+
+class Courier(Carrier[Parcel]):
+    """Empties the outbox of one channel: one by one, and what came and went in quiet hours together."""
 
     def __init__(
         self,
@@ -151,38 +162,75 @@ class Courier(Carrier[Delivery]):
         """Read the channel's URL anew next time."""
         self._door = None
 
-    def waiting(self) -> Sequence[Delivery]:
+    def waiting(self) -> Sequence[Parcel]:
         """Return what the channel has not taken yet and may be told now."""
         after = 0
         while found := self._store.deliveries(self.channel.name, _AT_ONCE, after):
             if may_be_told := [each for each in found if not self._is_held(each)]:
-                return may_be_told
+                return self._folded(may_be_told)
             after = found[-1].id
         return []
 
-    def done(self, item: Delivery) -> None:
-        """Note that the channel has taken a message, or never will."""
-        self._store.delivery_done(item.id)
+    def done(self, item: Parcel) -> None:
+        """Note that the channel has taken some messages, or never will."""
+        for delivery in item.deliveries:
+            self._store.delivery_done(delivery.id)
 
-    def carry(self, item: Delivery) -> bool:
-        """Send or drop one message."""
-        alert = msgspec.json.decode(item.payload, type=Alert)
+    def carry(self, item: Parcel) -> bool:
+        """Send or drop one message, or sum up several that came and went in quiet hours."""
+        alerts = [_alert_of(delivery) for delivery in item.deliveries]
+        alert = alerts[0]
+        if item.is_past:
+            folded = quiet.summary(alerts, self.channel.zone(self._timezone_of(alert.site)))
+            if folded is not None and self.channel.quiet_summary:
+                title, told = folded
+                self._send_by_door(told, title, told.message)
+            else:
+                _log.info("came and went in quiet hours", channel=self.name, messages=len(alerts))
+            return True
         if self._now_us() / 1e6 - alert.epochtime > self.channel.max_age_secs:
             self._note_dropped("too old to be told", alert.id)
             return True
+        self._send_by_door(alert, *self.channel.words(alert, self._timezone_of(alert.site)))
+        return True
+
+    def _send_by_door(self, alert: Alert, title: str, body: str) -> None:
         if self._door is None:
             self._door = self._opener(self.channel)
-        self._door.send(alert, *self.channel.words(alert, self._timezone_of(alert.site)))
+        self._door.send(alert, title, body)
         self._note_sent()
-        return True
+
+    def _folded(self, waiting: Sequence[Delivery]) -> list[Parcel]:
+        """Return messages one by one; those of alerts that came and went in quiet hours in one parcel."""
+        if not self._came_and_went([_alert_of(each) for each in waiting]):
+            return [Parcel([each]) for each in waiting]
+        every = self._store.deliveries(self.channel.name, _MOST_FOLDED)  # others, and ends, are further back
+        ids = self._came_and_went([_alert_of(each) for each in every])
+        together = [each for each in every if _alert_of(each).id in ids]
+        rest = [Parcel([each]) for each in waiting if _alert_of(each).id not in ids]
+        return [Parcel(together, is_past=True), *rest]
+
+    def _came_and_went(self, alerts: Sequence[Alert]) -> set[str]:
+        """Return of which alerts nobody was told because of quiet hours, which are over by now."""
+        held = [alert for alert in alerts if self._was_held(alert)]
+        if not held:
+            return set()
+        return quiet.over(held, {alert.id for alert in self._store.alerts(open_only=True, limit=_MOST_OPEN)})
 
     def _is_held(self, item: Delivery) -> bool:
         """Tell whether a message waits for the end of quiet hours."""
-        alert = msgspec.json.decode(item.payload, type=Alert)
+        alert = _alert_of(item)
         now_us = self._now_us()
         is_old = now_us / 1e6 - alert.epochtime > self.channel.max_age_secs
-        is_calm = alert.level < self.channel.quiet_below_level
-        return is_calm and not is_old and self.channel.is_quiet(now_us, self._timezone_of(alert.site))
+        return not is_old and self._is_calm(alert, now_us)
+
+    def _was_held(self, alert: Alert) -> bool:
+        """Tell whether a message came up in quiet hours."""
+        return self._is_calm(alert, round(alert.epochtime * 1e6))
+
+    def _is_calm(self, alert: Alert, at_us: int) -> bool:
+        is_low = alert.level < self.channel.quiet_below_level
+        return is_low and self.channel.is_quiet(at_us, self._timezone_of(alert.site))
 
 
 class Couriers:
@@ -228,6 +276,10 @@ def oldest_epochtime(store: Store, channel: str) -> float | None:
     """Return of when the oldest message is that waits for a channel; None when none does."""
     first = store.deliveries(channel, 1)
     return msgspec.json.decode(first[0].payload, type=Alert).epochtime if first else None
+
+
+def _alert_of(delivery: Delivery) -> Alert:
+    return msgspec.json.decode(delivery.payload, type=Alert)
 
 
 def _subject(title: str) -> str:

@@ -85,6 +85,7 @@ class ChannelTable(TomlModel):
     crews: Annotated[tuple[str, ...], Array] = ()
     quiet: Annotated[tuple[QuietTable, ...], Array] = ()
     quiet_below_level: Annotated[int, Field(ge=1, le=10)] = 10
+    quiet_summary: bool = True
     timezone: str | None = None
     title: str = "{name}: {rule} {event}"
     body: str = "{message}\n{advice}\n{place}, since {since}"

@@ -17,6 +17,7 @@ import pytest
 from cloud import plant as plants
 from cloud.alerts.channels import Courier, Couriers
 from cloud.alerts.config import ChannelTable
+from cloud.alerts.life import Event
 from cloud.config import CloudConfig
 from cloud.errors import ConfigError
 from cloud.opening import open_store
@@ -184,6 +185,89 @@ def test_what_is_urgent_does_not_wait_in_quiet_hours(store: SqliteStore) -> None
     assert len(took) == 120
     again = Courier(quiet, store, now_us=lambda: now * 1_000_000, opener=lambda _: Box())
     assert (again.view.sent, again.view.waiting) == (120, 0)
+
+
+async def test_what_came_and_went_in_quiet_hours_is_told_in_one_message_or_not_at_all(
+    store: SqliteStore,
+) -> None:
+    def change(number: int, event: Event, after_secs: float) -> None:
+        """Let an alert change, with a message for both channels; it opens when raised."""
+        epochtime = T0 + after_secs
+        said = Alert(
+            id=f"a{number}",
+            event=event,
+            rule="idle",
+            kind="idle",
+            site="berlin",
+            epochtime=epochtime,
+            since_epochtime=T0,
+            message=f"{number} {event}",
+        )
+        view = AlertView(
+            id=said.id,
+            rule="idle",
+            site="berlin",
+            area="",
+            line="",
+            machine="",
+            level=1,
+            state="cleared" if event == "cleared" else "open",
+            message=said.message,
+            since_epochtime=T0,
+            raised_epochtime=T0,
+        )
+        store.save_alert(view, "topic", msgspec.json.encode(said), ["sums", "silent"])
+
+    night = {"from": "00:00", "to": "06:00"}
+    took: dict[str, list[tuple[str, str]]] = {"sums": [], "silent": []}
+
+    class Box:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def send(self, alert: Alert, title: str, body: str) -> None:
+            took[self.name].append((title, body))
+
+    now = 0.0
+    couriers = [
+        Courier(
+            ChannelTable(
+                name=name,
+                kind="apprise",
+                url="json://127.0.0.1",
+                title="{message}",
+                quiet=[night],
+                quiet_summary=name == "sums",
+                timezone="UTC",
+            ),
+            store,
+            now_us=lambda: round((T0 + now) * 1e6),
+            opener=lambda table: Box(table.name),
+        )
+        for name in took
+    ]
+    assert couriers[0].channel.is_quiet(T0 * 1_000_000)
+    for number in range(1, 61):  # more than are looked at together, their ends behind all beginnings
+        change(number, "raised", number)
+    change(99, "raised", 100)
+    for number in range(1, 61):
+        change(number, "cleared", 600 + number)
+    change(98, "cleared", 700)  # told of before the quiet hours
+    now = 3600.0
+    for courier in couriers:
+        courier.turn()
+    assert took == {"sums": [], "silent": []}
+    now = 6 * 3600.0
+    for courier in couriers:
+        courier.turn()
+        assert courier.backlog() == 0
+    alone = [title for title, _ in took["silent"]]
+    assert alone == ["99 raised", "98 cleared"]
+    (first, body), *others = took["sums"]
+    assert first == "60 alerts came and went in quiet hours"
+    assert "berlin idle: 1 cleared" in body
+    assert "and 40 more" in body
+    assert [title for title, _ in others] == alone
 
 
 PLANT = """
