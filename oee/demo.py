@@ -37,6 +37,12 @@ _REST_SECS: Final = 3.0
 _REST_UNKNOWN_SECS: Final = 30.0
 """A shift of which little is known is most likely still arriving."""
 
+FIRST_LOOK: Final = """\
+  What stands out there needs somebody; a click on a machine or a line tells all about it.
+  Stops asks why a machine stood, Losses says where the time went, Reports has each shift as PDF and Excel.
+  Shifts of this factory last two hours; the last ones were played before you came. Ctrl-C ends all of it.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -147,7 +153,8 @@ class _Demo:
                 tasks, "gateway", f"health on http://127.0.0.1:{self._ports.health}/healthz", []
             )
             demo_folder.announce(self._folder, self._board_url)
-            self._screen.say(f"\n  board  {self._board_url}\n", "bold cyan")
+            self._screen.say(f"\n  board  {self._board_url}", "bold cyan")
+            self._screen.say(FIRST_LOOK)
             if options.browser:
                 _open_browser(self._board_url)
 

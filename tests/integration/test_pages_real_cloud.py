@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from cloud.store.port import Arrivals
+from cloud.views import RefusedRow
 from contract.states import MachineState
 from dashboards import port
 from dashboards.web.app import Pages
@@ -96,7 +96,7 @@ async def test_the_last_stop_is_asked_for_with_the_reasons_as_buttons(cloud, cli
         for state in (MachineState.STOPPED if after < 300 else MachineState.RUNNING,)
     ]
     cloud.now.now += 400
-    cloud._present.add(cloud._store.append(Arrivals(later)))
+    small_cloud.say(cloud, later)
     turn(cloud)
     page = (await client.get(f"/stops?at={LINE}")).text
     asked = page[page.index("Why did filler-1 stand?") :]
@@ -106,7 +106,7 @@ async def test_the_last_stop_is_asked_for_with_the_reasons_as_buttons(cloud, cli
 
 async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud, client):
     stranger = life(FILLER._replace(machine="robot-9"), 500_000)[-40:]
-    cloud._present.add(cloud._store.append(Arrivals(stranger)))
+    small_cloud.say(cloud, stranger)
     turn(cloud)
     page = (await client.get("/")).text
     assert 'aria-label="robot-9"' in page
@@ -115,6 +115,36 @@ async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud,
     fragments = pages.feed._all(cloud.board())
     assert f"m/{LINE}/robot-9" in fragments
     assert f"r/{LINE}/robot-9" not in fragments
+
+
+async def test_a_performance_above_all_that_is_possible_is_explained_on_the_board(cloud, client):
+    assert "P above" not in (await client.get("/")).text
+    last = life(FILLER, 0)[-1]
+    quick = [
+        msgspec.structs.replace(
+            last,
+            epochtime=last.epochtime + after,
+            total_units=last.total_units + 20 * after,
+            sequence=900_000 + after,
+        )
+        for after in range(10, 310, 10)
+    ]
+    small_cloud.say(cloud, quick)
+    cloud.now.now += 310
+    turn(cloud)
+    page = (await client.get("/")).text
+    assert "P above 100 %: the ideal rate is too low" in page
+    assert page.count("P above") == 1
+
+
+async def test_a_row_of_another_system_that_is_refused_stands_on_the_page_of_connections(
+    cloud, client, monkeypatch
+):
+    row = RefusedRow(source="mes", ref="<b>7</b>", problem="it has begun", since_epochtime=float(SHIFT))
+    monkeypatch.setattr(cloud, "refused_rows", lambda: [row])
+    page = (await client.get("/connections")).text
+    assert "&lt;b&gt;7&lt;/b&gt;" in page
+    assert "it has begun" in page
 
 
 async def oee_of(client, place):

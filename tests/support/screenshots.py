@@ -58,11 +58,15 @@ def pictures(shift: str) -> tuple[Picture, ...]:
         Picture("hourly", f"/hourly?{closed}"),
         Picture("shifts", f"/shifts?at={LINE}&days=4", 1440, 1000),
         Picture("trends", f"/trends?at={LINE}&by=shift", 1440, 800),
-        Picture("alerts", "/alerts", 1024, 768),
         Picture("connections", "/connections", 1440, 1000),
         Picture("reports", "/reports", 1024, 700),
         Picture("report", f"/report?{closed}", 1000, 1300, ("light",)),
     )
+
+
+ALERTS = Picture("alerts", "/alerts", 1024, 768)
+"""Taken first, while an alert is open."""
+ALERT_SECS = 600.0
 
 
 def keep(taken: bytes, name: str) -> None:
@@ -146,6 +150,17 @@ def take_paper(url: str, shift: str) -> None:
             keep(page.read_bytes(), f"report-pdf-{number}")
 
 
+async def take_alerts(browser: Browser, url: str) -> None:
+    """Take the page of alerts once a machine has stood for so long that somebody is told."""
+    deadline = time.monotonic() + ALERT_SECS
+    for theme in ALERTS.themes:
+        while not asked(f"{url}/api/v1/alerts?open=true"):
+            if time.monotonic() > deadline:
+                sys.exit("no alert was open for long enough")
+            await asyncio.sleep(1)
+        await take(browser, url, ALERTS, theme)
+
+
 async def take_all(url: str) -> None:
     """Take every picture of a running demo."""
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -156,6 +171,7 @@ async def take_all(url: str) -> None:
     take_paper(url, shift)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        await take_alerts(browser, url)
         for picture in pictures(shift):
             for theme in picture.themes:
                 await take(browser, url, picture, theme)
