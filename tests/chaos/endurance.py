@@ -1,6 +1,7 @@
 """`python -m tests.chaos.endurance`: much data, many watchers, long outages; what was measured as JSON."""
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import psutil
 from msgspec import Struct
 from websockets.sync.client import ClientConnection, connect
 
+from tests.chaos import judgement
+from tests.chaos.factory import scenario
 from tests.chaos.listener import Listener
 from tests.support import judge
 from tests.support.judge import US, Stored
@@ -26,6 +29,11 @@ SLOW_SOCKETS: Final = 20
 _LIVE_SECS: Final = 20.0
 _MEBIBYTE: Final = 2**20
 _PATIENCE_SECS: Final = 3600.0
+_SETTLED_SECS: Final = 12.0
+"""So long nothing more has come, when everything has."""
+_CLOSING_SECS: Final = 300.0
+_WEEK_DAYS: Final = 7.0
+_LATE_SECS: Final = 3600.0
 
 
 class Measured(Struct, frozen=True, kw_only=True):
@@ -146,6 +154,79 @@ def outage(folder: Path, hours: float) -> Iterator[Measured]:
     )
 
 
+def late(folder: Path, days: float, history_secs: float) -> Iterator[Measured]:
+    """Judge what comes so late: most of it once its shifts are closed, then all of it again out of order."""
+    built = scenario(1, tick_us=US // 2, lines=1, machines=4)
+    simulate = [
+        *(sys.executable, "-m", "tests.chaos.factory", "--folder", "{folder}", "--port", "{port}"),
+        *("--days-ago", str(days), "--history-secs", str(history_secs)),
+    ]
+    store = folder / "cloud" / "store.sqlite3"
+    with WholeSystem(folder, built, simulate=simulate) as system:
+        system.broker.start()
+        system.cloud.start()
+        system.wait_until(lambda: system.cloud.said("connected to the broker"), "the cloud side listens", 300)
+        with closing(Listener(system.broker.port)) as listener:
+            system.gateway.start()
+            system.simulator.start()
+            system.wait_until(
+                lambda: any(heard.receipt.stored_through for heard in listener.receipts),
+                "a part is stored",
+                300,
+            )
+            system.gateway.kill()  # the factory waits for it with the rest
+            first = _closed_in_the_end(system, store)
+            system.gateway.start()
+            system.wait_until(lambda: not system.simulator.is_running, "the past is played", 300)
+            system.wait_until(system.is_drained, "the outbox is empty", 300)
+            known = _closed_in_the_end(system, store)
+            stored = judge.read_store(store)
+            for topic, payload in listener.some_messages(random.Random(1), len(listener.messages)):
+                listener.publish(topic, payload)
+            again = _closed_in_the_end(system, store)
+            stored_again = judge.read_store(store)
+        system.gateway.stop()
+        system.cloud.stop()
+    wrong = judgement.closed_shifts(folder, judge.read_closed_shifts(store))
+    verdict = judge.judge(judge.read_moments(system.truth_log), stored_again)
+    revised = sum(known[shift] > number for shift, number in first.items())
+    yield Measured(
+        row=10,
+        what=f"closed shifts of {days:g} days ago that differ from the truth, once their records came",
+        found=f"{len(wrong)} of {len(known)}; {revised} were closed before and revised",
+        promised="0, and those that were closed are revised",
+        holds=not wrong and revised > 0,
+    )
+    yield Measured(
+        row=10,
+        what=f"records lost, doubled or invented among {verdict.moments:,} moments, each message sent again",
+        found=f"{len(verdict.faults)}; {len(stored_again) - len(stored)} more records",
+        promised="0; 0",
+        holds=not verdict.faults and len(stored_again) == len(stored),
+    )
+    yield Measured(
+        row=10,
+        what="closed shifts that were revised because of messages that came again",
+        found=str(sum(again[shift] != number for shift, number in known.items())),
+        promised="0",
+        holds=again == known,
+    )
+
+
+def _closed_in_the_end(system: WholeSystem, store: Path) -> dict[tuple[str, int], int]:
+    """Return the newest revision of each closed shift, once none has come for a while."""
+    found: dict[tuple[str, int], int] = {}
+    begun = quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < _SETTLED_SECS:
+        assert time.monotonic() - begun < _CLOSING_SECS, "shifts are closed and revised without end"
+        time.sleep(0.5)
+        assert system.cloud.is_running, system.cloud.tail()
+        now = judge.read_revisions(store)
+        if now != found or not now:
+            found, quiet_since = now, time.monotonic()
+    return found
+
+
 def latencies(stored: Sequence[Stored], listener: Listener, from_us: int, to_us: int) -> list[float]:
     """Return how long after its instant each record between two moments was known to be stored [s]."""
     through: list[tuple[int, int]] = []
@@ -175,7 +256,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-_SAMPLES_PER_HOUR: Final = 30_000
+_SAMPLES_PER_HOUR: Final = 12_300
 """About as many values change in an hour of the simulated line."""
 
 
@@ -236,11 +317,12 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=1_000_000, help="of the soak (1000000)")
     parser.add_argument("--outage-hours", type=float, default=8.0, help="played as fast as it is read (8)")
     parser.add_argument("--results", type=Path, default=Path("endurance.json"), help="(endurance.json)")
-    parser.add_argument("--only", choices=("watchers", "soak", "outage"), help="measure one alone")
+    parser.add_argument("--only", choices=("watchers", "soak", "outage", "late"), help="measure one alone")
     options = parser.parse_args()
     parts: dict[str, Callable[[Path], Iterator[Measured]]] = {
         "watchers": lambda folder: slow_watchers(folder, options.sockets),
         "outage": lambda folder: outage(folder, options.outage_hours),
+        "late": lambda folder: late(folder, _WEEK_DAYS, _LATE_SECS),
         "soak": lambda folder: soak(folder, options.samples),
     }
     found: list[Measured] = []

@@ -91,6 +91,13 @@ def scenario(seed: int, *, tick_us: int, lines: int, machines: int) -> Scenario:
     )
 
 
+def long_ago(present: Scenario, days: float, history_secs: float) -> Scenario:
+    """Return the factory as it was so many days ago: it plays so much and ends."""
+    end_us = round((time.time() - days * 86_400) * 1_000_000)
+    end_us -= end_us % present.factory.tick_us
+    return replace(present, span_us=(end_us - round(history_secs * 1_000_000), end_us))
+
+
 def _wall(minute: int) -> str:
     return f"{minute // 60 % 24:02}:{minute % 60:02}"
 
@@ -296,6 +303,8 @@ async def run(options: argparse.Namespace) -> None:
         lines=options.lines,
         machines=options.machines,
     )
+    if options.days_ago:
+        built = long_ago(built, options.days_ago, options.history_secs)
     settings = Settings(
         port=options.port,
         data_dir=options.folder / "factory",
@@ -345,6 +354,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--machines", type=int, default=4)
     parser.add_argument("--tick-secs", type=float, default=0.5)
     parser.add_argument("--history-secs", type=float, default=0.0)
+    parser.add_argument("--days-ago", type=float, default=0.0)
     parser.add_argument("--items-per-call", type=int, default=0)
     parser.add_argument("--queue-size", type=int, default=0)
     parser.add_argument("--late-nodes-secs", type=float, default=0.0)

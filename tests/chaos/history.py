@@ -16,11 +16,13 @@ class OnceFailed(Struct, frozen=True, kw_only=True):
 
     found: the day
     cause: what was wrong, and where
+    was_judge: the product was right, and its judge was wrong
     mended: the subject of the commit that mended it
     """
 
     found: str
     cause: str
+    was_judge: bool = False
     mended: str
     schedule: Schedule
 

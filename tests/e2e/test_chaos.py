@@ -1,7 +1,6 @@
 """What is played of `make chaos` with every change: each kind of fault, what once failed, and mutants."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from sys import executable
 
 import pytest
@@ -14,6 +13,7 @@ from tests.chaos.trial import Outcome, play_all
 
 pytestmark = pytest.mark.slow
 JOBS = 3
+AS_IT_IS = "as it is"
 EARLY = {"acknowledge-to-the-plc-early": "kill gateway", "acknowledge-to-the-gateway-early": "kill cloud"}
 """What shows only when somebody is killed at the wrong moment."""
 
@@ -36,16 +36,6 @@ def wrong(outcomes: list[Outcome]) -> dict[int, list[str]]:
     return {outcome.seed: outcome.wrong[:6] for outcome in outcomes if outcome.wrong}
 
 
-def test_nothing_is_lost_whatever_goes_wrong(tmp_path: Path) -> None:
-    outcomes = list(play_all(tours(), tmp_path, jobs=JOBS))
-    assert wrong(outcomes) == {}
-    assert sum(outcome.delivered for outcome in outcomes) > 2000
-
-
-def test_what_once_failed_does_not_fail_again(tmp_path: Path) -> None:
-    assert wrong(list(play_all([one.schedule for one in once_failed()], tmp_path, jobs=JOBS))) == {}
-
-
 def short(killed: str | None) -> Schedule:
     """A schedule in which much of the past is played, so that shifts close in it; and one may be killed."""
     kill = Fault(kind=killed, at_secs=1.0, secs=0.2, detail=0.5) if killed else None
@@ -54,29 +44,44 @@ def short(killed: str | None) -> Schedule:
     )
 
 
-@pytest.fixture(scope="module")
-def mutants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """What the judge says of each mutant, and of the product as it is."""
-    folder = tmp_path_factory.mktemp("mutants")
+TOURS = {f"tour {one.seed}": one for one in tours()}
+ONCE_FAILED = {f"seed {one.schedule.seed}": one.schedule for one in once_failed() if not one.was_judge}
+MUTATED = {name: short(EARLY.get(name)) for name in [*MUTANTS, AS_IT_IS]}
 
-    def judged(name: str) -> Outcome:
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """What the judge says of all of these, played side by side; the longest begin."""
+    folder = tmp_path_factory.mktemp("chaos")
+
+    def judged(name: str, schedule: Schedule) -> Outcome:
         oee = [executable, "-m", *(["tests.chaos.mutants", name] if name in MUTANTS else ["oee"])]
-        (outcome,) = play_all([short(EARLY.get(name))], folder / name, oee=oee)
+        (outcome,) = play_all([schedule], folder / name, oee=oee)
         return outcome
 
-    names = [*MUTANTS, "as it is"]
+    planned = TOURS | ONCE_FAILED | MUTATED
     with ThreadPoolExecutor(JOBS) as pool:
-        return dict(zip(names, pool.map(judged, names), strict=True))
+        waiting = {name: pool.submit(judged, name, one) for name, one in planned.items()}
+        return {name: outcome.result() for name, outcome in waiting.items()}
 
 
-def test_the_judge_finds_nothing_wrong_with_the_product(mutants: dict[str, Outcome]) -> None:
-    assert mutants["as it is"].wrong == []
-    assert mutants["as it is"].delivered > 300
+def test_nothing_is_lost_whatever_goes_wrong(played: dict[str, Outcome]) -> None:
+    assert wrong([played[name] for name in TOURS]) == {}
+    assert sum(played[name].delivered for name in TOURS) > 2000
+
+
+def test_what_once_failed_does_not_fail_again(played: dict[str, Outcome]) -> None:
+    assert wrong([played[name] for name in ONCE_FAILED]) == {}
+
+
+def test_the_judge_finds_nothing_wrong_with_the_product(played: dict[str, Outcome]) -> None:
+    assert played[AS_IT_IS].wrong == []
+    assert played[AS_IT_IS].delivered > 300
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_judge_catches_a_product_that_errs(mutants: dict[str, Outcome], name: str) -> None:
-    outcome = mutants[name]
+def test_the_judge_catches_a_product_that_errs(played: dict[str, Outcome], name: str) -> None:
+    outcome = played[name]
     found = {
         "lose": outcome.unexplained,
         "double": outcome.duplicates,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cloud.store.parquet import History
 from cloud.store.rows import ABSENT, QUALITIES, reason_code
-from cloud.store.sqlite import SqliteStore
+from cloud.store.tiers import TieredStore
 from cloud.views import AlertView
 from contract.states import STATES_BY_CODE
 from simulator.machine import PLC_STATES
@@ -107,7 +108,7 @@ class Verdict:
 
 def read_store(path: Path) -> list[Stored]:
     """Return all records and gaps of a store that nobody writes to."""
-    store = SqliteStore(path)
+    store = _opened(path)
     try:
         numbers = range(len(store.names.all("machine")))
         table = store.read_table(numbers, 0, _FOR_EVER_US)
@@ -118,7 +119,7 @@ def read_store(path: Path) -> list[Stored]:
 
 def read_closed_shifts(path: Path) -> list[dict[str, Any]]:
     """Return the figures of every closed shift of a machine, as the cloud side stored them last."""
-    store = SqliteStore(path)
+    store = _opened(path)
     try:
         return [
             closed.revision.figures
@@ -129,9 +130,22 @@ def read_closed_shifts(path: Path) -> list[dict[str, Any]]:
         store.close()
 
 
+def read_revisions(path: Path) -> dict[tuple[str, int], int]:
+    """Return the number of the newest revision of each closed shift of a machine, by it and its beginning."""
+    store = _opened(path)
+    try:
+        return {
+            (closed.scope, closed.start_us): closed.revision.revision
+            for machine in store.names.all("machine")
+            for closed in store.closed_between("/".join(machine), 0, _FOR_EVER_US)
+        }
+    finally:
+        store.close()
+
+
 def read_alerts(path: Path) -> list[AlertView]:
     """Return all alerts of a store, newest first."""
-    store = SqliteStore(path)
+    store = _opened(path)
     try:
         return store.alerts(open_only=False, limit=100_000)
     finally:
@@ -140,14 +154,19 @@ def read_alerts(path: Path) -> list[AlertView]:
 
 def count_dead_letters(path: Path) -> int:
     """Return how many messages a store refused."""
-    store = SqliteStore(path)
+    store = _opened(path)
     try:
         return store.dead_letter_count()
     finally:
         store.close()
 
 
-def _stored(store: SqliteStore, row: Any, rests: Mapping[tuple[int, int], Mapping[str, Any]]) -> Stored:
+def _opened(path: Path) -> TieredStore:
+    """Open a store with its history: a service whose clock was turned has moved the present there."""
+    return TieredStore(path, History(path.with_name("history")))
+
+
+def _stored(store: TieredStore, row: Any, rests: Mapping[tuple[int, int], Mapping[str, Any]]) -> Stored:
     _, _, line, machine = store.names.name("machine", int(row["machine"]))
     gateway = int(row["gateway"])
     rest = rests.get((gateway, int(row["sequence"])), {})
