@@ -28,7 +28,7 @@ from contract.machine_key import MachineKey
 
 Moment = date | datetime
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_YEARS: Final = range(1970, 3000)
+YEARS: Final = range(1970, 3000)
 """What is asked beyond these is a slip, and would be laid out day by day."""
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
@@ -207,7 +207,7 @@ def parse_moment(text: str) -> Moment:
         found = date.fromisoformat(text) if len(text) <= len("2021-06-30") else datetime.fromisoformat(text)
     except ValueError:
         found = date.min
-    if found.year not in _YEARS:
+    if found.year not in YEARS:
         raise CloudError(
             f"{text!r} is neither a date such as 2021-06-30 nor a moment such as 2021-06-30T06:00"
         )

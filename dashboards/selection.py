@@ -7,9 +7,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
+from cloud.compute import YEARS
 from cloud.oee.calendar import shifts_between
 from cloud.views import BoardView
 from contract.machine_key import MachineKey
@@ -18,6 +19,7 @@ from dashboards.links import Place, link
 from dashboards.port import CloudReader
 
 _US: Final = 1_000_000
+_LATEST_US: Final = round(datetime(YEARS.stop, 1, 1, tzinfo=UTC).timestamp()) * _US
 _LISTED_DAYS: Final = 9
 MAX_DAYS: Final = 400
 
@@ -264,6 +266,33 @@ def _midnight(day: date, zone: tzinfo) -> float:
 
 def _date(text: str) -> date:
     try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise AddressError(f"{text[:40]!r} is not a date such as 2021-06-30.") from error
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = date.min
+    if day.year not in YEARS:
+        raise AddressError(f"{text[:40]!r} is not a date such as 2021-06-30.")
+    return day
+
+
+def instant_us(text: str, zone: tzinfo) -> int:
+    """Read Unix seconds or ISO 8601, where it names no zone in this one [us]; raise ValueError otherwise.
+
+    What lies before 1970 or after 2199 is a slip, and calendars end somewhere.
+    """
+    try:
+        found = round(float(text) * _US)
+    except (ValueError, OverflowError):
+        found = _moment_us(text, zone)
+    if not 0 <= found < _LATEST_US:
+        raise ValueError(f"{text[:40]!r} is neither Unix seconds nor ISO 8601 of the years 1970 to 2199.")
+    return found
+
+
+def _moment_us(text: str, zone: tzinfo) -> int:
+    """Return the instant of an ISO 8601 text; -1 where it is none, or has none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        return round(moment.astimezone(UTC).timestamp() * _US)
+    except (ValueError, OverflowError):
+        return -1

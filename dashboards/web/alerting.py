@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from cloud.errors import CloudError
 from cloud.plant import Plant
 from dashboards.port import Cloud
-from dashboards.selection import AddressError
+from dashboards.selection import AddressError, instant_us
 from dashboards.web.screen import Screen
 from dashboards.web.signin import operator_name, who_acts
 
@@ -110,11 +110,9 @@ def _until_us(form: dict[str, str], now: float, zone: tzinfo) -> int:
     """Return when a mute ends: at a moment of the plant's clock, or after some minutes [us since 1970]."""
     if text := form.get("until", "").strip():
         try:
-            moment = datetime.fromisoformat(text)
+            return instant_us(text, zone)
         except ValueError as error:
-            raise AddressError(f"{text[:40]!r} is no date and time.") from error
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-        return round(moment.timestamp() * _US)
+            raise AddressError(str(error)) from error
     minutes = form.get("minutes", "")
     if not minutes.isdecimal() or len(minutes) > 6:
         raise AddressError("Say until when alerts are muted.")

@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -34,7 +33,7 @@ from contract.machine_key import MachineKey
 from dashboards.links import Place
 from dashboards.port import Cloud
 from dashboards.reports import model, plain
-from dashboards.selection import AddressError
+from dashboards.selection import AddressError, instant_us
 from dashboards.web.signin import who_acts
 
 _US: Final = 1_000_000
@@ -366,16 +365,9 @@ class Api:
 
     def _instant_us(self, text: str) -> int:
         try:
-            return round(float(text) * _US)
-        except (ValueError, OverflowError):
-            pass
-        try:
-            moment = datetime.fromisoformat(text)
+            return instant_us(text, ZoneInfo(self._cloud.board().timezone))
         except ValueError as error:
-            raise ApiError(f"{text[:40]!r} is neither Unix seconds nor ISO 8601.") from error
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=ZoneInfo(self._cloud.board().timezone))
-        return round(moment.astimezone(UTC).timestamp() * _US)
+            raise ApiError(str(error)) from error
 
     def _schema(self) -> dict[str, Any]:
         """Return the OpenAPI document, with the views' schemas as msgspec writes them."""

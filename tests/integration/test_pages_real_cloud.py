@@ -259,3 +259,24 @@ async def test_a_fault_of_a_form_is_said_and_changes_nothing(cloud, client):
     ):
         assert (await client.post("/stop", data=form)).status_code == 400
     assert cloud.corrections() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [("0001-01-01", "0001-01-02"), ("9999-12-30", "9999-12-31"), ("1e15", "2e15")]
+)
+async def test_time_that_no_calendar_has_is_refused_and_not_looked_for(client, first, last):
+    pages = (
+        "trends",
+        "losses",
+        "shifts",
+        "stops",
+        "timeline",
+        "hourly",
+        "report.pdf",
+        "report.xlsx",
+        "place",
+    )
+    answers = ("figures", "shifts", "stops", f"timeline?at={FILLER}")
+    for path in (*pages, *(f"api/v1/{answer}" for answer in answers)):
+        asked = f"/{path}{'&' if '?' in path else '?'}from={first}&to={last}"
+        assert (await client.get(asked)).status_code == 400, asked

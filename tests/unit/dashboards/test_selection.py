@@ -64,11 +64,36 @@ def test_a_day_on_which_the_clock_changes_has_25_hours(cloud):
         {"from_": "2021-06-30", "to": "2021-06-01"},
         {"from_": "1900-01-01", "to": "2021-06-01"},
         {"from_": "x"},
+        {"from_": "9999-12-31", "to": "9999-12-31"},
+        {"from_": "0001-01-01", "to": "0001-01-01"},
+        {"shift": "9999-12-31/1"},
     ],
 )
 def test_an_impossible_address_is_refused(cloud, query):
     with pytest.raises(AddressError):
         chosen(cloud, **query)
+
+
+@pytest.mark.parametrize(
+    ("text", "instant_us"),
+    [
+        ("0", 0),
+        ("1625032800.5", 1_625_032_800_500_000),
+        ("2021-06-30T08:00", 1_625_032_800_000_000),
+        ("2021-06-30T06:00Z", 1_625_032_800_000_000),
+    ],
+)
+def test_an_instant_is_seconds_or_a_local_time_unless_it_says_otherwise(text, instant_us):
+    assert selection.instant_us(text, BERLIN) == instant_us
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "soon", "nan", "inf", "-1", "1e17", "1e400", "0001-01-01", "9999-12-31T23:59-12:00", "1969-12-31"],
+)
+def test_what_is_no_instant_that_a_calendar_has_is_refused(text):
+    with pytest.raises(ValueError, match="neither Unix seconds nor ISO 8601"):
+        selection.instant_us(text, BERLIN)
 
 
 def test_what_the_form_sends_without_a_script_means_the_same():
