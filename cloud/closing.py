@@ -14,7 +14,7 @@ import structlog
 from cloud.evaluation import Evaluation
 from cloud.locks import locked_before_us
 from cloud.oee.calendar import ShiftWindow, shift_before, shifts_between
-from cloud.oee.figures import Figures
+from cloud.oee.figures import Figures, Place
 from cloud.oee.frame import Window
 from cloud.oee.rollup import rolled_up
 from cloud.oee.totals import totals
@@ -311,7 +311,13 @@ class Closing:
             *rolled_up(alone, self._plant, level="machine"),
             *rolled_up(together, self._plant, level="line"),
         ]
-        return [revised for row in rows if (revised := self._revision(row, now_us, why)) is not None]
+        known_by_start: dict[tuple[Place, int], Figures] = {}
+        for (
+            row
+        ) in rows:  # of two that start together, which the plant refuses but for a change of clocks, one
+            known_by_start.setdefault((row.place, row.window.start_us), row)
+        revised = (self._revision(row, now_us, why) for row in known_by_start.values())
+        return [shift for shift in revised if shift is not None]
 
     def _revision(self, row: Figures, now_us: int, why: str) -> ClosedShift | None:
         scope = "/".join(part for part in row.place if part is not None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from cloud.errors import Fault
@@ -20,6 +20,7 @@ from cloud.toml_file import as_written, item_name, key_path
 _DAY = 24 * 3600
 _WEEK = 7 * _DAY
 _MAX_CYCLE_DAYS = 3660
+_SOME_MONDAY = date(1970, 1, 5)
 
 Complaint = tuple[str, str, str]
 """Key path, what is wrong, what is allowed."""
@@ -33,7 +34,13 @@ def faults_between(
     raw: the file as written, for names whose own tables are faulty; tables: what is left of it
     positions: where in the file its rows stand
     """
-    found = [*_calendars(raw, tables), *_rates(raw), *_machines(raw, tables), *_reasons(raw, tables)]
+    found = [
+        *_calendars(raw, tables),
+        *_rates(raw),
+        *_machines(raw, tables),
+        *_reasons(raw, tables),
+        *_starts_of_lines(tables),
+    ]
     return [Fault(file, as_written(path, positions), *rest) for path, *rest in dict.fromkeys(found)]
 
 
@@ -156,6 +163,55 @@ def _scope(
     for name in machines:
         if name not in known:
             yield f"{place}.machines", f"unknown machine {name!r}", _one_of(known)
+
+
+# Lines whose machines work by several calendars
+
+
+def _starts_of_lines(tables: PlantFile) -> Iterator[Complaint]:
+    """Name shifts of a line that start together and are two: a line's shift is known by its start."""
+    calendars: dict[tuple[str, str], set[str]] = {}
+    for machine in tables.machine:
+        if machine.calendar in tables.calendar:
+            calendars.setdefault((machine.area, machine.line), set()).add(machine.calendar)
+    for (area, line), names in calendars.items():
+        definitions = [tables.definitions]
+        definitions += [
+            tables.line[name].definitions for name in (line, f"{area}/{line}") if name in tables.line
+        ]
+        by_end = any(said.production_date == "next_day" for said in definitions)
+        for one, other in combinations(sorted(names), 2):
+            for shift, another, day in _together(tables.calendar[one], tables.calendar[other], by_end=by_end):
+                problem = (
+                    f"shift {another} starts on {day:%A} together with shift {shift} of calendar {one},"
+                    f" and {area}/{line} works by both"
+                )
+                allowed = "shifts of one line that start together have one name and production date"
+                yield f"calendar.{other}", problem, allowed
+
+
+def _together(one: CalendarTable, other: CalendarTable, *, by_end: bool) -> Iterator[tuple[str, str, date]]:
+    """Yield each pair of shifts of two calendars that start together under other names, with a day of it.
+
+    by_end: whether shifts of one name are two when one of them alone ends after midnight
+    """
+    plain = [calendar.model_copy(update={"holidays": (), "exceptions": ()}) for calendar in (one, other)]
+    changes = {_SOME_MONDAY}
+    changes |= {calendar.valid_from for calendar in (one, other) if calendar.valid_from is not None}
+    changes |= {version.valid_from for calendar in (one, other) for version in calendar.version}
+    weeks = {change + timedelta(days=after) for change in changes for after in range(7)}
+    dated = {exception.date for calendar in (one, other) for exception in calendar.exceptions}
+    found: set[tuple[str, str]] = set()
+    for day, (first, second) in [
+        *((day, plain) for day in sorted(weeks)),
+        *((day, (one, other)) for day in dated),
+    ]:
+        for span in _spans_on("", first, day, 0):
+            for after in _spans_on("", second, day, 0):
+                differ = span.name != after.name or (by_end and (span.end > _DAY) != (after.end > _DAY))
+                if span.start == after.start and differ and (span.name, after.name) not in found:
+                    found.add((span.name, after.name))
+                    yield span.name, after.name, day
 
 
 # Reasons and rules

@@ -50,9 +50,9 @@ shifts = [
 """
 
 
-def plant(definitions: str = "", calendars: str = CALENDARS) -> Plant:
+def plant(definitions: str = "", calendars: str = CALENDARS, zone: str = "UTC") -> Plant:
     return loads(
-        f'[site]\nname = "site"\ntimezone = "UTC"\n[definitions]\n{definitions}\n{calendars}\n{MACHINES}'
+        f'[site]\nname = "site"\ntimezone = "{zone}"\n[definitions]\n{definitions}\n{calendars}\n{MACHINES}'
     )
 
 
@@ -109,6 +109,25 @@ def test_a_line_closes_its_shift_when_it_has_ended_for_all_of_its_machines(store
     (line,) = figures(store, LINE)
     assert line["planned_production_secs"] == (8 + 9) * HOUR
     assert line["total_units"] == (8 + 9) * HOUR
+
+
+def test_shifts_that_only_a_change_of_clocks_lets_start_together_hold_nothing_up(store: SqliteStore) -> None:
+    """Both start at 03:00 on 28 March in Berlin: 02:10 and 02:40 are left out. One is the line's."""
+    calendars = """
+    [calendar.short]
+    shifts = [ { name = "a", start = "02:10", end = "10:00" } ]
+    [calendar.long]
+    shifts = [ { name = "b", start = "02:40", end = "10:00" } ]
+    """
+    start = 1_616_893_200  # 01:00 UTC
+    for machine in ("m1", "m2"):
+        store.append(Arrivals(ran(machine, start, start + 8 * HOUR)))
+    service = plant(calendars=calendars, zone="Europe/Berlin")
+    found = closed(store, service, start + 8 * HOUR, start + 9 * HOUR, start + 40 * HOUR)
+    first_day = [shift for shift in found if shift.start_us == start * SEC]
+    assert {shift.scope for shift in first_day} == {LINE, f"{LINE}/m1", f"{LINE}/m2"}
+    assert {shift.revision.figures["shift"] for shift in first_day if shift.scope == LINE} == {"a"}
+    assert {shift.end_us for shift in found if shift.scope == LINE} > {(start + 7 * HOUR) * SEC}
 
 
 def test_late_records_of_one_machine_revise_the_whole_line(store: SqliteStore) -> None:

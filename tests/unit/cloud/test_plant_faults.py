@@ -434,3 +434,65 @@ def test_rows_are_counted_as_they_stand_in_the_file_whatever_is_wrong_before_the
         "rule[2].reason",
     ):
         assert path in found, path
+
+
+def two_calendars(first: str, second: str, top: str = "") -> str:
+    """Return a plant whose line has one machine by each of two calendars."""
+    machines = "".join(
+        f'[[machine]]\narea = "hall"\nline = "l"\nname = "{name}"\ncalendar = "{name}"\nideal_run_rate = 60\n'
+        for name in ("one", "two")
+    )
+    calendars = f"[calendar.one]\n{first}\n[calendar.two]\n{second}\n"
+    return f'[site]\nname = "s"\ntimezone = "UTC"\n{top}{calendars}{machines}'
+
+
+EARLY = 'shifts = [ { name = "early", start = "06:00", end = "14:00", days = ["mon", "tue"] } ]'
+
+
+@pytest.mark.parametrize(
+    ("second", "top", "day"),
+    [
+        ('shifts = [ { name = "day", start = "06:00", end = "16:00" } ]', "", "Monday"),
+        ('shifts = [ { name = "day", start = "06:00", end = "16:00", days = ["tue"] } ]', "", "Tuesday"),
+        (
+            """shifts = [ { name = "early", start = "06:00", end = "16:00" } ]
+               exceptions = [ { date = 2021-06-29, shift = "extra", start = "06:00", end = "07:00" },
+                              { date = 2021-06-29, shift = "early", cancelled = true } ]""",
+            "",
+            "Tuesday",
+        ),
+        (
+            """shifts = [ { name = "early", start = "06:00", end = "16:00" } ]
+               [[calendar.two.version]]
+               valid_from = 2021-06-30
+               shifts = [ { name = "day", start = "06:00", end = "16:00", days = ["mon"] } ]""",
+            "",
+            "Monday",
+        ),
+        (
+            'shifts = [ { name = "early", start = "06:00", end = "01:00", days = ["mon"] } ]',
+            '[line.l.definitions]\nproduction_date = "next_day"\n',
+            "Monday",
+        ),
+    ],
+    ids=["always", "on some days", "on one date", "from a date on", "of two production dates"],
+)
+def test_shifts_of_a_line_that_start_together_under_other_names_are_named(
+    second: str, top: str, day: str
+) -> None:
+    (found,) = faults(two_calendars(EARLY, second, top))
+    assert found.startswith("plant.toml: calendar.two: shift ")
+    assert f"starts on {day} together with shift early of calendar one, and hall/l works by both" in found
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        'shifts = [ { name = "early", start = "06:00", end = "01:00" } ]',
+        'shifts = [ { name = "day", start = "06:00", end = "16:00", days = ["wed", "thu"] } ]',
+        'shifts = [ { name = "day", start = "07:00", end = "16:00" } ]',
+    ],
+    ids=["one name", "other days", "another start"],
+)
+def test_shifts_of_a_line_that_can_be_told_apart_are_taken(second: str) -> None:
+    assert len(loads(two_calendars(EARLY, second)).machines) == 2
