@@ -112,10 +112,12 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 MomentOrTime = Annotated[datetime | time, BeforeValidator(_moment_or_time)]
 PlainDate = Annotated[date, BeforeValidator(_plain_date)]
 Codes = Annotated[tuple[int | str, ...], BeforeValidator(_codes)]
-Positive = Annotated[Number, Field(gt=0)]
-NotNegative = Annotated[Number, Field(ge=0)]
+YEAR_SECS: Final = 366 * 24 * 3600
+Rate = Annotated[Number, Field(gt=0, le=1_000_000_000)]
+Secs = Annotated[Number, Field(ge=0, le=YEAR_SECS)]
+SecsAboveZero = Annotated[Number, Field(gt=0, le=YEAR_SECS)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Minutes = Annotated[int, Field(gt=0)]
+Minutes = Annotated[int, Field(gt=0, le=YEAR_SECS // 60)]
 Patterns = Annotated[tuple[str, ...] | dict[str, tuple[str, ...]], BeforeValidator(_patterns)]
 
 
@@ -130,20 +132,20 @@ class Definitions(TomlModel):
     """`[definitions]`: how the figures are defined; lines and machines override single keys."""
 
     breaks: Literal["excluded", "loss"] = "excluded"
-    small_stop_secs: NotNegative = Decimal(120)
+    small_stop_secs: Secs = Decimal(120)
     small_stops: Literal["performance", "availability"] = "performance"
     idle: Literal["availability", "performance", "excluded"] = "availability"
     changeover: Literal["availability", "excluded"] = "availability"
     cap_performance: bool = False
     unknown_time: Literal["bounds", "excluded", "hold"] = "bounds"
-    max_gap_secs: Positive = Decimal(30)
+    max_gap_secs: SecsAboveZero = Decimal(30)
     counts_between_samples: Literal["at_sample", "proportional"] = "at_sample"
     unplanned_production: Literal["apart", "included"] = "apart"
     production_date: Literal["shift_start", "next_day"] = "shift_start"
     ideal_rate: Literal["telemetry", "plant"] = "telemetry"
-    startup_secs: NotNegative = Decimal(0)
+    startup_secs: Secs = Decimal(0)
     line_from: Literal["machines", "bottleneck"] = "machines"
-    lock_after_days: Annotated[int, Field(ge=0)] = 0
+    lock_after_days: Annotated[int, Field(ge=0, le=36_600)] = 0
 
     @property
     def small_stop_us(self) -> int:
@@ -302,8 +304,8 @@ class RuleTable(TomlModel):
     machines: Annotated[tuple[LevelName, ...], Array] = ()
     states: Annotated[tuple[StopState, ...], Array] = ()
     codes: Codes = ()
-    at_least_secs: NotNegative | None = None
-    below_secs: Positive | None = None
+    at_least_secs: Secs | None = None
+    below_secs: SecsAboveZero | None = None
     begins: DaytimeTable | None = None
     days: Annotated[tuple[Weekday, ...], Array] = ()
 
@@ -316,8 +318,8 @@ class RuleTable(TomlModel):
 class RateTable(TomlModel):
     """A product's ideal rate."""
 
-    ideal_run_rate: Positive | None = None
-    ideal_cycle_secs: Positive | None = None
+    ideal_run_rate: Rate | None = None
+    ideal_cycle_secs: SecsAboveZero | None = None
 
 
 class LineTable(TomlModel):
@@ -334,8 +336,8 @@ class MachineTable(TomlModel):
     line: LevelName
     name: LevelName
     calendar: str
-    ideal_run_rate: Positive | None = None
-    ideal_cycle_secs: Positive | None = None
+    ideal_run_rate: Rate | None = None
+    ideal_cycle_secs: SecsAboveZero | None = None
     products: dict[Annotated[str, Field(min_length=1, max_length=256)], RateTable] = Field(
         default_factory=dict
     )
@@ -343,7 +345,7 @@ class MachineTable(TomlModel):
     counter_jitter: Annotated[int, Field(ge=0)] = 0
     bottleneck: bool = False
     targets: Targets = Targets()
-    idle_alert_secs: NotNegative = Decimal(300)
+    idle_alert_secs: Secs = Decimal(300)
     definitions: Definitions = Definitions()
 
 

@@ -496,3 +496,18 @@ def test_shifts_of_a_line_that_start_together_under_other_names_are_named(
 )
 def test_shifts_of_a_line_that_can_be_told_apart_are_taken(second: str) -> None:
     assert len(loads(two_calendars(EARLY, second)).machines) == 2
+
+
+@pytest.mark.parametrize("value", ["1e300", "1e15", "9223372036854775807", "31622401"])
+@pytest.mark.parametrize("key", ["small_stop_secs", "max_gap_secs", "startup_secs", "lock_after_days"])
+def test_a_time_beyond_all_sense_is_refused_before_it_is_counted_in(key: str, value: str) -> None:
+    (found,) = faults(plant_text(top=f"[definitions]\n{key} = {value}\n"))
+    assert found.startswith(f"plant.toml: definitions.{key}: is ")
+    assert "must be" in found
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5", "527041", "9223372036854775807"])
+def test_a_planned_stop_of_no_length_or_of_more_than_a_year_is_refused(minutes: str) -> None:
+    stop = f'planned_stops = [ {{ start = "10:00", minutes = {minutes}, days = ["mon"] }} ]'
+    (found,) = faults(plant_text(f"{ONE_SHIFT}{stop}"))
+    assert "planned_stops[1].minutes: is" in found
