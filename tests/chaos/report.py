@@ -126,6 +126,8 @@ def page(
     table = "\n".join(f"| {what} | {count:,} |" for what, count in sums.items())
     recovery = "\n".join(_recovery_rows(outcomes))
     seeds = "\n".join(f"| {one.schedule.seed} | {one.found} | {one.cause} | {one.mended} |" for one in failed)
+    late = "\n".join(f"- seed {o.seed}: {_plain(slow)}" for o in outcomes for slow in o.slow)
+    holes = "\n".join(f"- seed {o.seed}: {_plain(hole)}" for o in outcomes for hole in o.holes)
     still = "\n".join(f"- seed {o.seed} ({', '.join(o.kinds)}): {_plain(o.faults[0])}" for o in wrong)
     endurance = "\n".join(
         f"| {one.row} | {one.what} | {one.found} | {one.promised} | {'yes' if one.holds else 'NO'} |"
@@ -183,6 +185,14 @@ Something was wrong in {len(wrong)} of them{":" if wrong else "."}
 
 {still}
 
+Later than promised{":" if late else " came nothing."}
+
+{late}
+
+In holes{":" if holes else " lay nothing."}
+
+{holes}
+
 ## Faults and how soon data flowed again
 
 Counted are the schedules in which a fault was played, those of them in which a record was lost, doubled or invented,
@@ -198,13 +208,13 @@ Circumstances of whole trials: servers that take five items per call (6), queues
 counters set back to zero (9), tags that appear three seconds after the port (2), the past played at full speed while
 processes are killed (18), and every mixture of these (20).
 
-## Much data, many watchers, long outages
+## Much data, many watchers, long outages, a week late
 
 | row | what | found | promised | holds |
 |---|---|---|---|---|
 {endurance}
 
-`python -m tests.chaos.endurance` measures these; `--endurance FILE` puts its results here.
+`python -m tests.chaos.endurance --results FILE` measures these; `--endurance FILE` puts them here.
 
 ## Play one again
 
@@ -215,7 +225,8 @@ plays one schedule and keeps all logs. `python -m tests.chaos --only "kill plc" 
 
 ## Schedules that once failed
 
-Kept whole in `tests/chaos/once_failed.jsonl`, and played again with every change.
+Kept whole in `tests/chaos/once_failed.jsonl`. Those in which the product was wrong are played again with every
+change, those in which its judge was wrong by `--failed`.
 
 | seed | found | what was wrong | mended by |
 |---:|---|---|---|

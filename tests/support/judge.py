@@ -449,7 +449,10 @@ def _judge_moments(
     edge_us: int,
     mute: Sequence[Mute],
 ) -> None:
-    """Every write must have arrived, or have been followed at once by one that did, or lie in a gap."""
+    """Every write must have arrived, or have been followed at once by one that did, or lie in a gap.
+
+    At once after it could be known: a PLC that stood still writes late, and with the times of then.
+    """
     instants = [record.at_us for record in records if record.gap_until_us is None]
     at_instants = set(instants)
     gaps = [(record.at_us, record.gap_until_us) for record in records if record.gap_until_us is not None]
@@ -458,7 +461,8 @@ def _judge_moments(
             continue
         verdict.moments += 1
         after = bisect_right(instants, moment.at_us)
-        soon = after < len(instants) and instants[after] <= moment.at_us + publish_interval_us
+        known_us = max(moment.at_us, moment.written_us or 0)
+        soon = after < len(instants) and instants[after] <= known_us + publish_interval_us
         if moment.at_us in at_instants:
             verdict.delivered += 1
         elif soon and moment.changed <= _COUNTERS:

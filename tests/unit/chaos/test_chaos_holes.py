@@ -1,4 +1,4 @@
-"""The judge of records, where a tag has died without a word."""
+"""The judge of records, where a tag has died without a word, or a PLC has stood still."""
 
 from tests.support.judge import TWO_LOOKS_US, US, Moment, Mute, Shown, Span, Stored, Verdict, judge
 
@@ -57,3 +57,16 @@ def test_a_tag_that_shows_something_else_is_waited_for() -> None:
     assert seen_by_us() == seen_by_us(idle, running) == 0
     assert seen_by_us(idle) == 12 * US + TWO_LOOKS_US
     assert seen_by_us(idle, running, moment(17, "idle", "State")) == 17 * US + TWO_LOOKS_US
+
+
+def test_a_counter_is_judged_by_when_it_could_be_known() -> None:
+    """The PLC stood still from 2 to 7 s, and had said that nothing had changed before it wrote what had."""
+
+    def unexplained(written_secs: float) -> list[str]:
+        counted = moment(3, "running", "TotalUnits", total=2)._replace(written_us=round(written_secs * US))
+        end = moment(6, "idle", "State", total=2)
+        stored = [FIRST, record(6, "idle", 2, total=2)]
+        return judge({MACHINE: [*BEGUN, counted, end]}, stored).unexplained
+
+    assert unexplained(7) == []
+    assert len(unexplained(3)) == 1
