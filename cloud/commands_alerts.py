@@ -64,6 +64,7 @@ def mute(
     from cloud.clock import clock_us
     from cloud.compute import parse_moment
     from cloud.errors import CloudError
+    from cloud.receivers import local_moment
     from cloud.views import MuteView
 
     if (until is None) == (minutes is None):
@@ -87,7 +88,7 @@ def mute(
             why=why,
         )
         kept = store.add_mute(checked(wanted, plant, store, now_us))
-        sys.stdout.write(f"{kept.id}: {kept.place} is muted until {_moment(end, _zone(plant))}\n")
+        sys.stdout.write(f"{kept.id}: {kept.place} is muted until {local_moment(end, _zone(plant))}\n")
     return OK
 
 
@@ -110,12 +111,13 @@ def status(config: Path) -> int:
     """Print the rules of alerts.toml and the outbox of each channel; fail when a channel takes nothing."""
     import msgspec
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from cloud.alerts.channels import oldest_epochtime
     from cloud.alerts.config import AlertsConfig, unknown_names
     from cloud.alerts.config import load as load_alerts
+    from cloud.receivers import table_of
+    from cloud.render import wide_console
     from cloud.views import ChannelView
 
     with opened(config) as (settings, plant, store):
@@ -137,24 +139,10 @@ def status(config: Path) -> int:
     for rule in alerts.rule:
         steps = alerts.escalation.steps if rule.escalate is None else rule.escalate
         rules.add_row(rule.name, rule.kind, str(rule.level), ", ".join(str(step.level) for step in steps))
-    table = Table(
-        *("channel", "waiting", "oldest", "sent", "failures", "dropped", "last sent"),
-        box=box.SIMPLE_HEAD,
-    )
-    for view in views:
-        table.add_row(
-            view.name,
-            str(view.waiting),
-            _moment(view.oldest_epochtime, zone),
-            str(view.sent),
-            str(view.failures),
-            str(view.dropped),
-            _moment(view.last_sent_epochtime, zone),
-        )
-    Console().print(rules, table)
+    wide_console().print(rules, table_of("channel", views, zone), highlight=False)
     for view in views:
         if view.fault:
-            sys.stdout.write(f"! {view.fault}\n")
+            sys.stdout.write(f"! {view.name}: {view.fault}\n")
     return FAILED if any(view.fault for view in views) else OK
 
 
@@ -207,11 +195,13 @@ def try_channels(config: Path, channel: str | None = None) -> int:
 
 def _print_alerts(alerts: "Sequence[AlertView]", zone: tzinfo) -> None:
     """Print each alert in a few lines, its id whole: it is what `oee alerts ack` asks for."""
+    from cloud.receivers import local_moment
+
     for alert in alerts:
         seen = "" if alert.acknowledged_by is None else f" by {alert.acknowledged_by}"
         note = f": {alert.note}" if alert.note else ""
         lines = [
-            f"{_moment(alert.raised_epochtime, zone)}  level {alert.level}  {alert.state}{seen}{note}",
+            f"{local_moment(alert.raised_epochtime, zone)}  level {alert.level}  {alert.state}{seen}{note}",
             *filter(None, (alert.message, alert.outcome, alert.advice)),
             alert.id,
         ]
@@ -222,22 +212,20 @@ def _print_alerts(alerts: "Sequence[AlertView]", zone: tzinfo) -> None:
 
 def _print_mutes(mutes: "Sequence[MuteView]", zone: tzinfo) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from cloud.receivers import local_moment
+    from cloud.render import wide_console
 
     if not mutes:
         return
     table = Table("mute", "place", "rules", "until", "by", "why", box=box.SIMPLE_HEAD)
     for mute in mutes:
-        until = _moment(mute.until_epochtime, zone)
+        until = local_moment(mute.until_epochtime, zone)
         table.add_row(str(mute.id), mute.place, ", ".join(mute.rules) or "all", until, mute.who, mute.why)
-    Console().print(table)
+    wide_console().print(table, highlight=False)
 
 
 def _zone(plant: "Plant") -> tzinfo:
     """Return the time zone of the first site."""
     return next(iter(plant.sites.values())).timezone
-
-
-def _moment(epochtime: float | None, zone: tzinfo) -> str:
-    return "-" if epochtime is None else f"{datetime.fromtimestamp(epochtime, zone):%Y-%m-%d %H:%M:%S}"

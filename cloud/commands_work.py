@@ -26,16 +26,8 @@ def jobs(config: Path) -> int:
     from rich import box
     from rich.table import Table
 
+    from cloud.receivers import local_moment
     from cloud.render import plain, wide_console
-
-    def at(epochtime: float | None) -> str:
-        from datetime import datetime
-
-        return (
-            "-"
-            if epochtime is None
-            else datetime.fromtimestamp(epochtime, zone).strftime("%Y-%m-%d %H:%M:%S")
-        )
 
     table = Table(
         "job", "every", "last", "took s", "next", "runs", "failures", "what it did last", box=box.SIMPLE_HEAD
@@ -44,9 +36,9 @@ def jobs(config: Path) -> int:
         table.add_row(
             view.name,
             _often(view.every_secs),
-            at(view.last_epochtime),
+            local_moment(view.last_epochtime, zone),
             "-" if view.took_secs is None else f"{view.took_secs:.1f}",
-            at(view.next_epochtime),
+            local_moment(view.next_epochtime, zone),
             str(view.runs),
             str(view.failures),
             plain(f"FAILED: {view.error}" if view.error else view.result),
@@ -68,21 +60,21 @@ def _often(secs: float) -> str:
 
 @told
 def results_list(config: Path) -> int:
-    """Print who is sent results, and how much waits for them."""
+    """Print who is sent results, what waits for them and what was sent; fail when one takes nothing."""
+    from cloud.receivers import table_of
+    from cloud.render import wide_console
+
     with _cloud(config) as cloud:
         views = cloud.outlets()
+        zone = next(iter(cloud.plant.sites.values())).timezone
     if not views:
         say(f"{config}: nobody is sent results; name a file in cloud.results")
         return OK
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("receiver", "waiting", box=box.SIMPLE_HEAD)
+    wide_console().print(table_of("receiver", views, zone), highlight=False)
     for view in views:
-        table.add_row(view.name, str(view.waiting))
-    Console().print(table, highlight=False)
-    return OK
+        if view.fault:
+            print(f"! {view.fault}")
+    return FAILED if any(view.fault for view in views) else OK
 
 
 @told

@@ -82,7 +82,7 @@ def demo(
     "Run a simulated factory behind real OPC UA servers.",
     "oee simulate                               two lines at opc.tcp://127.0.0.1:4840 and :4841",
     "oee simulate --list                        the kinds of day there are",
-    "oee simulate --write-configs .             a gateway.toml and a plant.toml that fit",
+    "oee simulate --write-configs .             a gateway.toml and a plant.toml that fit, and serves on",
     "oee simulate --telemetry day.jsonl --truth day.json --history-hours 24     files, no servers",
 )
 def simulate(
@@ -124,7 +124,8 @@ def simulate(
         float | None, typer.Option(min=0, help="Leave after so long in the present.")
     ] = None,
     write_configs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write matching gateway.toml and plant.toml there.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write gateway.toml and plant.toml that fit there, and go on."),
     ] = None,
     broker_url: Annotated[
         str, typer.Option(metavar="URL", help="For that gateway.toml.")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,8 @@ class Options:
     replay_missed: play what was missed since the last run
     truth_log: log each write here before it is made; None: truth.jsonl under data_dir where that is given
     duration_secs: leave after so long in the present; None: never
-    write_configs: folder to write matching gateway.toml and plant.toml to
+    write_configs: folder to write matching gateway.toml and plant.toml to; they name the ports that it then
+        serves
     broker_url: for the gateway.toml
     telemetry: write the past as telemetry to this file, with no servers, and leave
     truth: write the true figures of that past to this file
@@ -115,6 +117,12 @@ async def _serve(options: Options) -> int:
     async with service.simulate(scenario, settings) as simulation:
         if options.write_configs is not None:
             _write_configs(options, scenario, simulation.endpoints)
+            where = options.write_configs
+            print(
+                f"wrote {where / 'gateway.toml'} and {where / 'plant.toml'}; serving until Ctrl-C",
+                file=sys.stderr,
+                flush=True,
+            )
         for line, url in simulation.endpoints.items():
             print(f"{line} {url}", flush=True)
         async with asyncio.TaskGroup() as tasks:

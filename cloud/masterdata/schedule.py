@@ -205,7 +205,8 @@ def _checked(entry: Entry, calendar: Calendar) -> Entry | BadRow:
     try:
         entry.exception()
     except ValidationError as error:
-        return BadRow(entry.ref, f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}")
+        fault = error.errors()[0]
+        return BadRow(entry.ref, f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}")
     return entry
 
 

@@ -178,7 +178,7 @@ def test_the_command_writes_everything_without_aws(tmp_path, capsys):
 
 def test_the_systemd_unit_waits_for_our_words():
     unit = Path("config/systemd/oee-gateway.service").read_text()
-    for line in ("Type=notify", "WatchdogSec=30", "Restart=always", "RestartPreventExitStatus=2"):
+    for line in ("Type=notify", "WatchdogSec=30", "Restart=always", "RestartMaxDelaySec=60"):
         assert line in unit.splitlines()
     assert "ExecStart=/opt/oee/bin/oee gateway run --config /etc/oee/gateway.toml" in unit
 
