@@ -13,7 +13,8 @@ from contract.states import MachineState
 from simulator.truth import History
 from tests.chaos.listener import Heard
 from tests.chaos.schedule import IDLE_ALERT_SECS
-from tests.support.judge import US, Span, Stored
+from tests.support.judge import Span
+from tests.support.kept import US, Stored
 
 _STANDING: Final = frozenset({MachineState.IDLE, MachineState.STOPPED})
 _NEVER_US: Final = 2**62

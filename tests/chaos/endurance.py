@@ -20,8 +20,8 @@ from websockets.sync.client import ClientConnection, connect
 from tests.chaos import judgement
 from tests.chaos.factory import scenario
 from tests.chaos.listener import Listener
-from tests.support import judge
-from tests.support.judge import US, Stored
+from tests.support import judge, kept
+from tests.support.kept import US, Stored
 from tests.support.whole_system import WholeSystem
 
 IDLE_SOCKETS: Final = 500
@@ -180,14 +180,14 @@ def late(folder: Path, days: float, history_secs: float) -> Iterator[Measured]:
             system.wait_until(lambda: not system.simulator.is_running, "the past is played", 300)
             system.wait_until(system.is_drained, "the outbox is empty", 300)
             known = _closed_in_the_end(system, store)
-            stored = judge.read_store(store)
+            stored = kept.read_store(store)
             for topic, payload in listener.some_messages(random.Random(1), len(listener.messages)):
                 listener.publish(topic, payload)
             again = _closed_in_the_end(system, store)
-            stored_again = judge.read_store(store)
+            stored_again = kept.read_store(store)
         system.gateway.stop()
         system.cloud.stop()
-    wrong = judgement.closed_shifts(folder, judge.read_closed_shifts(store))
+    wrong = judgement.closed_shifts(folder, kept.read_closed_shifts(store))
     verdict = judge.judge(judge.read_moments(system.truth_log), stored_again)
     revised = sum(known[shift] > number for shift, number in first.items())
     yield Measured(
@@ -221,7 +221,7 @@ def _closed_in_the_end(system: WholeSystem, store: Path) -> dict[tuple[str, int]
         assert time.monotonic() - begun < _CLOSING_SECS, "shifts are closed and revised without end"
         time.sleep(0.5)
         assert system.cloud.is_running, system.cloud.tail()
-        now = judge.read_revisions(store)
+        now = kept.read_revisions(store)
         if now != found or not now:
             found, quiet_since = now, time.monotonic()
     return found
@@ -290,7 +290,7 @@ def _window(secs: float) -> tuple[int, int]:
 
 def _finished(system: WholeSystem) -> list[Stored]:
     system.stop_in_order(_PATIENCE_SECS)
-    return judge.read_store(system.folder / "cloud" / "store.sqlite3")
+    return kept.read_store(system.folder / "cloud" / "store.sqlite3")
 
 
 def _left(system: WholeSystem) -> int:

@@ -15,7 +15,8 @@ from tests.chaos.factory import BAD, ODD, UNCERTAIN, UNSTAMPED
 from tests.chaos.listener import Listener
 from tests.chaos.proxies import Mode, Proxies
 from tests.chaos.schedule import KINDS, Fault, Stand
-from tests.support.judge import US, Span
+from tests.support.judge import Span
+from tests.support.kept import US
 from tests.support.whole_system import Part, WholeSystem
 
 WAYS: Final = {"plc way": "plc", "gateway uplink": "uplink", "cloud downlink": "downlink"}

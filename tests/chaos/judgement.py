@@ -16,7 +16,8 @@ from tests.chaos import alerting
 from tests.chaos.listener import Heard
 from tests.chaos.schedule import KINDS
 from tests.support import judge
-from tests.support.judge import US, Moment, Span, Stored
+from tests.support.judge import Moment, Span
+from tests.support.kept import US, Stored
 
 EDGE_US: Final = 1_000_000
 """How far a gap's edges may be off, and a heartbeat may lag behind what was just written."""

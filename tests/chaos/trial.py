@@ -21,8 +21,9 @@ from tests.chaos.faults import Doing, Ground, now_us
 from tests.chaos.listener import Listener
 from tests.chaos.proxies import Proxies
 from tests.chaos.schedule import KINDS, Fault, Schedule, Stand
-from tests.support import judge
-from tests.support.judge import US, Span
+from tests.support import judge, kept
+from tests.support.judge import Span
+from tests.support.kept import US
 from tests.support.whole_system import WholeSystem
 
 OEE: Final = (sys.executable, "-m", "oee")
@@ -293,7 +294,7 @@ class _Busyness:
 
 def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -> None:
     store = folder / "cloud" / "store.sqlite3"
-    stored = judge.read_store(store)
+    stored = kept.read_store(store)
     boots_us = judgement.boots_us(folder / "simulator.log")
     ground.spans[:] = [judgement.until_boot(span, boots_us) for span in ground.spans]
     truth = judge.read_moments(folder / "truth.jsonl")
@@ -316,18 +317,18 @@ def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -
     outcome.phantoms += verdict.phantoms
     outcome.duplicates += verdict.duplicates
     outcome.others += verdict.needless_gaps
-    outcome.dead_letters = judge.count_dead_letters(store)
+    outcome.dead_letters = kept.count_dead_letters(store)
     wary = any(kind.endswith("back on cloud") for kind in schedule.kinds)  # of what comes from its future
     if outcome.dead_letters > ground.malformed and not wary:
         outcome.others.append(f"{outcome.dead_letters} dead letters of {ground.malformed} malformed messages")
     differing = judgement.figures(folder, stored, truth)
-    differing += judgement.closed_shifts(folder, judge.read_closed_shifts(store))
+    differing += judgement.closed_shifts(folder, kept.read_closed_shifts(store))
     with_holes = {_machine_in(hole) for hole in verdict.holes}
     outcome.others += [one for one in differing if _machine_in(one) not in with_holes]
     outcome.holes += [one for one in differing if _machine_in(one) in with_holes]
     found = judgement.alerts(
         folder,
-        judge.read_alerts(store),
+        kept.read_alerts(store),
         ground.listener.alerts,
         stored,
         ground.listener.receipts,

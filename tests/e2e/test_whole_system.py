@@ -10,7 +10,7 @@ import pytest
 
 from simulator.timetable import windows
 from simulator.truth import Truth
-from tests.support import judge
+from tests.support import judge, kept
 from tests.support.whole_system import WholeSystem
 
 HISTORY_HOURS = 7.0
@@ -39,17 +39,17 @@ def played_share(system: WholeSystem) -> float:
     if len(lines) < len(system.scenario.factory.lines):
         return 0.0
     at_us = min(line["at_us"] for line in lines.values())
-    return float((at_us - known["origin_us"]) / (HISTORY_HOURS * 3600 * judge.US))
+    return float((at_us - known["origin_us"]) / (HISTORY_HOURS * 3600 * kept.US))
 
 
 def assert_all_true(system: WholeSystem) -> None:
     verdict = judge.judge(
-        judge.read_moments(system.truth_log), judge.read_store(system.folder / "cloud" / "store.sqlite3")
+        judge.read_moments(system.truth_log), kept.read_store(system.folder / "cloud" / "store.sqlite3")
     )
     assert not verdict.faults, str(verdict)
     assert verdict.covered == 0, str(verdict)
     assert verdict.moments > 20_000
-    closed = judge.read_closed_shifts(system.folder / "cloud" / "store.sqlite3")
+    closed = kept.read_closed_shifts(system.folder / "cloud" / "store.sqlite3")
     expected = true_figures(system)
     shifts = {figures["start"] for figures in expected}
     assert len(shifts) >= 2

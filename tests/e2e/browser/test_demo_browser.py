@@ -24,7 +24,7 @@ from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry
 from simulator.timetable import windows
 from simulator.truth import Truth
-from tests.support import judge
+from tests.support import judge, kept
 from tests.support.demo_process import Demo, wait_until
 from tests.support.mosquitto import free_port
 
@@ -331,7 +331,7 @@ def test_compute_from_records_and_corrections_says_what_the_screens_said(factory
     assert factory.demo.end()[0] == 0
     lines = [
         record(stored)
-        for stored in judge.read_store(factory.folder / "cloud" / "store.sqlite3")
+        for stored in kept.read_store(factory.folder / "cloud" / "store.sqlite3")
         if stored.gap_until_us is None
     ]
     (tmp_path / "day.jsonl").write_bytes(b"\n".join(lines))

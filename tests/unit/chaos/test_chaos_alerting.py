@@ -12,7 +12,8 @@ from tests.chaos import alerting
 from tests.chaos.alerting import Evidence
 from tests.chaos.listener import Heard
 from tests.chaos.schedule import IDLE_ALERT_SECS
-from tests.support.judge import US, Shown, Span, Stored
+from tests.support.judge import Span
+from tests.support.kept import US, Shown, Stored
 
 MACHINE = "line-1/filler-1"
 STOOD = (100.0, 120.0)

@@ -1,6 +1,7 @@
 """The judge of records, where a tag has died without a word, or a PLC has stood still."""
 
-from tests.support.judge import TWO_LOOKS_US, US, Moment, Mute, Shown, Span, Stored, Verdict, judge
+from tests.support.judge import TWO_LOOKS_US, Moment, Mute, Span, Verdict, judge
+from tests.support.kept import US, Shown, Stored
 
 MACHINE = "line-1/filler-1"
 DIED = 10 * US
