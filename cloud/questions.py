@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from cloud.errors import UnknownMachineError
 from cloud.evaluation import Evaluation
-from cloud.live import Picture, cycle_of_made_us, segments_of
+from cloud.live import Picture
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
@@ -18,6 +18,7 @@ from cloud.oee.totals import Group, Totals, totals
 from cloud.plant import Plant
 from cloud.report import scope_of
 from cloud.settled import DaySums, Settled
+from cloud.shown import cycle_of_made_us, segments_of
 from cloud.store.port import Store
 from cloud.views import LineView, MachineView, ShiftRow, TimelineView
 from contract.machine_key import MachineKey
