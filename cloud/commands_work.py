@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,11 @@ def _tried(found: "ResultsConfig", name: str | None) -> Iterator[tuple[str, str 
         for channel, to in mail.channels().items()
     ]
     tries += [
+        (report.name, f"folder:{report.name}", functools.partial(_try_folder, report.folder))
+        for report in found.report
+        if report.folder is not None
+    ]
+    tries += [
         (
             hook.name,
             f"webhook:{hook.name}",
@@ -134,6 +140,16 @@ def _tried(found: "ResultsConfig", name: str | None) -> Iterator[tuple[str, str 
             except CloudError as error:
                 problem = str(error)
             yield receiver, problem
+
+
+def _try_folder(folder: Path) -> None:
+    """Write a file into a folder of reports and take it away; raise CloudError when that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".test-"):
+            pass
+    except OSError as error:
+        raise CloudError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -45,14 +45,15 @@ class Entry(msgspec.Struct, frozen=True):
 
     def exception(self) -> ExceptionTable:
         """Return it as plant.toml would say it; raise ValidationError when that cannot be said."""
-        return ExceptionTable(
-            date=date.fromisoformat(self.date),
-            shift=self.shift,
-            cancelled=self.cancelled,
-            start=self.start,  # type: ignore[arg-type]
-            end=self.end,  # type: ignore[arg-type]
-            crew=self.crew,
-        )
+        said = {
+            "date": date.fromisoformat(self.date),
+            "shift": self.shift,
+            "cancelled": self.cancelled,
+            "start": self.start,
+            "end": self.end,
+            "crew": self.crew,
+        }
+        return ExceptionTable.model_validate(said)
 
 
 Entries = Mapping[str, Entry]

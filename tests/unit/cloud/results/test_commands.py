@@ -27,6 +27,12 @@ def test_each_receiver_is_tried_and_what_became_of_it_told(
 name = "leads"
 url = "{mailbox.url()}"
 to = ["a@example.com", "gone@example.com"]
+[[report]]
+name = "filed"
+folder = "out"
+[[report]]
+name = "stuck"
+folder = "plant.toml"
 [[webhook]]
 name = "erp"
 url = "{receiver.url}"
@@ -44,18 +50,20 @@ url = "sqlite:////nowhere/bi.sqlite3"
         told = capsys.readouterr()
         assert told.out.splitlines() == [
             "mail:leads:a@example.com: works",
+            "folder:filed: works",
             "webhook:erp: works",
             "export:bi: works",
         ]
         assert [line.split(": ")[0] for line in told.err.splitlines()] == [
             "mail:leads:gone@example.com",
+            "folder:stuck",
             "export:lost",
         ]
         assert mailbox.titles == ["OEE test of leads"]
         assert [one.message["event"] for one in receiver.posted] == ["test"]
         assert results_test(config, "erp") == 0
         assert results_test(config, "nobody") == 2
-        assert "there are: leads, erp, bi, lost" in capsys.readouterr().err
+        assert "there are: leads, filed, stuck, erp, bi, lost" in capsys.readouterr().err
 
 
 def test_receivers_and_jobs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
