@@ -40,7 +40,7 @@ _REST_UNKNOWN_SECS: Final = 30.0
 FIRST_LOOK: Final = """\
   What stands out there needs somebody; a click on a machine or a line tells all about it.
   Stops asks why a machine stood, Losses says where the time went, Reports has each shift as PDF and Excel.
-  Shifts of this factory last two hours; the last ones were played before you came. Ctrl-C ends all of it.
+  The last shifts were played before you came, so that every page has figures. Ctrl-C ends all of it.
 """
 
 
