@@ -14,7 +14,7 @@ from cloud.errors import CloudError
 from cloud.ingest import files as telemetry_files
 from cloud.ingest.files import BadLine
 from cloud.oee import records, rollup, timeline
-from cloud.oee.calendar import begin_of_shift_before, instant
+from cloud.oee.calendar import YEARS, begin_of_shift_before, instant
 from cloud.oee.corrections import Correction, cuts, in_force, planned_stops
 from cloud.oee.counters import beyond_width
 from cloud.oee.figures import Figures
@@ -28,8 +28,6 @@ from contract.machine_key import MachineKey
 
 Moment = date | datetime
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-YEARS: Final = range(1970, 3000)
-"""What is asked beyond these is a slip, and would be laid out day by day."""
 Progress = Callable[[int], None]
 """Is told how many bytes of a file were read since it was last called."""
 PieceSource = Callable[[Frame, Rules], Piece]

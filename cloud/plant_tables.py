@@ -15,6 +15,8 @@ from contract.states import MachineState
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: Final[tuple[Weekday, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 OFF: Final = "-"
+_YEARS: Final = range(1900, 3000)
+"""Of dates: nothing can be laid out around the first and the last that there is."""
 
 _TIME = re.compile(r"([01]\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?")
 
@@ -46,7 +48,7 @@ def _moment(value: Any) -> Any:
             value = datetime.fromisoformat(value)
         except ValueError:
             value = None
-    if not isinstance(value, datetime) or value.tzinfo is not None:
+    if not isinstance(value, datetime) or value.tzinfo is not None or value.year not in _YEARS:
         raise ValueError("must be a local moment such as 2021-06-30T10:00:00, without a time zone")
     return value
 
@@ -69,8 +71,9 @@ def _moment_or_time(value: Any) -> Any:
 
 
 def _plain_date(value: Any) -> Any:
-    if isinstance(value, datetime) or not isinstance(value, date):
-        raise ValueError("must be a date such as 2021-12-25")  # noqa: TRY004 - pydantic collects ValueErrors
+    is_date = isinstance(value, date) and not isinstance(value, datetime)
+    if not is_date or not (value.year in _YEARS or value == date.min):  # which stands for: since ever
+        raise ValueError("must be a date such as 2021-12-25")
     return value
 
 

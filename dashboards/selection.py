@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
-from cloud.compute import YEARS
-from cloud.oee.calendar import shifts_between
+from cloud.oee.calendar import YEARS, shifts_between
 from cloud.views import BoardView
 from contract.machine_key import MachineKey
 from dashboards import words
@@ -277,14 +276,15 @@ def _date(text: str) -> date:
 def instant_us(text: str, zone: tzinfo) -> int:
     """Read Unix seconds or ISO 8601, where it names no zone in this one [us]; raise ValueError otherwise.
 
-    What lies before 1970 or after 2199 is a slip, and calendars end somewhere.
+    Calendars begin and end somewhere: what lies beyond their years is refused, too.
     """
     try:
         found = round(float(text) * _US)
     except (ValueError, OverflowError):
         found = _moment_us(text, zone)
     if not 0 <= found < _LATEST_US:
-        raise ValueError(f"{text[:40]!r} is neither Unix seconds nor ISO 8601 of the years 1970 to 2199.")
+        years = f"{YEARS.start} to {YEARS.stop - 1}"
+        raise ValueError(f"{text[:40]!r} is neither Unix seconds nor ISO 8601 of the years {years}.")
     return found
 
 

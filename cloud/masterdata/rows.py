@@ -7,12 +7,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from cloud.masterdata.config import REQUIRED, MasterDataTable
+from cloud.oee.calendar import YEARS
 from cloud.oee.corrections import Correction
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
 OPEN_END_US: Final = 7_258_118_400_000_000
 """[us since 1970] the year 2200: what holds until something else is said."""
+_BEGIN_SECS: Final = Decimal(0)
+_OPEN_END_SECS: Final = Decimal(OPEN_END_US) / 1_000_000
 _NO: Final = frozenset({"", "0", "false", "no", "n", "f"})
 _TEXT_LIMIT: Final = 256
 
@@ -109,21 +112,24 @@ def _machine(value: Any, table: MasterDataTable, plant: Plant) -> MachineKey:
 
 
 def _moment(value: Any, zone: ZoneInfo) -> int:
-    """Return an instant [us since 1970]."""
+    """Return an instant [us since 1970]: what lies before that is since ever, after 2199 without an end."""
     if isinstance(value, datetime):
         moment = value
     elif isinstance(value, date):
         moment = datetime(value.year, value.month, value.day)  # noqa: DTZ001  the zone follows
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return round(Decimal(str(value)) * 1_000_000)
+        return round(min(max(Decimal(str(value)), _BEGIN_SECS), _OPEN_END_SECS) * 1_000_000)
     else:
         try:
             moment = datetime.fromisoformat(text_of(value))
         except ValueError as error:
             raise _UnusableError(f"{text_of(value)!r} is not a moment such as 2026-11-23T06:00:00") from error
+    if moment.year not in YEARS:  # such as 9999-12-31, which has no instant everywhere
+        return 0 if moment.year < YEARS.start else OPEN_END_US
     moment = moment.replace(tzinfo=zone) if moment.tzinfo is None else moment
     since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    instant_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return min(max(0, instant_us), OPEN_END_US)
 
 
 def _end(value: Any, zone: ZoneInfo, from_us: int, table: MasterDataTable) -> int:

@@ -17,7 +17,7 @@ from cloud.masterdata.config import FIELDS, REQUIRED, MasterDataTable
 from cloud.masterdata.rows import BadRow, Row, is_empty, is_yes, text_of
 from cloud.masterdata.sources import source_of
 from cloud.masterdata.sync import Change, Notes, Outcome, Sync
-from cloud.oee.calendar import ShiftWindow, local_date, shifts_between
+from cloud.oee.calendar import YEARS, ShiftWindow, local_date, shifts_between
 from cloud.oee.corrections import Correction
 from cloud.plant import Calendar, Machine, Plant
 from cloud.plant_faults import calendar_overlaps
@@ -102,14 +102,16 @@ def read_entry(row: Row, table: MasterDataTable, plant: Plant) -> Entry | BadRow
         return BadRow(ref, f"calendar {named!r} is {len(found)} calendars of the plant: say site/calendar")
     ((site, calendar),) = found
     try:
-        day = date.fromisoformat(_day_text(said["date"])).isoformat()
+        day = date.fromisoformat(_day_text(said["date"]))
     except ValueError:
+        day = date.min
+    if day.year not in YEARS:
         return BadRow(ref, f"{text_of(said['date'])!r} is not a date such as 2026-11-23")
     entry = Entry(
         ref=ref,
         site=site,
         calendar=calendar.name,
-        date=day,
+        date=day.isoformat(),
         shift=text_of(said["shift"]),
         start=_clock_text(said["start"]),
         end=_clock_text(said["end"]),

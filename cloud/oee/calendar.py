@@ -42,6 +42,9 @@ PRODUCTION: Final = 1
 BREAK: Final = 2
 PLANNED_STOP: Final = 3
 
+YEARS: Final = range(1970, 3000)
+"""What is asked or said beyond these is a slip: it would be laid out day by day, to where no date is."""
+
 Widen = Literal["none", "hour", "shift", "day"]
 Instants = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]

@@ -511,3 +511,17 @@ def test_a_planned_stop_of_no_length_or_of_more_than_a_year_is_refused(minutes: 
     stop = f'planned_stops = [ {{ start = "10:00", minutes = {minutes}, days = ["mon"] }} ]'
     (found,) = faults(plant_text(f"{ONE_SHIFT}{stop}"))
     assert "planned_stops[1].minutes: is" in found
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'exceptions = [ {{ date = {}-12-31, shift = "1", cancelled = true }} ]',
+        'rotation = {{ crews = ["A"], pattern = "123", from = {}-12-31 }}',
+        'planned_stops = [ {{ name = "x", start = {}-12-31T10:00:00, minutes = 9 }} ]',
+    ],
+)
+def test_a_date_that_nothing_can_be_laid_out_around_is_a_fault(year: str, keys: str) -> None:
+    with pytest.raises(ConfigError, match="must be a "):
+        loads(plant_text(THREE_SHIFTS + keys.format(year) + "\n"))

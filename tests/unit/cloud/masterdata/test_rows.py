@@ -53,6 +53,26 @@ def test_a_moment_may_be_written_in_many_ways(moment: Any) -> None:
     assert said(row).correction.from_us == 1_795_410_000_000_000
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Pacific/Auckland"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        datetime(9999, 12, 31, 23, 59, 59),  # noqa: DTZ001  as databases give it
+        "9999-12-31",
+        "2200-06-01T00:00:00",
+        Decimal("1e30"),
+        1e300,
+        float("inf"),
+    ],
+)
+def test_an_end_that_never_comes_is_none(end: Any, zone: str) -> None:
+    table = RATES.model_copy(update={"timezone": zone})
+    row = {"ref": "r", "machine": "filler-1", "from": "0001-01-01", "to": end, "rate": 60}
+    found = said(row, table).correction
+    assert (found.from_us, found.to_us) == (0, OPEN_END_US)
+    assert "ends before it begins" in problem(row | {"from": end}, table)
+
+
 def test_columns_and_machines_may_be_called_otherwise() -> None:
     table = MasterDataTable(
         name="mes",

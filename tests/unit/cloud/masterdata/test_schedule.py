@@ -137,6 +137,8 @@ def test_shifts_that_would_overlap_are_refused_until_there_is_room(planning: Pla
     [
         ("a,none,2021-06-29,1,,,,yes,", "is 0 calendars"),
         ("a,,tomorrow,1,,,,yes,", "is not a date"),
+        ("a,,9999-12-31,1,,,,yes,", "is not a date"),
+        ("a,,0001-01-01,1,,,,yes,", "is not a date"),
         ("a,,2021-06-29,1,06:00,,,,", "alone"),
         ("a,,2021-06-29,9,,,,,", "say start and end"),
         ("a,,2021-06-29,1,6 o'clock,14:00,,,", "start: "),
