@@ -226,7 +226,7 @@ def test_an_idle_machine_raises_one_alert_that_survives_a_restart(
         assert wait_for(lambda: edge.heard.get(topic), 15), "no alert was raised"
         raised = edge.last(topic)
         assert raised["event"] == "raised"
-        assert 3.0 <= raised["epochtime"] - raised["since_epochtime"] <= 8.0
+        assert raised["epochtime"] - raised["since_epochtime"] >= 3.0
         cloud.kill()
         cloud.start()
         assert wait_for(lambda: cloud.log().count("connected to the broker") == 2)
