@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from rich import box
 from rich.table import Table
 
 from cloud.oee.calendar import ShiftWindow, shifts_between
@@ -69,7 +70,7 @@ def render_calendar(rows: Sequence[CalendarRow], form: Literal["json", "csv"]) -
 
 def calendar_table(rows: Sequence[CalendarRow]) -> Table:
     """Return rows as a table for people, times local to the site."""
-    table = Table(title="Shifts", caption="times are local to the site")
+    table = Table(title="Shifts", caption="times are local to the site", box=box.SIMPLE_HEAD)
     for heading in ("site", "calendar", "date", "shift", "start", "end", "crew"):
         table.add_column(heading)
     for heading in ("minutes", "breaks", "planned"):
