@@ -83,7 +83,7 @@ def _time_us(item: Telemetry | Gap) -> int:
     hours=st.lists(st.integers(20, 90), min_size=2, max_size=4, unique=True).map(sorted),
     definitions=st.sampled_from(["", 'counts_between_samples = "proportional"', "small_stop_secs = 7200"]),
 )
-@settings(max_examples=10, deadline=None, phases=[Phase.generate])
+@settings(max_examples=6, deadline=None, phases=[Phase.generate])
 def test_what_is_kept_is_what_the_records_say_whatever_comes_late(
     tmp_path_factory: pytest.TempPathFactory, seed: int, late_share: float, hours: list[int], definitions: str
 ) -> None:
