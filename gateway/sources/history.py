@@ -32,6 +32,7 @@ async def read_history(
             request = ua.HistoryReadRequest()
             request.Parameters.HistoryReadDetails = details
             request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+            request.Parameters.ReleaseContinuationPoints = False  # asyncua's default asks for nothing else
             request.Parameters.NodesToRead = [
                 ua.HistoryReadValueId(NodeId=part[position], ContinuationPoint=point)
                 for position, point in points.items()

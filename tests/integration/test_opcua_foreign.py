@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from gateway.pipeline import _SavedConnection
 from gateway.sources.certificates import CertificateStore
@@ -201,6 +202,51 @@ async def test_a_killed_server_is_read_again(tmp_path: Path) -> None:
         assert len(outbox.gaps) == 1
     finally:
         await gateway.stop()
+
+
+async def test_renumbered_namespaces_are_followed(tmp_path: Path) -> None:
+    """The PLC's program was changed: its URI has another index; by URI and path its tags are found."""
+    port = free_port()
+    outbox = MemoryOutbox()
+    by_path = {"name": "m2", "state": {"node": "/Objects/Plant/State", "map": STATES}}
+    async with foreign_server(TAGS, port=port) as server:
+        before = await server.ask("namespace")
+        gateway = Reading(configured(server.url, [machine(server), by_path], tmp_path), outbox)
+        gateway.start()
+        await until(lambda: outbox.of("m1") and outbox.of("m2"), 20)
+    try:
+        others = ["urn:somebody:else", "urn:another"]
+        tags = {**TAGS, "State": ("Int32", 2)}
+        async with foreign_server(tags, port=port, namespaces_before=others) as server:
+            assert await server.ask("namespace") == before + 2
+            await until(lambda: outbox.states("m1")[-1] == "idle", 20)
+            await until(lambda: outbox.states("m2")[-1] == "idle", 20)
+            await server.write("State", "Int32", 0, clock_us())
+            await until(lambda: outbox.states("m1")[-1] == outbox.states("m2")[-1] == "stopped", 20)
+    finally:
+        await gateway.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "quality", "total"),
+    [("Double", 120.0, "good", 120), ("Int16", 120, "good", 120), ("String", "many", "uncertain", None)],
+)
+async def test_a_tag_that_comes_back_with_another_type_is_read_as_what_it_is(
+    tmp_path: Path, kind: str, value: object, quality: str, total: int | None
+) -> None:
+    async with foreign_server(TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        options = {"verify_secs": 0.5}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: outbox.telemetry and outbox.telemetry[-1].total_units == 100, 20)
+            await server.ask("remove", name="Total")
+            await until(lambda: outbox.telemetry[-1].total_units is UNSET, 20)
+            await server.ask("add", name="Total", type=kind, value=value)
+            await until(lambda: gateway.source.status.items_live == 2, 20)
+            await server.write("State", "Int32", 2, clock_us())
+            await until(lambda: outbox.states()[-1] == "idle", 20)
+            await until(lambda: outbox.telemetry[-1].data_quality == quality, 20)
+            assert outbox.telemetry[-1].total_units == (UNSET if total is None else total)
 
 
 async def test_its_limits_are_kept(tmp_path: Path) -> None:

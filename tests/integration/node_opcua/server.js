@@ -32,6 +32,7 @@ async function started(options) {
     serverInfo: { applicationUri: "urn:test:node-opcua" },
   });
   await server.initialize();
+  for (const uri of options.namespaces_before || []) server.engine.addressSpace.registerNamespace(uri);
   const space = server.engine.addressSpace.registerNamespace("urn:test:plc");
   const plant = space.addFolder("ObjectsFolder", { browseName: "Plant" });
   const nodes = new Map();
@@ -74,6 +75,7 @@ async function started(options) {
       const shown = value === undefined || value === null ? { dataType: DataType.Null } : { dataType: DataType[type], value };
       nodes.get(name).setValueFromSource(shown, code, new Date(at_ms));
     },
+    namespace: () => space.index,
     subscriptions: () => server.engine.currentSubscriptionCount,
     sessions: () => server.engine.currentSessionCount,
     drop_connections: () => {
