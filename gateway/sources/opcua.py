@@ -72,6 +72,7 @@ class OpcUaSource:
         self._tally = SourceCounters()
         self._saved, self._next_sequence = _parse(saved)
         self._as_of_us = 0
+        self._stamps: dict[int, int] = {}
         self._leaving = False
         self._proofs: dict[int, int] = {}
         self._subscription: Subscription | None = None
@@ -163,11 +164,19 @@ class OpcUaSource:
 
     async def _serve(self, session: Session) -> None:
         subscription = Subscription(
-            session, self._connection, self._bindings, self._receiver, self._clock_us, self._tally
+            session,
+            self._connection,
+            self._bindings,
+            self._receiver,
+            self._clock_us,
+            self._tally,
+            self._stamps,
         )
         resumed = self._saved is not None and await subscription.take_over(self._saved, self._next_sequence)
         if not resumed:
             await subscription.create()
+            if self._as_of_us:
+                await subscription.go_on(self._as_of_us)
         else:
             # What came in between is still on its way: nothing newer has been heard than before.
             subscription.as_of_us = self._as_of_us

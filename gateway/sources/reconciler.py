@@ -154,6 +154,13 @@ class Reconciler:
             self._put_off(item)
         self._publishing.settled()
 
+    async def open(self) -> list[Item]:
+        """Create all items that can be had at once, and tell nobody yet; return those that are live."""
+        wanted = list(self.items.values())
+        await self.find(wanted)
+        await self._create_items([item for item in wanted if item.node is not None])
+        return [item for item in wanted if item.item_id is not None]
+
     def _put_off(self, item: Item) -> None:
         """Set when a failed item is tried again; say so once."""
         if item.failures == 0:

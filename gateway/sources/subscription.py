@@ -18,6 +18,7 @@ from gateway.config import Connection
 from gateway.errors import OutboxError, SourceError
 from gateway.source_clock import SourceClock
 from gateway.sources import stock
+from gateway.sources.bridge import Told, bridge
 from gateway.sources.columns import Columns
 from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
 from gateway.sources.errors import NoAnswerError, ServiceError, mapped
@@ -101,6 +102,7 @@ class Subscription:
     bindings: what is wanted
     receiver: takes the values; a notification is acknowledged only after it has them safe
     clock_us: [us since 1970] our clock
+    stamps: by handle, each tag's last source time as the server told it [us since 1970]; kept up to date
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Subscription:
         receiver: Receiver,
         clock_us: Callable[[], int],
         tally: SourceCounters,
+        stamps: dict[int, int],
     ) -> None:
         self._session = session
         self._connection = connection
@@ -129,7 +132,7 @@ class Subscription:
         self._fetched: set[tuple[int, int, Any]] = set()
         """What the server's history has told: handle, source time, value."""
         self._fetched_us = 0
-        self._stamps: dict[int, int] = {}
+        self._stamps = stamps
         self._server_clock = SourceClock(0)
         self._handles = frozenset(self.items)
         self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
@@ -225,6 +228,30 @@ class Subscription:
         await self.reconciler.find(self.items.values())
         self._save()
         return True
+
+    async def go_on(self, lost_us: int) -> None:
+        """Take up, before anything is published, what the server's history has of the time in between.
+
+        lost_us: [us, our clock] when it was heard last
+        """
+        live = await self.reconciler.open()
+        found = await bridge(
+            self._session, live, Told(self._stamps, self._receiver.known), self._clock_us() - lost_us
+        )
+        if found.whole:
+            _log.info("%s: nothing is missing of %d tags", self._connection.name, len(found.whole))
+            told(lambda: self._receiver.on_subscribed(list(found.whole), resumed=True))
+        if len(found.missed):
+            self._tally.history_values += len(found.missed)
+            rows = zip(found.missed.handles, found.missed.source_us, found.missed.values, strict=True)
+            self._fetched = {*found.shown, *rows}
+            await self.commit(found.missed, None)
+        else:
+            self._fetched = found.shown
+        self._fetched_us = found.until_us
+        rest = [item.binding.handle for item in live if item.binding.handle not in found.whole]
+        told(lambda: self._receiver.on_subscribed(rest, resumed=False))
+        self.settled()
 
     async def _give_up(self, subscription: int) -> None:
         """Delete a subscription whose tags are not the ones that are wanted now."""

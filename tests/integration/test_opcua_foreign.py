@@ -301,6 +301,32 @@ async def test_a_dropped_subscription_is_made_anew(tmp_path: Path) -> None:
             await until(lambda: outbox.states()[-1] == "idle", 15)
 
 
+@pytest.mark.parametrize("history", [True, False])
+async def test_a_lost_subscription_leaves_a_gap_only_where_the_server_keeps_no_history(
+    tmp_path: Path, *, history: bool
+) -> None:
+    async with foreign_server({**TAGS, "Other": ("Int32", 1)}, port=free_port(), history=history) as server:
+        outbox = MemoryOutbox()
+        options = {"silence_secs": 1.0}
+        quiet = {"name": "m2", "state": {"node": server.node("Other"), "map": STATES}}
+        configuration = configured(server.url, [machine(server), quiet], tmp_path, **options)
+        async with reading(configuration, outbox) as gateway:
+            await until(lambda: outbox.of("m1") and outbox.of("m2"), 20)
+            await count_up(server, 101, 110)
+            await until(lambda: outbox.of("m1")[-1].total_units == 110, 20)
+            await server.ask("drop_subscriptions")
+            await count_up(server, 111, 130)
+            await until(lambda: gateway.source.counters.reconnects, 20)
+            await until(lambda: outbox.of("m1")[-1].total_units == 130, 20)
+            await count_up(server, 131, 140)
+            await until(lambda: outbox.of("m1")[-1].total_units == 140, 20)
+            assert (gateway.source.counters.history_values > 0) == history
+        assert {gap.machine for gap in outbox.gaps} == (set() if history else {"m1"})
+        assert {one.data_quality for one in outbox.telemetry} == {"good"}
+        if history:
+            assert_each_state(outbox, 101, 140)
+
+
 @pytest.mark.parametrize("policy", ["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"])
 @pytest.mark.parametrize("mode", ["sign", "sign_and_encrypt"])
 async def test_values_come_over_every_policy_with_a_named_user(
