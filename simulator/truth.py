@@ -161,6 +161,12 @@ class History:
     counts: list[Count] = field(default_factory=list)
     last_us: int = 0
 
+    @property
+    def stands_since_us(self) -> int | None:
+        """Return since when the machine stands at the end of what is known [us]; None when it does not."""
+        intervals = _intervals(self)
+        return intervals[-1].whole[0] if intervals and intervals[-1].state in _STANDING else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:

@@ -11,7 +11,7 @@ import msgspec
 from cloud import compute, plant
 from cloud.views import AlertView
 from simulator.timetable import windows
-from simulator.truth import Truth, read_log
+from simulator.truth import SMALL_STOP_SECS, History, Truth, read_log
 from tests.chaos import alerting
 from tests.chaos.listener import Heard
 from tests.chaos.schedule import KINDS
@@ -99,6 +99,7 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
         (one.machine, one.to_dict()["start"]): one
         for one in truth.figures(from_us, to_us)
         if (one.start_us, one.end_us) in whole
+        and not is_undecided(truth.histories[f"{one.line}/{one.machine}"], stored, one.end_us)
     }
     for row in computed:
         if (one := true.get((row["machine"], row["start"]))) is not None:
@@ -117,6 +118,19 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
         if not _was_reset_in_the_dark(resets[machine], stored, machine) or total > made or off > spoiled:
             faults.append(f"{machine}: counted {total} units, {off} off quality; true are {made}, {spoiled}")
     return faults
+
+
+def is_undecided(history: History, stored: Iterable[Stored], end_us: int) -> bool:
+    """Tell whether a shift ends within a stop of which nobody can know yet whether it is a small one.
+
+    That is one which was not over when the log ended, and not longer than a small one as far as was told.
+    """
+    since_us = history.stands_since_us
+    if since_us is None or since_us >= end_us:
+        return False
+    machine = f"{history.line}/{history.machine}"
+    known_us = max((record.at_us for record in stored if record.machine == machine), default=0)
+    return known_us - since_us < SMALL_STOP_SECS * US
 
 
 def closed_shifts(folder: Path, closed: Sequence[Mapping[str, Any]]) -> list[str]:
