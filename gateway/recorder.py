@@ -59,6 +59,7 @@ class SampledMachine:
     newest_us, last_us: [us, source time] of its newest value, and of its last record
     lost_us: [us, source time] up to where it was known before it could not be read
     pending_us: [us, source time] of the newest value that waits for its interval's end; 0 for none
+    waiting: values and statuses as they wait, where facts have changed since, in the instant in hand
     flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
     told: [us, source time] of its newest records, should they have to be withdrawn
     """
@@ -78,6 +79,7 @@ class SampledMachine:
     facts: tuple[Any, ...] = ()
     pending_us: int = 0
     pending_kind: Kind = "analogue"
+    waiting: tuple[list[Any], list[int]] | None = None
     flush_us: int = NEVER
     beat_us: int = NEVER
     moving: bool | None = None
@@ -242,15 +244,20 @@ class Recorder:
             deadband = self._deadbands[handle]
             if deadband and _is_within(before, value, deadband):
                 return
-        if role is Role.COUNT and _falls(before, value):
-            # Coalescing across a reset would lose what was counted just before it, or just after.
-            if 0 < machine.pending_us < at_us:
-                self.emit(machine, machine.pending_us, machine.pending_kind)
+        turns = status >> 30 != status_before >> 30
+        falls = role is Role.COUNT and _falls(before, value)
+        if falls or (turns and role is Role.COUNT):
+            # Coalescing across a reset would lose what was counted just before it, or just after; and what
+            # cannot be read any more may be set back before it can be again.
+            self._tell_waiting(machine, at_us)
+        elif turns or role is Role.FACT:
+            self._keep_waiting(machine, at_us)
+        if falls:
             machine.fell = True
             self._touch(machine)
         self.values[handle] = value
         self.statuses[handle] = status
-        if role is Role.FACT or status >> 30 != status_before >> 30:
+        if role is Role.FACT or turns:
             self._touch(machine)
         elif handle in self._watched:
             self._moved(machine, before, value, at_us)
@@ -263,11 +270,29 @@ class Recorder:
             machine.flush_us = self._interval_end(at_us)
             self.next_us = min(self.next_us, machine.flush_us)
 
+    def _keep_waiting(self, machine: SampledMachine, before_us: int) -> None:
+        """Keep in mind how a machine stood when what waits came: its facts are about to change."""
+        if not machine.changed and 0 < machine.pending_us < before_us:
+            machine.waiting = self._newest(machine)
+
+    def _tell_waiting(self, machine: SampledMachine, before_us: int) -> None:
+        """Make a record of what waits for its interval's end, as it was then."""
+        if not 0 < machine.pending_us < before_us:
+            return
+        fields = None
+        if machine.waiting is not None:
+            fields = machine.tags.compose(*machine.waiting, moving=machine.moving, note=self._note(machine))
+        self.emit(machine, machine.pending_us, machine.pending_kind, fields)
+
     def fail(self, machine: SampledMachine, handle: int, status: int, at_us: int) -> None:
         """Take note that a tag of a machine that has had its first record cannot be read any more."""
         self.advance(at_us, at_us - self._margin_us)
         machine.newest_us = max(machine.newest_us, at_us)
         if handle in machine.notes or self.values[handle] is not None or self.statuses[handle] != status:
+            if self.role_of[handle] is Role.COUNT:
+                self._tell_waiting(machine, at_us)
+            else:
+                self._keep_waiting(machine, at_us)
             self._touch(machine)
         self.values[handle], self.statuses[handle] = None, status
         self.mark(machine, handle, None)
@@ -305,6 +330,7 @@ class Recorder:
             return
         for machine in self._touched:
             machine.changed = False
+            machine.waiting = None
             fields = self._fields(machine)
             if fields.facts != machine.facts or machine.fell:
                 self.emit(machine, machine.newest_us, "counter", fields)
@@ -435,9 +461,11 @@ class Recorder:
         self.next_us = min(self.next_us, min(machine.beat_us, machine.still_us) + self._margin_us)
 
     def _fields(self, machine: SampledMachine) -> Fields:
-        note = machine.notes[min(machine.notes)] if machine.notes else None
         values, statuses = self._newest(machine)
-        return machine.tags.compose(values, statuses, moving=machine.moving, note=note)
+        return machine.tags.compose(values, statuses, moving=machine.moving, note=self._note(machine))
+
+    def _note(self, machine: SampledMachine) -> str | None:
+        return machine.notes[min(machine.notes)] if machine.notes else None
 
     def _newest(self, machine: SampledMachine) -> tuple[list[Any], list[int]]:
         where = slice(machine.handles.start, machine.handles.stop)
@@ -453,6 +481,7 @@ class Recorder:
         machine.fell = False
         machine.last_us = at_us
         machine.pending_us = 0
+        machine.waiting = None
         machine.pending_kind = "analogue"
         machine.flush_us = NEVER
         machine.beat_us = at_us + self._heartbeat_us

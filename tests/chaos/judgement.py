@@ -1,5 +1,6 @@
 """What a trial is judged by beside the records: blind times, figures, recovery times."""
 
+import itertools
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -222,13 +223,23 @@ def _resets(log: Path) -> dict[str, list[int]]:
 
 
 def _was_reset_in_the_dark(resets_us: Iterable[int], stored: Iterable[Stored], machine: str) -> bool:
-    """Tell whether a counter may have been set back where nobody could see what it had reached."""
+    """Tell whether a counter may have been set back where nobody could see what it had reached.
+
+    That is around a gap, or while it could not be read: between the last record with a total and the next.
+    """
+    records = sorted((one for one in stored if one.machine == machine), key=lambda one: one.at_us)
     gaps = [
-        (record.at_us, record.gap_until_us)
-        for record in stored
-        if record.machine == machine and record.gap_until_us is not None
+        (one.at_us - 2 * US, one.gap_until_us + 2 * US) for one in records if one.gap_until_us is not None
     ]
-    return any(begin - 2 * US <= at_us <= end + 2 * US for at_us in resets_us for begin, end in gaps)
+    known = [one for one in records if one.gap_until_us is None]
+    unread: list[tuple[int, int]] = []
+    for before, after in itertools.pairwise(known):
+        if after.shown.total_units is None:
+            if before.shown.total_units is not None:
+                unread.append((before.at_us, after.at_us))
+        elif before.shown.total_units is None and unread:
+            unread[-1] = (unread[-1][0], after.at_us)
+    return any(begin <= at_us <= end for at_us in resets_us for begin, end in (*gaps, *unread))
 
 
 def recoveries(

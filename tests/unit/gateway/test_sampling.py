@@ -548,6 +548,36 @@ def test_a_counter_that_falls_is_never_coalesced() -> None:
     assert told[:3] == [(200_000, 104), (400_000, 0), (600_000, 3)]
 
 
+def test_what_was_counted_before_a_reset_is_told_with_the_state_of_then() -> None:
+    """The state changes in the very instant in which the counter falls."""
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 1, US), at_us=NOON + US)
+    reset = [("state", 0, US + 400_000), ("total_units", 0, US + 400_000)]
+    bench.put(("total_units", 104, US + 200_000), *reset, at_us=NOON + 2 * US)
+    expected = [(US + 200_000, "running", 104), (US + 400_000, "stopped", 0)]
+    assert bench.told[1:] == expected
+
+
+def test_the_last_word_of_a_counter_is_told_before_it_cannot_be_read() -> None:
+    """It may be set back in the dark: then nothing after it says what it had reached."""
+    for bad in (["total_units"], ["state", "total_units"]):
+        bench = Bench()
+        bench.start()
+        bench.put(("state", 1, US), at_us=NOON + US)
+        bench.put(("total_units", 104, US + 200_000), at_us=NOON + US + 250_000)
+        bench.put(*[(name, None, US + 400_000, BAD) for name in bad], at_us=NOON + US + 450_000)
+        bench.put(*[(name, 1, US + 900_000) for name in bad], at_us=NOON + US + 950_000)
+        assert (US + 200_000, "running", 104) in bench.told
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 1, US), at_us=NOON + US)
+    bench.put(("total_units", 104, US + 200_000), at_us=NOON + US + 250_000)
+    bench.now_us = NOON + 2 * US
+    bench.drafts += bench.sampler.unreadable(bench.handles, BAD, bench.now_us)
+    assert (US + 200_000, "running", 104) in bench.told
+
+
 def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
     bench = Bench()
     bench.start()
