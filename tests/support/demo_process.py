@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from tests.support.patience import PATIENCE
+
 URL_SECS = 20.0
 ALONE = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
 """Environment variables that bring in no code from elsewhere."""
@@ -95,11 +97,12 @@ class Demo:
 
 
 def crowding() -> float:
-    """Return how many programs share each processor now; 1 where the demo has the machine for itself."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Return how much longer than promised things may take: a test's patience, more on a fuller machine."""
+    return max(PATIENCE, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def wait_until(probe: Callable[[], Any], within_secs: float) -> Any:
+    """Ask again until something is found; return it, or what was found last."""
     deadline = time.monotonic() + within_secs
     while not (found := probe()) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -20,6 +20,7 @@ from typing import Any, Self
 from simulator import configuration, scenarios
 from simulator.scenarios import Scenario
 from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.patience import PATIENCE
 
 _STOP_SECS = 15.0
 _PR_SET_PDEATHSIG = 1
@@ -276,10 +277,10 @@ class WholeSystem:
         return self.simulator.said("live\n") or self.simulator.said("played\n")
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_secs: float) -> float:
-        """Wait for a condition; returns how long it took [s], fails with everybody's last words."""
+        """Wait patiently for a condition; returns how long it took [s], fails with everybody's last words."""
         begun = time.monotonic()
         while not condition():
-            if time.monotonic() - begun > timeout_secs:
+            if time.monotonic() - begun > timeout_secs * PATIENCE:
                 words = "\n".join(f"--- {part.name}\n{part.tail()}" for part in self.parts)
                 raise AssertionError(f"after {timeout_secs} s not yet: {what}\n{words}")
             time.sleep(0.05)

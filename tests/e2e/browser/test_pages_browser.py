@@ -23,6 +23,8 @@ pytestmark = pytest.mark.browser
 
 MACHINES = ("filler-1", "capper-1")
 DESKTOP = (1440, 900)
+FOLLOWS_MS = PATIENCE * 5_000
+expect.set_options(timeout=FOLLOWS_MS)
 
 
 class Plant(NamedTuple):
@@ -69,7 +71,7 @@ async def opened(browser: Browser, plant: Plant, *, size=DESKTOP, theme="dark", 
         viewport={"width": size[0], "height": size[1]}, color_scheme=theme, has_touch=touch, locale="en-GB"
     )
     page = await context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(FOLLOWS_MS)
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
