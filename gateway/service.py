@@ -27,7 +27,8 @@ from gateway.config import Configuration, Connection
 from gateway.control import Control, stop_cause
 from gateway.errors import ConfigError, GatewayError, OutboxError
 from gateway.forward import Forwarder
-from gateway.health import ConnectionHealth, Health, HealthServer, OutboxHealth, UplinkHealth, problems
+from gateway.health import ConnectionHealth, Health, OutboxHealth, UplinkHealth, problems
+from gateway.health_server import HealthServer
 from gateway.outbox.sqlite import SqliteOutbox
 from gateway.pipeline import Lane, Pipeline
 from gateway.sources.port import Source, SourceCounters
