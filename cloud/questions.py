@@ -11,15 +11,17 @@ from zoneinfo import ZoneInfo
 from cloud.errors import UnknownMachineError
 from cloud.evaluation import Evaluation
 from cloud.live import Picture
+from cloud.oee.calendar import shifts_between
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
 from cloud.oee.totals import Group, Totals, totals
-from cloud.plant import Plant
+from cloud.plant import Machine, Plant
 from cloud.report import scope_of
 from cloud.settled import DaySums, Settled
 from cloud.shown import cycle_of_made_us, segments_of
 from cloud.store.port import Store
+from cloud.store.rows import ABSENT
 from cloud.views import LineView, MachineView, ShiftRow, TimelineView
 from contract.machine_key import MachineKey
 
@@ -52,7 +54,7 @@ def figures(
 
     Each row is the flat object that `oee compute --format json` prints, with `target_units`: the good units
     that the OEE target asks for in its planned production time until now. Closed shifts are as their newest
-    revision keeps them, without that.
+    revision keeps them, without that; those of machines and lines that are not closed yet have revision 0.
     """
     if len(plant.by_timezone) > 1:
         parts = [
@@ -89,7 +91,7 @@ def figures(
         found = _of_settled(days, plant.machines[machines[0]].timezone, (from_us, to_us), every)
     rows = [
         {**_as_of(row, now_us), "target_units": _target_units(row, found, plant, level)}
-        for row in rolled_up(found, plant, level=level)
+        for row in rolled_up(found, plant, level=level, revision=0 if revised else 1)
         if (scope_of(row), row.window.start_us) not in kept
     ]
     return sorted([*kept.values(), *rows], key=lambda row: str(row["start"]))
@@ -189,7 +191,8 @@ def shift_table(
 ) -> list[ShiftRow]:
     """Return the shifts that touch [from_us, to_us), oldest first, of all places of a level.
 
-    Closed shifts of machines and lines are as their newest revision says, running ones as in the picture.
+    Closed shifts of machines and lines are as their newest revision says, running ones as in the picture;
+    those that are over and being closed have revision 0, too.
     """
     if level in ("machine", "line"):
         return _stored_table(plant, store, picture, from_us, to_us, level)
@@ -290,14 +293,57 @@ def _stored_table(
     else:
         scopes = list(map("/".join, plant.lines))
         views = {"/".join(line): view for line, view in picture.lines.items()}
-    rows: list[ShiftRow] = []
+    # Asked first: what is closed meanwhile is found closed.
+    rows = _being_closed(plant, store, picture.at_us, from_us, to_us, level)
     for scope in scopes:
-        closed = store.closed_between(scope, from_us - _DAY_US, to_us)
-        rows += [shift.revision.figures for shift in closed if shift.end_us > from_us]
         figures = views[scope].figures if scope in views else None
         if figures is not None and _starts_before(figures, to_us):
-            rows.append(figures)
-    return sorted(rows, key=lambda row: str(row["start"]))
+            rows[scope, str(figures["start"])] = figures
+        for shift in store.closed_between(scope, from_us - _DAY_US, to_us):
+            if shift.end_us > from_us:
+                rows[scope, str(shift.revision.figures["start"])] = shift.revision.figures
+    return sorted(rows.values(), key=lambda row: str(row["start"]))
+
+
+def _being_closed(
+    plant: Plant, store: Store, now_us: int, from_us: int, to_us: int, level: Level
+) -> dict[tuple[str, str], ShiftRow]:
+    """Return the shifts that are over and not closed yet, by scope and start, as far as their records tell.
+
+    What ended more than a day ago is being caught up with, a day at a time; it is told of when it is closed.
+    """
+    oldest_us = max(from_us, now_us - _DAY_US)
+    rows: dict[tuple[str, str], ShiftRow] = {}
+    for line, members in plant.lines.items():
+        since_us = max(oldest_us, _closed_until(store, line, members, now_us))
+        ended_us = max(
+            (
+                window.end_us
+                for machine in members
+                for window in shifts_between(machine, since_us, now_us)
+                if since_us < window.end_us <= now_us and window.start_us < to_us
+            ),
+            default=0,
+        )
+        if not ended_us:
+            continue
+        keys = [machine.key for machine in members]
+        found = _of_records(plant, store, now_us, keys, (since_us, ended_us), "shift", None)
+        for row in rolled_up(found, plant, level=level, revision=0):
+            if since_us < row.window.end_us <= now_us and row.window.start_us < to_us:
+                figures = row.to_dict()
+                rows[scope_of(row), figures["start"]] = figures
+    return rows
+
+
+def _closed_until(store: Store, line: tuple[str, str, str], members: Iterable[Machine], now_us: int) -> int:
+    """Return until when a line's shifts are closed: its first record where none is, now where it has none."""
+    span = store.closed_span("/".join(line))
+    if span is not None:
+        return span[1]
+    numbers = (store.names.find("machine", tuple(machine.key)) for machine in members)
+    extents = (store.extent(number) for number in numbers if number != ABSENT)
+    return min((extent[0] for extent in extents if extent is not None), default=now_us)
 
 
 def _starts_before(figures: ShiftRow, to_us: int) -> bool:

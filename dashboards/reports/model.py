@@ -126,7 +126,7 @@ class Report:
 
     @property
     def revision(self) -> int:
-        """Return the number of the figures' revision; 0 while the shift runs."""
+        """Return the number of the figures' revision; 0 until the shift is closed."""
         return int(self.row.get("revision") or 0)
 
 
@@ -278,6 +278,14 @@ def ratio(row: ShiftRow, name: str) -> float | None:
     """Return a ratio of a row as screens show it: none where nothing is known of its time."""
     value = row[name]
     return None if value is None or not has_records(row) else float(value)
+
+
+def standing(row: ShiftRow, now: float) -> str:
+    """Return how final a row is: `running`, `being closed`, or the number of its revision."""
+    if instant(row["end"]) > now:
+        return "running"
+    revision = row.get("revision")
+    return "being closed" if revision == 0 else str(revision or "")
 
 
 def short_shift(row: ShiftRow) -> str:

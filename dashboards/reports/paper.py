@@ -248,7 +248,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     jinja.globals |= {"words": words, "LOOKS": words.LOOKS, "icon": _icon}
-    jinja.filters |= {"instant": model.instant, "ratio": model.ratio, "child_name": model.name_of}
+    jinja.filters |= {
+        "instant": model.instant,
+        "ratio": model.ratio,
+        "standing": model.standing,
+        "child_name": model.name_of,
+    }
     return jinja
 
 

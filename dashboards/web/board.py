@@ -51,6 +51,7 @@ class BoardPages:
         return HTMLResponse(
             self._page.render(
                 board=board,
+                now=board.generated_epochtime,
                 zone=zone,
                 window=window,
                 parts=self._parts,

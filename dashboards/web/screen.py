@@ -22,12 +22,14 @@ Question = Callable[[Request], Response]
 REFRESH_SECS: Final = 15
 MOST_AT_ONCE: Final = 2
 _LONG_SECS: Final = 2 * 86_400
+_CLOSING_SECS: Final = 600
+"""For how long after its end a page still moves: its last records come and it is closed."""
 _log = structlog.get_logger("dashboards.pages")
 
 
 def _refresh_secs(chosen: Selection | None) -> int:
     """Return how often a page is taken anew; 0 for what does not move."""
-    if chosen is None or not chosen.is_live:
+    if chosen is None or chosen.now - chosen.end > _CLOSING_SECS:
         return 0
     return REFRESH_SECS if chosen.end - chosen.start < _LONG_SECS else 4 * REFRESH_SECS
 

@@ -225,6 +225,25 @@ async def test_a_comment_alone_changes_no_figure_and_stands_in_the_report(cloud,
         assert "spare part ordered" in (await client.get(f"/{name}?at={LINE}&shift=2021-06-30/1")).text
 
 
+async def test_a_shift_that_is_being_closed_is_listed_and_leads_to_its_figures(cloud, client):
+    cloud.now.now = SHIFT + 16 * HOUR + 20.0
+    cloud._present.look()
+    page = (await client.get(f"/reports?at={LINE}")).text
+    row = next(row for row in page.split("<tr>") if "30 Jun 2021 · shift 2" in row)
+    assert "being closed" in row
+    assert f'href="/place?at={LINE}&amp;shift=2021-06-30/2"' in row
+    assert 'data-refresh="15"' in (await client.get(f"/place?at={LINE}&shift=2021-06-30/2")).text
+    assert "being closed, as of 22:00:20" in (await client.get(f"/report?at={LINE}&shift=2021-06-30/2")).text
+    asked = {"from": SHIFT, "to": SHIFT + 24 * HOUR, "at": LINE}
+    listed = (await client.get("/api/v1/shifts", params=asked)).json()
+    assert [(row["shift"], row["revision"]) for row in listed] == [("1", 1), ("2", 0), ("3", 0)]
+    turn(cloud)
+    cloud.now.now += HOUR
+    turn(cloud)
+    page = (await client.get(f"/reports?at={LINE}")).text
+    assert "being closed" not in page
+
+
 async def test_machines_stand_in_the_order_of_plant_toml(client):
     told = json.loads((await client.get(f"/report.json?at={LINE}&shift=2021-06-30/1")).text)
     assert [row["machine"] for row in told[0]["children"]] == ["filler-1", "capper-1"]

@@ -12,9 +12,11 @@ from cloud.config import CloudConfig
 from cloud.errors import CloudError, ConfigError, CorrectionError, UnknownMachineError
 from cloud.live import Live
 from cloud.oee.corrections import Correction
+from cloud.oee.rollup import Level
 from cloud.opening import open_store
 from cloud.service import Cloud
 from cloud.store.port import Arrivals
+from cloud.views import ShiftRow
 from contract.delivery import Alert
 from contract.machine_key import MachineKey
 from contract.states import MachineState
@@ -169,6 +171,36 @@ def test_the_shift_table_holds_closed_and_running_shifts_of_every_level(rig: Rig
         assert [row["shift"] for row in rows] == ["1", "2"], level
         assert rows[0]["run_secs"] == 7.5 * HOUR
     assert rig.cloud.shift_table((SHIFT + 20 * HOUR) * SEC, (SHIFT + 21 * HOUR) * SEC, "site") == []
+
+
+@pytest.mark.parametrize("level", ["machine", "line"])
+def test_a_shift_that_is_over_is_in_the_table_before_it_is_closed(rig: Rig, level: Level) -> None:
+    day(rig)
+    rig.run(SHIFT + 9 * HOUR, SHIFT + 17 * HOUR)
+
+    def table(now: float) -> list[ShiftRow]:
+        rig.turn(now)
+        rows = rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 24 * HOUR) * SEC, level)
+        asked = rig.cloud.figures(SHIFT * SEC, (SHIFT + 24 * HOUR) * SEC, every="shift", level=level)
+        assert [row | {"target_units": 0} for row in rows[:-1]] == [
+            row | {"target_units": 0} for row in asked[:-1]
+        ]
+        return rows
+
+    over = table(SHIFT + 16 * HOUR + 20)
+    assert [(row["shift"], row["revision"]) for row in over] == [("1", 1), ("2", 0), ("3", 0)]
+    closed = table(SHIFT + 17 * HOUR)
+    assert [(row["shift"], row["revision"]) for row in closed] == [("1", 1), ("2", 1), ("3", 0)]
+    assert over[1] | {"revision": 1} == closed[1]
+
+
+def test_the_first_shift_of_all_is_in_the_table_before_it_is_closed(rig: Rig) -> None:
+    assert rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 9 * HOUR) * SEC, "line") == []
+    rig.run(SHIFT, SHIFT + 8 * HOUR + 20)
+    rig.turn(SHIFT + 8 * HOUR + 20)
+    rows = rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 9 * HOUR) * SEC, "line")
+    assert [(row["shift"], row["revision"]) for row in rows] == [("1", 0), ("2", 0)]
+    assert rows[0]["run_secs"] == 8 * HOUR
 
 
 def test_the_timeline_is_whole_and_never_beyond_now(rig: Rig) -> None:
