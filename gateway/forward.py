@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from asyncio import Future
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from typing import Final, Literal
@@ -38,8 +37,7 @@ _BATCH_RECORDS: Final = 1_000
 _RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(Struct, frozen=True, gc=False):
     """One message under way: a record on its live topic, or several as an array."""
 
     first: int
@@ -167,9 +165,18 @@ class Forwarder:
                 if said != str(error):
                     self._log.error("the outbox cannot be read", reason=str(error))
                 said, delay_secs = str(error), 1.0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay_secs):
-                    await self._wake.wait()
+            await self._woken(delay_secs)
+
+    async def _woken(self, delay_secs: float | None) -> None:
+        """Sleep until something may be sent, and no longer than this."""
+        if delay_secs is None:
+            await self._wake.wait()
+            return
+        alarm = asyncio.get_running_loop().call_later(delay_secs, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
 
     async def drained(self) -> None:
         """Return once nothing is in flight and nothing is free to be sent."""

@@ -7,6 +7,7 @@ due by the passing of source time, and what each record says.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -512,7 +513,7 @@ class Recorder:
         for position in positions:
             machine = self.machines[position]
             values, statuses = self._newest(machine)
-            told = list(machine.told)[-_TOLD_SAVED:]
+            told = list(islice(reversed(machine.told), _TOLD_SAVED))[::-1]
             saved = Saved(machine.last_us, machine.tags.addresses, values, statuses, told=told)
             yield str(position), msgspec.msgpack.encode(saved)
         if self._is_waiting_unsaved:

@@ -78,6 +78,15 @@ class Fields(NamedTuple):
         return self[:7]
 
 
+_PLACE: Final = {name: place for place, name in enumerate(Fields._fields)}
+_FIELDS: Final = len(_PLACE)
+_STATE, _QUALITY, _STATUS = _PLACE["state"], _PLACE["data_quality"], _PLACE["status"]
+_TOTAL, _OFF_QUALITY, _GOOD = _PLACE["total_units"], _PLACE["off_quality_units"], _PLACE["good_units"]
+_TAGS: Final = _PLACE["tags"]
+_FURTHER: Final = 0
+"""The place of what is a further tag: no reader makes the state, which is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Slot:
     name: str
@@ -89,12 +98,15 @@ class _Slot:
 
 
 class _Reader(NamedTuple):
-    """A tag's way to its field: `read` returns the field's value, and 0 or the status of why it has none."""
+    """A tag's way to its field: `read` returns the field's value, and 0 or the status of why it has none.
+
+    place: of the field in Fields, or _FURTHER
+    """
 
     name: str
     slot: int
     read: Callable[[object], tuple[Any, int]]
-    is_further: bool = False
+    place: int
 
 
 class MachineTags:
@@ -176,9 +188,9 @@ class MachineTags:
         state, state_status = self._state(values, statuses, moving)
         if state_status:
             worst, worst_status = severity(state_status), state_status
-        kept: dict[str, Any] = {}
+        found: list[Any] = [None] * _FIELDS
         further: dict[str, Any] = {}
-        for name, slot, read, is_further in self._readers:
+        for name, slot, read, place in self._readers:
             status = statuses[slot]
             if status >> 30 >= BAD:
                 value = None
@@ -186,32 +198,22 @@ class MachineTags:
                 value, fault = read(values[slot])
                 status = status or fault
             if value is not None:
-                (further if is_further else kept)[name] = value
+                if place:
+                    found[place] = value
+                else:
+                    further[name] = value
             if status >> 30 and worst == GOOD:
                 worst, worst_status = UNCERTAIN, status
-        if self._has_total and "total_units" not in kept:
+        if self._has_total and found[_TOTAL] is None:
             # A reader takes a record without a total for one of a machine that counts none, and would add
             # these units to it; the next total holds them anyway.
-            kept.pop("off_quality_units", None)
-            kept.pop("good_units", None)
+            found[_OFF_QUALITY] = found[_GOOD] = None
         said = self._status_name(worst_status) if worst else None
         if note is not None and worst == GOOD:
             worst, said = UNCERTAIN, note
-        get = kept.get
-        return Fields(
-            state,
-            get("reason_code"),
-            get("product"),
-            get("order"),
-            get("operator"),
-            QUALITY[worst],
-            said,
-            get("total_units"),
-            get("off_quality_units"),
-            get("good_units"),
-            get("ideal_run_rate"),
-            further or None,
-        )
+        found[_STATE], found[_QUALITY], found[_STATUS] = state, QUALITY[worst], said
+        found[_TAGS] = further or None
+        return Fields._make(found)
 
     def takes(self, slot: int, value: object) -> bool:
         """Tell whether a good value can be what the tag means; a state's values all can."""
@@ -224,17 +226,19 @@ class MachineTags:
     def _made_readers(self) -> Iterator["_Reader"]:
         for name, slot in self._texts.items():
             if slot >= 0:
-                yield _Reader(name, slot, _as_text)
+                yield _Reader(name, slot, _as_text, _PLACE[name])
         if self._reason_slot >= 0:
-            yield _Reader("reason_code", self._reason_slot, self._as_reason)
+            yield _Reader("reason_code", self._reason_slot, self._as_reason, _PLACE["reason_code"])
         for name, (slot, tag) in self._counters.items():
             if slot >= 0:
-                yield _Reader(name, slot, partial(as_count, tag=tag))
+                yield _Reader(name, slot, partial(as_count, tag=tag), _PLACE[name])
         rate_slot, rate = self._rate
         if rate is not None:
-            yield _Reader("ideal_run_rate", rate_slot, lambda value: _as_rate(value, rate))
+            yield _Reader(
+                "ideal_run_rate", rate_slot, lambda value: _as_rate(value, rate), _PLACE["ideal_run_rate"]
+            )
         for name, slot, tag in self._further:
-            yield _Reader(name, slot, _further_reader(tag), is_further=True)
+            yield _Reader(name, slot, _further_reader(tag), _FURTHER)
 
     def _as_reason(self, value: object) -> tuple[int | str | None, int]:
         if self._reason is not None and not isinstance(value, bool | float) and value in self._reason.none:

@@ -1,9 +1,8 @@
 """A record of a machine before it has its sequence. Pure."""
 
-from dataclasses import dataclass
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry, encode
@@ -13,8 +12,7 @@ from gateway.tags import Fields
 _US: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class TelemetryDraft:
+class TelemetryDraft(Struct, frozen=True):
     """A telemetry record that has no sequence yet."""
 
     machine: MachineKey

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway import config
@@ -23,13 +21,12 @@ from gateway.errors import (
     UnreachableError,
     UplinkError,
 )
+from gateway.uplinks.paho_client import PahoClient
 from gateway.uplinks.port import UNBOUNDED, Limits, Will, limits_of
 from gateway.uplinks.sessions import TRANSIENT, End, Session, SessionUplink, fail, narrowed
 
 Version = Literal["auto", "5", "3.1.1"]
 
-_READ_BYTES: Final = 65_536
-_DISCONNECT: Final = PacketTypes.DISCONNECT << 4
 _UNSUPPORTED_PROTOCOL: Final = 132
 
 
@@ -162,66 +159,6 @@ class MqttUplink(SessionUplink):
             self._version = "3.1.1" if self._version == "5" else "5"
 
 
-class _Client(Client):
-    """paho, with one system call for what stands ready instead of one per packet or byte.
-
-    Also closes the socket of a failed handshake, which paho leaves open.
-    """
-
-    handshake: tuple[ssl.SSLContext, str, float] | None = None
-    _received = b""
-    _read_to = 0
-    _accepted = ReasonCode(PacketTypes.PUBACK)
-    _no_properties = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
-
-    def unread(self) -> bool:
-        """Tell whether bytes have arrived that select cannot see."""
-        sock = self.socket()
-        return sock is not None and (
-            self._read_to < len(self._received) or getattr(sock, "pending", _zero)() > 0
-        )
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if self._read_to >= len(self._received):
-            self._received = super()._sock_recv(_READ_BYTES)
-            self._read_to = 0
-        taken = self._received[self._read_to : self._read_to + bufsize]
-        self._read_to += len(taken)
-        return taken
-
-    def _packet_write(self) -> MQTTErrorCode:
-        waiting = self._out_packet
-        if len(waiting) > 1 and all(packet["command"] & 0xF0 != _DISCONNECT for packet in waiting):
-            merged = waiting[-1].copy()
-            merged["packet"] = b"".join(packet["packet"][packet["pos"] :] for packet in waiting)
-            merged["pos"], merged["to_process"] = 0, len(merged["packet"])
-            waiting.clear()
-            waiting.append(merged)
-        return super()._packet_write()
-
-    def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
-        packet = self._in_packet["packet"]
-        if cmd != "PUBACK" or len(packet) != 2:
-            return super()._handle_pubackcomp(cmd)
-        mid = packet[0] << 8 | packet[1]
-        with self._out_message_mutex:
-            if mid in self._out_messages:
-                return self._do_on_publish(mid, self._accepted, self._no_properties)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _ssl_wrap_socket(self, tcp_sock: Any) -> Any:
-        assert self.handshake is not None
-        context, host, timeout_secs = self.handshake
-        wrapped = context.wrap_socket(tcp_sock, server_hostname=host, do_handshake_on_connect=False)
-        try:
-            wrapped.settimeout(timeout_secs)
-            wrapped.do_handshake()
-        except BaseException:
-            wrapped.close()
-            raise
-        return wrapped
-
-
 class _Session(Session):
     """One connection of one paho client, from connect to its end."""
 
@@ -262,10 +199,10 @@ class _Session(Session):
             self._client.loop_misc()
 
     def _send(self, topic: str, payload: bytes, *, retain: bool) -> int:
-        sent = self._client.publish(topic, payload, qos=1, retain=retain)
-        if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise UnreachableError(f"paho did not take the message: {sent.rc.name}")
-        return sent.mid
+        number = self._client.send(topic, payload, retain=retain, taken=self._pending)
+        if number is None:
+            raise UnreachableError("the connection is closed")
+        return number
 
     async def _leave(self) -> None:
         self._client.disconnect()
@@ -282,9 +219,9 @@ class _Session(Session):
 
     # Connecting
 
-    def _new_client(self) -> _Client:
+    def _new_client(self) -> PahoClient:
         five = self._version == "5"
-        client = _Client(
+        client = PahoClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._broker.client_id,
             clean_session=None if five else True,
@@ -292,7 +229,6 @@ class _Session(Session):
             reconnect_on_failure=False,
         )
         client.connect_timeout = self._broker.connect_timeout_secs
-        client.max_inflight_messages_set(self._broker.limits.max_in_flight + 10)
         if self._broker.username:
             client.username_pw_set(self._broker.username, self._broker.password)
         if self._broker.tls is not None:
@@ -305,7 +241,7 @@ class _Session(Session):
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
+        client.on_answer = self._on_answer
         client.on_message = self._on_message
         return client
 
@@ -414,11 +350,11 @@ class _Session(Session):
             fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
         self._finish(End(text, silent=str(reason) == "Keep alive timeout"))
 
-    def _on_publish(
-        self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Any
-    ) -> None:
-        refused = PublishRefusedError(str(reason), transient=reason.value in TRANSIENT)
-        self._answered(mid, refused if reason.is_failure else None)
+    def _on_answer(self, number: int, reason: ReasonCode | None) -> None:
+        refused = None
+        if reason is not None:
+            refused = PublishRefusedError(str(reason), transient=reason.value in TRANSIENT)
+        self._answered(number, refused)
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._deliver(message.topic, bytes(message.payload))
@@ -426,7 +362,3 @@ class _Session(Session):
 
 def _ignore(_topic: str, _payload: bytes) -> None:
     """Drop a message that arrives before anybody listens."""
-
-
-def _zero() -> int:
-    return 0

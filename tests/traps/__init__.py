@@ -264,8 +264,8 @@ TRAPS: Final = (
         "In version 5 the refusal stands in a reason code that nobody has to read.",
         "It is read; the record is kept and tried again.",
         _MQTT,
-        "self._answered(mid, refused if reason.is_failure else None)",
-        "self._answered(mid, None if refused else None)",
+        "self._answered(number, refused)",
+        "self._answered(number, None)",
         f"{_PORT}::test_a_refused_publish_says_why[mqtt]",
     ),
     Trap(
