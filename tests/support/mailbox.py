@@ -9,6 +9,8 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
+from tests.support.mosquitto import free_port
+
 
 class Mailbox:
     """Every mail that was taken, in order."""
@@ -23,7 +25,7 @@ class Mailbox:
 
     def open(self) -> None:
         """Listen, on the same port as before."""
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port or _free_port())
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port or free_port())
         self._controller.start()
         self.port = self._controller.port
 
@@ -67,11 +69,3 @@ class Mailbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shut()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Self
 
 MISSING = "these tests need the mosquitto broker: install it (Debian: apt-get install mosquitto)"
 _START_SECS = 10.0
+_PORTS = (15_000, 32_000)
 
 
 class MosquittoMissingError(RuntimeError):
@@ -32,10 +34,16 @@ def find(program: str = "mosquitto") -> str:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port of loopback that nobody listens on now.
+
+    From below those that the kernel gives to connections that go out: a server that is killed and started
+    again must not find one of them on its port.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 class Mosquitto:

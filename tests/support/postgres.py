@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 import psycopg
 
+from tests.support.mosquitto import free_port
 from tests.support.patience import PATIENCE
 
 _PLACES = ("/usr/lib/postgresql", "/usr/local/lib/postgresql")
@@ -22,9 +22,7 @@ class Postgres:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="oee-pg-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         # The server refuses to be root.
         self._as = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
         if self._as:

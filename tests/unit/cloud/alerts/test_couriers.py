@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from cloud.service import Cloud
 from cloud.store.sqlite import SqliteStore
 from cloud.views import AlertView
 from contract.delivery import Alert
+from tests.support.mosquitto import free_port
 from tests.support.patience import until
 
 T0 = 1_625_184_000
@@ -126,12 +126,6 @@ def queue(store: SqliteStore, number: int, *channels: str, level: int = 1) -> No
         raised_epochtime=T0,
     )
     store.save_alert(view, "topic", msgspec.json.encode(said), channels)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_channel_that_nobody_answers_loses_nothing_and_holds_up_nobody(
