@@ -73,6 +73,22 @@ LOSS_NAMES: Final[dict[str, str]] = {
 }
 
 
+def iso_minute(epochtime: float, zone: tzinfo) -> str:
+    """Write an instant as people type it: `2021-06-30 14:05`."""
+    return f"{local(epochtime, zone):%Y-%m-%d %H:%M}"
+
+
+def way_of_loss(loss: str) -> tuple[str, dict[str, str]] | None:
+    """Return the page, and what its address says beside place and time, that tells a loss event by event."""
+    if loss in ("changeover", "breakdown", "other_stop", "idle", "small_stops"):
+        return "/stops", {"loss": loss}
+    if loss in ("planned_stop", "no_data"):
+        return "/timeline", {}
+    if loss in ("reduced_speed", "rejects", "startup_rejects"):
+        return "/hourly", {}
+    return None
+
+
 def look(state: str, category: str) -> Look:
     """Return how a state under a calendar category is shown.
 

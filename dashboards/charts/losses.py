@@ -44,6 +44,8 @@ class Step(NamedTuple):
     from_secs: float
     """Where its bar begins on an axis of the whole calendar time."""
     is_total: bool
+    loss: str = ""
+    """The bucket, where it is one."""
 
 
 def waterfall(row: Mapping[str, Any]) -> list[Step]:
@@ -56,7 +58,9 @@ def waterfall(row: Mapping[str, Any]) -> list[Step]:
             if entry["loss"] in buckets:
                 left -= entry["secs"]
                 loss = entry["loss"]
-                steps.append(Step(words.loss_name(loss), KINDS[loss], entry["secs"], left, is_total=False))
+                steps.append(
+                    Step(words.loss_name(loss), KINDS[loss], entry["secs"], left, is_total=False, loss=loss)
+                )
         kind = "running" if name.startswith("Value") else "total"
         steps.append(Step(name, kind, row[key] if key else left, 0.0, is_total=True))
     return steps
@@ -74,6 +78,8 @@ class ParetoRow(NamedTuple):
     running_share: float
     """Of this row and all above it."""
     is_unnamed: bool = False
+    sought: Mapping[str, str] = {}
+    """What an address says to find these stops: `why`, the reason's name or `-` for none, `group`, `loss`."""
 
 
 def pareto(row: Mapping[str, Any], *, by_group: bool = False, by_count: bool = False) -> list[ParetoRow]:
@@ -86,11 +92,16 @@ def pareto(row: Mapping[str, Any], *, by_group: bool = False, by_count: bool = F
     for group in row.get("pareto") or ():
         if all(reason["reason"] is None for reason in group["reasons"]):
             name = group["group"].capitalize()  # a word of ours, such as a changeover, not of plant.toml
-            bars.append(_bar(name, name, group, is_unnamed=group["group"] == NO_REASON))
+            is_unnamed = group["group"] == NO_REASON
+            sought = {"why": "-"} if is_unnamed else {"why": "-", "loss": group["reasons"][0]["bucket"]}
+            bars.append(_bar(name, name, group, sought, is_unnamed=is_unnamed))
         elif by_group:
-            bars.append(_bar(group["group"], group["group"], group))
+            bars.append(_bar(group["group"], group["group"], group, {"group": group["group"]}))
         else:
-            bars += [_bar(reason["name"], group["group"], reason) for reason in group["reasons"]]
+            bars += [
+                _bar(reason["name"], group["group"], reason, {"why": reason["name"], "group": group["group"]})
+                for reason in group["reasons"]
+            ]
     bars = _same_names_joined(bars)
     bars.sort(key=lambda bar: (-bar.stops, -bar.secs, bar.name) if by_count else (-bar.secs, 0.0, bar.name))
     whole = sum(bar.stops if by_count else bar.secs for bar in bars) or 1
@@ -102,8 +113,10 @@ def pareto(row: Mapping[str, Any], *, by_group: bool = False, by_count: bool = F
     return result
 
 
-def _bar(name: str, group: str, told: Mapping[str, Any], *, is_unnamed: bool = False) -> ParetoRow:
-    return ParetoRow(name, group, told["secs"], told["count"], 0.0, 0.0, is_unnamed)
+def _bar(
+    name: str, group: str, told: Mapping[str, Any], sought: Mapping[str, str], *, is_unnamed: bool = False
+) -> ParetoRow:
+    return ParetoRow(name, group, told["secs"], told["count"], 0.0, 0.0, is_unnamed, sought)
 
 
 def _same_names_joined(bars: Iterable[ParetoRow]) -> list[ParetoRow]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cloud.oee import corrections
 from cloud.oee.rollup import Level
-from cloud.plant import Targets
-from cloud.views import AlertView, BoardView, Category, Revision, Segment, ShiftRow, TimelineView
+from cloud.shown import targets_of, verdicts
+from cloud.views import AlertView, BoardView, Category, LossLevel, Revision, Segment, ShiftRow, TimelineView
 from contract.machine_key import MachineKey
 from dashboards import words
 from dashboards.charts import losses
@@ -88,7 +88,13 @@ class Report:
     alerts: list[AlertView]
     comments: list[Comment]
     revisions: list[Revision]
-    targets: Targets | None
+    targets: dict[str, float]
+    """Of OEE and its factors; empty where plant.toml knows no machine of the place."""
+
+    @property
+    def verdicts(self) -> dict[str, LossLevel]:
+        """Return how OEE and its factors stand to their targets, judged as the board's are."""
+        return judged(self.row, self.targets)
 
     @property
     def until(self) -> float:
@@ -187,7 +193,7 @@ def gather(
         alerts=[alert for alert in cloud.alerts(open_only=False) if _touches(alert, place, start, end)],
         comments=comments(cloud, place, from_us, to_us),
         revisions=cloud.revisions("/".join(place), from_us) if is_shift else [],
-        targets=_targets(cloud, machines, level),
+        targets=targets(cloud, machines),
     )
 
 
@@ -318,8 +324,12 @@ def _touches(alert: AlertView, place: tuple[str, ...], start: float, end: float)
     )
 
 
-def _targets(cloud: CloudReader, machines: Sequence[MachineKey], level: str) -> Targets | None:
+def judged(row: ShiftRow, targets: dict[str, float]) -> dict[str, LossLevel]:
+    """Return how OEE and its factors stand to their targets; nothing is said of a row without a record."""
+    return verdicts(row if has_records(row) else None, targets)
+
+
+def targets(cloud: CloudReader, machines: Iterable[MachineKey]) -> dict[str, float]:
+    """Return the targets of a place as the board judges it: the mean of its machines'."""
     known = [cloud.plant.machines[key] for key in machines if key in cloud.plant.machines]
-    if not known:
-        return None
-    return known[0].targets if level == "machine" else known[0].site.targets
+    return targets_of(known) if known else {}

@@ -85,12 +85,10 @@ class _Writer:
         sheet.write_string(1, 0, " › ".join(whole.place), self.forms["quiet"])
         span = f"{words.day_clock(whole.start, whole.zone)} – {words.day_clock(whole.end, whole.zone)}"
         sheet.write_string(2, 0, f"{span}, plant time", self.forms["quiet"])
-        if whole.targets is not None:
+        if whole.targets:
             sheet.write_string(3, 0, "Target", self.forms["quiet"])
             for index, name in enumerate(("oee", "availability", "performance", "quality")):
-                value = getattr(whole.targets, name)
-                if value is not None:
-                    sheet.write_number(3, 1 + index, float(value), self.forms["percent"])
+                sheet.write_number(3, 1 + index, whole.targets[name], self.forms["percent"])
         rows = [report.row for report in reports] if len(reports) > 1 else [whole.row, *whole.children]
         self._table(
             sheet,

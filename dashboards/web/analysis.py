@@ -26,6 +26,8 @@ _SHORTEST_SECS: Final = 120.0
 _LEVELS: Final[dict[str, Level]] = {"site": "site", "area": "area", "line": "line", "machine": "machine"}
 _CHILD: Final[dict[str, Level]] = {"site": "line", "area": "line", "line": "machine", "machine": "machine"}
 _MOST_RIBBONS: Final = 60
+_STOPS_SECS: Final = 8 * 86_400
+"""Of how much time single stops are listed behind a loss."""
 _TREND_STEPS: Final[dict[str, Every]] = {"shift": "shift", "day": "day", "week": "week", "month": "month"}
 
 
@@ -61,6 +63,7 @@ class AnalysisPages(Screen):
             board,
             selection=chosen,
             report=report,
+            leading=_leading(chosen),
             ribbons=ribbons(report),
             axis=ribbon.axis(chosen.start, chosen.end, chosen.zone),
             hourly=charts.hourly(report.hours, lambda at: words.clock(at, chosen.zone), end=chosen.end)
@@ -73,12 +76,10 @@ class AnalysisPages(Screen):
         """Answer `/timeline`: ribbons of a shift or range, as near as one likes."""
         board = self.cloud.board()
         chosen = self.select(request, board)
-        if len(chosen.machines) > _MOST_RIBBONS:
-            raise AddressError(f"More than {_MOST_RIBBONS} machines: choose an area or a line.")
         start, end = _zoom(request, chosen)
         shortest = _number(request.query_params.get("shortest"), _SHORTEST_SECS, 0, 86_400)
         drawn, stops = [], []
-        for key in chosen.machines:
+        for key in chosen.machines[:_MOST_RIBBONS]:
             view = self.cloud.timeline(key, round(start * _US), round(end * _US))
             slow = self._slow(key, start, end) if end - start <= 36 * 3600 else ()
             drawn.append(
@@ -104,6 +105,7 @@ class AnalysisPages(Screen):
             stops=stops[:400],
             hidden=max(0, len(stops) - 400),
             shortest=shortest,
+            left_out=max(0, len(chosen.machines) - _MOST_RIBBONS),
         )
 
     def _slow(self, key: MachineKey, start: float, end: float) -> list[tuple[float, float, float]]:
@@ -122,9 +124,10 @@ class AnalysisPages(Screen):
         board = self.cloud.board()
         chosen = self.select(request, board)
         rows = self._rows(chosen, "range" if chosen.shift is None else "shift", chosen.place.level)
-        row = rows[-1] if rows else None
-        if row is None:
+        if not rows:
             raise AddressError(f"Nothing is known of {chosen.place} in that time: {chosen.title}.")
+        row = next((row for row in rows if abs(model.instant(row["start"]) - chosen.start) < 1), rows[-1])
+        targets = model.targets(self.cloud, chosen.machines)
         by_group = request.query_params.get("reasons") == "groups"
         by_count = request.query_params.get("order") == "count"
         return self.answer(
@@ -134,6 +137,9 @@ class AnalysisPages(Screen):
             board,
             selection=chosen,
             row=row,
+            targets=targets,
+            judged=model.judged(row, targets),
+            leading=_leading(chosen),
             steps=losses.waterfall(row),
             pareto=losses.pareto(row, by_group=by_group, by_count=by_count),
             by_group=by_group,
@@ -171,7 +177,7 @@ class AnalysisPages(Screen):
             chosen = self._last_days(request, board, 7)
         rows = self._rows(chosen, "shift", chosen.place.level)
         rows = [row for row in rows if model.instant(row["start"]) < chosen.now][-60:]
-        targets = self._targets(chosen)
+        targets = model.targets(self.cloud, chosen.machines)
         return self.answer(
             request,
             "shifts.html",
@@ -207,6 +213,7 @@ class AnalysisPages(Screen):
         if chosen.place.level != "machine":
             children = self._rows(chosen, "range", _CHILD[chosen.place.level])
         whole = self._rows(chosen, "range", chosen.place.level)
+        targets = model.targets(self.cloud, chosen.machines)
         return self.answer(
             request,
             "trends.html",
@@ -219,7 +226,8 @@ class AnalysisPages(Screen):
             whole=whole[0] if whole else None,
             children=[(Place(model.place_of(row)), row) for row in children],
             chart=trend(rows, by),
-            target=self._targets(chosen).get("oee"),
+            targets=targets,
+            judged=model.judged(whole[0], targets) if whole else {},
         )
 
     @staticmethod
@@ -245,13 +253,11 @@ class AnalysisPages(Screen):
             product=chosen.product,
         )
 
-    def _targets(self, chosen: Selection) -> dict[str, float | None]:
-        plant = self.cloud.plant
-        known = [plant.machines[key] for key in chosen.machines if key in plant.machines]
-        if not known:
-            return {}
-        targets = known[0].targets if chosen.place.level == "machine" else known[0].site.targets
-        return {factor: _ratio(getattr(targets, factor, None)) for factor, _ in charts.FACTORS}
+
+def _leading(chosen: Selection) -> Selection | None:
+    """Return the selection whose losses lead to their stops; None where the stops would be others."""
+    is_short = chosen.end - chosen.start <= _STOPS_SECS
+    return chosen if is_short and chosen.product is None else None
 
 
 def ribbons(report: Report) -> list[tuple[MachineKey, str]]:
@@ -300,7 +306,3 @@ def _number(text: str | None, default: float, least: float, most: float) -> floa
     except ValueError:
         return default
     return min(max(value, least), most) if value == value else default  # noqa: PLR0124  # nan
-
-
-def _ratio(value: object) -> float | None:
-    return None if value is None else float(str(value))

@@ -11,8 +11,10 @@ from starlette.responses import RedirectResponse, Response
 
 from cloud.errors import CloudError
 from cloud.oee.corrections import Correction
-from cloud.plant import Reason
+from cloud.oee.figures import SELF_EXPLAINED, UNKNOWN_CODE
+from cloud.plant import Reason, Site
 from contract.machine_key import MachineKey
+from dashboards import words
 from dashboards.links import link
 from dashboards.port import Cloud
 from dashboards.reports import model
@@ -23,8 +25,14 @@ from dashboards.web.signin import operator_name, who_acts
 
 _US: Final = 1_000_000
 _TEXT_LENGTH: Final = 500
+_NAME_LENGTH: Final = 400
+"""Of what an address says of place, time or reason."""
 _SHORTEST_SECS: Final = 120.0
 _YEAR_SECS: Final = 31_536_000
+_MOST_CARDS: Final = 300
+_LIST: Final = ("shift", "days", "from", "to", "loss", "why", "group", "small")
+"""What the address of a list of stops says beside its place; a stop's page leads back to it."""
+NO_REASON: Final = "-"
 ONLY_COMMENT: Final = "#comment"
 """What the button says instead of a reason; no key in plant.toml may be called so."""
 
@@ -36,6 +44,43 @@ class Group(NamedTuple):
     reasons: list[Reason]
 
 
+class Sought(NamedTuple):
+    """Which stops are listed; empty texts ask for nothing."""
+
+    loss: str
+    """A bucket of the time-loss tree."""
+    why: str
+    """The name of a reason, or NO_REASON."""
+    group: str
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> "Sought":
+        """Read what an address says."""
+        return cls(*(query.get(name, "")[:_NAME_LENGTH] for name in cls._fields))
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is asked for."""
+        return any(self)
+
+    @property
+    def title(self) -> str:
+        """Return what people call it."""
+        if self.why == NO_REASON and not self.loss:
+            return "No reason"
+        why = "" if self.why == NO_REASON else self.why
+        return ", ".join(filter(None, (words.loss_name(self.loss) if self.loss else "", why or self.group)))
+
+    def fits(self, stop: Stop, site: Site | None) -> bool:
+        """Tell whether a stop is one of them."""
+        if self.loss and stop.loss != self.loss:
+            return False
+        if self.why == NO_REASON:
+            return stop.reason is None and (bool(self.loss) or stop.loss not in SELF_EXPLAINED)
+        if self.why and (stop.reason_name or stop.reason) != self.why:
+            return False
+        return not self.group or (stop.reason is not None and self.group == _group_of(stop.reason, site))
+
+
 class WorkPages(Screen):
     """Lists of what waits for a person, and the forms that answer it."""
 
@@ -44,23 +89,26 @@ class WorkPages(Screen):
         self._note = note
 
     def stops(self, request: Request) -> Response:
-        """Answer `/stops`: what stood in a shift, the unexplained first."""
+        """Answer `/stops`: what stood in a shift, the unexplained first, or what is behind a loss."""
         board = self.cloud.board()
         chosen = self.select(request, board)
-        all_stops = request.query_params.get("small") == "all"
+        sought = Sought.of(request.query_params)
+        all_stops = bool(sought) or request.query_params.get("small") == "all"
         shortest = 0.0 if all_stops else _SHORTEST_SECS
         found: list[Stop] = []
         small = 0
         for key in chosen.machines:
+            site = self.cloud.plant.sites.get(key.site)
             for stop in model.stops(self.cloud.timeline(key, chosen.from_us, chosen.to_us)):
+                if not sought.fits(stop, site):
+                    continue
                 if stop.secs >= shortest or stop.end >= chosen.now - 1:
                     found.append(stop)
                 else:
                     small += 1
         found.sort(key=lambda stop: stop.start, reverse=True)
         waiting = [stop for stop in found if not stop.is_explained]
-        account = getattr(request.state, "account", None)
-        may_answer = chosen.is_live and (account is None or account.may("operator"))
+        may_answer = chosen.is_live and not sought and self._may_answer(request)
         asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None) if may_answer else None
         return self.answer(
             request,
@@ -71,8 +119,14 @@ class WorkPages(Screen):
             asked=asked,
             groups=self._groups(asked.machine) if asked else [],
             operator=operator_name(request),
-            waiting=waiting,
-            explained=[stop for stop in found if stop.is_explained],
+            waiting=waiting[:_MOST_CARDS],
+            explained=[stop for stop in found if stop.is_explained][:_MOST_CARDS],
+            number=sum(stop.start > chosen.start for stop in found),
+            from_before=sum(stop.start <= chosen.start for stop in found),
+            minutes=sum(stop.secs for stop in found),
+            most=_MOST_CARDS,
+            sought=sought,
+            came_from=_came_from({**request.query_params, **chosen.query}, str(chosen.place)),
             small=small,
             all_stops=all_stops,
             said=request.query_params.get("said"),
@@ -92,11 +146,13 @@ class WorkPages(Screen):
             board,
             stop=stop,
             around=view,
-            groups=self._groups(key),
+            groups=self._groups(key) if self._may_answer(request) else [],
+            may_answer=self._may_answer(request),
+            came_from=_came_from(request.query_params, request.query_params.get("place", "")),
             said=model.comments(self.cloud, tuple(key), round(since * _US), round(until * _US)),
             only_comment=ONLY_COMMENT,
             operator=operator_name(request),
-            back=request.query_params.get("back") or link("/stops", at=f"{key.site}/{key.area}/{key.line}"),
+            back=_list_of(self.base, key, request.query_params),
         )
 
     async def classify(self, request: Request) -> Response:
@@ -125,8 +181,7 @@ class WorkPages(Screen):
             raise AddressError(str(error)) from error
         what = "wrote a comment" if reason == ONLY_COMMENT else "gave a reason"
         self._note(request, what, f"{key} {comment if reason == ONLY_COMMENT else reason or 'none'}")
-        back = link(self.base + "/stops", at=f"{key.site}/{key.area}/{key.line}", said=key.machine)
-        answer = RedirectResponse(back, status_code=303)
+        answer = RedirectResponse(_list_of(self.base, key, form, said=key.machine), status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
         return answer
 
@@ -138,6 +193,11 @@ class WorkPages(Screen):
         whole = max(found, key=lambda stop: stop.secs)
         return whole._replace(start=since, end=min(until, view.to_epochtime))
 
+    @staticmethod
+    def _may_answer(request: Request) -> bool:
+        account = getattr(request.state, "account", None)
+        return account is None or account.may("operator")
+
     def _groups(self, key: MachineKey) -> list[Group]:
         """Return the site's reasons in two levels, in the order of plant.toml."""
         site = self.cloud.plant.sites.get(key.site)
@@ -145,6 +205,25 @@ class WorkPages(Screen):
         for reason in site.reasons.values() if site else ():
             found.setdefault(reason.group, Group(reason.group, [])).reasons.append(reason)
         return list(found.values())
+
+
+def _group_of(code: str, site: Site | None) -> str:
+    """Return the group that a Pareto puts a reason's key, or a PLC's code for it, into."""
+    known = site.reason_for_code(code) if site else None
+    return UNKNOWN_CODE if known is None else known.group or known.name
+
+
+def _came_from(asked: Mapping[str, str], place: str) -> dict[str, str]:
+    """Return what leads back to the list of stops that a person came from, as that says it or a form does."""
+    kept = {name: asked[name][:_NAME_LENGTH] for name in _LIST if asked.get(name)}
+    return {**kept, "place": place[:_NAME_LENGTH]} if place else kept
+
+
+def _list_of(base: str, key: MachineKey, asked: Mapping[str, str], **said: str) -> str:
+    """Return the address of the list of stops that a person came from; else of the machine's line."""
+    kept = _came_from(asked, asked.get("place", ""))
+    place = kept.pop("place", f"{key.site}/{key.area}/{key.line}")
+    return link(base + "/stops", **{"at": place, **kept, **said})
 
 
 def _spoken(key: MachineKey, span: tuple[int, int], by: str, text: str) -> Correction:

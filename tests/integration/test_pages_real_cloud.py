@@ -1,6 +1,7 @@
 """The pages on the real cloud side: a form classifies a stop, and every way to ask says the same OEE."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -158,7 +159,7 @@ async def oee_of(client, place):
     told = json.loads((await client.get(f"/report.json?{query}")).text)
     book = zipfile.ZipFile(io.BytesIO((await client.get(f"/report.xlsx?{query}")).content))
     return {
-        "page": float(re.search(r'<div class="oee">.*?<b>([\d.]+)</b>', page, re.DOTALL)[1]) / 100,
+        "page": float(re.search(r'<div class="oee[^"]*">.*?<b>([\d.]+)</b>', page, re.DOTALL)[1]) / 100,
         "api": next(row for row in api if row["shift"] == "1")["oee"],
         "csv": float(next(csv.DictReader(io.StringIO(table)))["oee"]),
         "json": told[0]["figures"]["oee"],
@@ -223,6 +224,42 @@ async def test_a_comment_alone_changes_no_figure_and_stands_in_the_report(cloud,
     assert "spare part ordered" in page.text
     for name in ("report", "report.html", "place"):
         assert "spare part ordered" in (await client.get(f"/{name}?at={LINE}&shift=2021-06-30/1")).text
+
+
+@pytest.mark.parametrize("how", ["", "&reasons=groups"])
+async def test_each_loss_leads_to_its_stops_which_sum_up_to_it(cloud, client, how):
+    say_why = {"at": str(FILLER), "since": SHIFT + HOUR, "until": SHIFT + HOUR + 600, "operator": "Ida"}
+    assert (await client.post("/stop", data=say_why | {"reason": "jam"})).status_code == 303
+    turn(cloud)
+    page = (await client.get(f"/losses?at={LINE}&shift=2021-06-30/1{how}")).text
+    led = []
+    for row in page.split("<tr")[1:]:
+        if not (to := re.search(r'href="(/stops[^"]*)">([^<]*)<', row)):
+            continue
+        minutes = re.search(r'<td class="n">[^\d]?([\d.]+)</td>', row)[1]
+        stops = (await client.get(html.unescape(to[1]))).text
+        assert re.search(r"(\S+) min</span>", stops)[1] == minutes, to[2]
+        led.append(to[2])
+    assert led == ["Breakdown", "Other stops", "No reason", "Mechanical" if how else "Jam at infeed"]
+
+
+async def test_who_gives_a_reason_comes_back_to_the_list_of_the_shift_and_place(client):
+    listed = (await client.get("/stops?at=berlin/packaging&shift=2021-06-30/1&back=//evil.example")).text
+    to = html.unescape(re.search(r'href="(/stop\?[^"]*)"', listed)[1])
+    page = (await client.get(to + "&back=//evil.example")).text
+    assert "evil" not in page
+    assert 'href="/stops?at=berlin/packaging&amp;shift=2021-06-30/1"' in page
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+    answer = await client.post("/stop", data=form | {"operator": "Ida", "reason": "jam"})
+    assert answer.headers["location"].startswith("/stops?at=berlin/packaging&shift=2021-06-30/1&said=")
+    assert (await client.get(answer.headers["location"])).status_code == 200
+
+
+async def test_the_headline_is_judged_as_the_board_judges(cloud, client):
+    (line,) = cloud.board().lines
+    page = (await client.get(f"/place?at={LINE}")).text
+    for factor, verdict in line.verdicts.items():
+        assert f'<div class="{factor} v-{verdict}">' in page
 
 
 async def test_a_shift_that_is_being_closed_is_listed_and_leads_to_its_figures(cloud, client):

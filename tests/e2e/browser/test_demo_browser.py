@@ -242,7 +242,7 @@ def said_of(factory, shift):
     stored = factory.run("report", "--config", config, "--level", "line", "--format", "json")
     (kept,) = [one for one in stored if one["line"] == "line-1" and shift_of(one) == shift]
     return {
-        "page": re.search(r'<div class="oee">.*?<b>([\d.]+)</b>', page, re.DOTALL)[1],
+        "page": re.search(r'<div class="oee[^"]*">.*?<b>([\d.]+)</b>', page, re.DOTALL)[1],
         "pdf": re.search(r"OEE\s+([\d.]+)\s*%", paper)[1],
         "api": row["oee"],
         "json": told["figures"]["oee"],
