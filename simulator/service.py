@@ -96,11 +96,16 @@ class Simulation:
         await asyncio.wait({self._playing})
 
     async def start(self) -> None:
-        """Open all ports, each with the values of the moment from which it goes on, then play."""
+        """Open all ports, each with the values of the moment from which it goes on, then play.
+
+        No PLC waits for another one to boot: it would show for so long what it did when it was switched on.
+        """
         for show in self.lines:
             await show.server.prepare()
-        for show in self.lines:
-            await show.open()
+        opened = await asyncio.gather(*(show.open() for show in self.lines), return_exceptions=True)
+        for failure in opened:
+            if failure is not None:
+                raise failure
         self._playing = asyncio.create_task(self._play(), name="simulator.play")
 
     async def stop(self) -> None:
@@ -201,6 +206,8 @@ class LineShow:
         self._until_us = until_us
         self._waits = settings.wait_for_subscriber and settings.history_secs != 0
         self._paced = settings.history_secs != 0
+        self._is_back = False
+        """Whether what is played is the present since a restart, however late a boot lets it be written."""
         self._writer = TagWriter()
         self._moments: Iterator[Tagged] = iter(())
         self._next: Tagged | None = None
@@ -239,6 +246,7 @@ class LineShow:
         now_us = -(-self._settings.now_us() // tick_us) * tick_us
         self._log_missed(now_us)
         self._waits = self._paced = False
+        self._is_back = True
         return max(now_us, origin_us)
 
     def _log_missed(self, until_us: int) -> None:
@@ -335,7 +343,8 @@ class LineShow:
 
     def _write_log(self, rows: list[Row]) -> None:
         if self._log is not None:
-            self._log.write(rows, self._settings.now_us() if self.live.is_set() else None)
+            is_present = self.live.is_set() or self._is_back
+            self._log.write(rows, self._settings.now_us() if is_present else None)
 
     def _peek_us(self) -> int:
         assert self._next is not None

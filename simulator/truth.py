@@ -13,7 +13,7 @@ the first counts. Every other row is one write of one tag:
 n counts the writes of this tag since the start; `made` (counters only) are the units really counted since
 the origin, whatever the counter shows. With a bad status `value` is null and `actual` tells what nobody could
 see. A row with `"served": false` was never written: the server was away. In the present `logged_us` tells
-when the row was logged, just before the write.
+when the row was logged, just before the write; and of what a restarted server writes late, because it booted.
 """
 
 import json

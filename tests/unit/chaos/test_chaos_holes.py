@@ -71,3 +71,17 @@ def test_a_counter_is_judged_by_when_it_could_be_known() -> None:
 
     assert unexplained(7) == []
     assert len(unexplained(3)) == 1
+
+
+def test_a_plc_that_boots_for_long_shows_what_was_when_it_was_switched_on() -> None:
+    """Until it writes what it did meanwhile, its old values hold; without being told when, the judge errs."""
+    meanwhile = moment(3, "idle", "State")
+    stored = [FIRST, record(5, "running", 2), record(5, "idle", 3)]
+
+    def found(written_secs: float | None) -> Verdict:
+        written_us = None if written_secs is None else round(written_secs * US)
+        late = meanwhile._replace(written_us=written_us)
+        return judge({MACHINE: [*BEGUN, late]}, stored, edge_us=US)
+
+    assert found(written_secs=5).phantoms == []
+    assert len(found(written_secs=None).phantoms) == 1

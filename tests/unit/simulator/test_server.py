@@ -157,6 +157,45 @@ async def test_a_restart_goes_on_where_the_clock_is(tmp_path: Path) -> None:
     assert truth.figures(run.origin_us, now_us) == known.figures(run.origin_us, now_us)
 
 
+async def test_what_a_booting_plc_writes_late_is_logged_with_when_it_was(tmp_path: Path) -> None:
+    now_us = NOW_US
+    booted_us = NOW_US + 60 * US_PER_SEC
+
+    class SlowServer(LineServer):
+        async def start(self, rows: Any) -> None:
+            nonlocal now_us
+            await super().start(rows)
+            now_us = booted_us
+
+    quiet = settings(tmp_path, now_us=lambda: now_us, wait_for_subscriber=False)
+    async with simulate(small(), quiet) as simulation:
+        await simulation.wait_until_live()
+    now_us = booted_us - 30 * US_PER_SEC
+    async with simulate(small(), replace(quiet, server=SlowServer)) as simulation:
+        await simulation.wait_until_live()
+    late = [
+        row
+        for row in read_log(tmp_path / "truth.jsonl")
+        if "tag" in row and row.get("served", True) and booted_us - 30 * US_PER_SEC < row["at_us"]
+    ]
+    assert late
+    assert {row.get("logged_us") for row in late} == {booted_us}
+
+
+async def test_plcs_boot_beside_each_other(tmp_path: Path) -> None:
+    class Together(LineServer):
+        all_boot = asyncio.Barrier(2)
+
+        async def start(self, rows: Any) -> None:
+            async with asyncio.timeout(20):
+                await self.all_boot.wait()
+            await super().start(rows)
+
+    two_lines = scenarios.build("demo", seed=3, lines=2)
+    async with simulate(two_lines, settings(tmp_path, server=Together, history_secs=0.0)) as simulation:
+        assert [show.server.is_up for show in simulation.lines] == [True, True]
+
+
 async def test_a_start_broken_off_in_the_past_goes_on_there(tmp_path: Path) -> None:
     chosen = settings(tmp_path, now_us=lambda: NOW_US, history_pace=1500.0, wait_for_subscriber=False)
     async with simulate(small(), chosen) as simulation:
