@@ -349,12 +349,13 @@ def _by_plan(plan: _Plan, b: bytes, p: int, end: int, columns: Columns) -> int:
     else:
         values, ticks = told[0::2], told[1::2]
         first = ticks[0]
-        if ticks.count(first) == count:
+        earliest, latest = (first, first) if ticks.count(first) == count else (min(ticks), max(ticks))
+        if earliest < _EARLIEST_TICKS or latest >= _LATEST_TICKS:
+            return -1
+        if earliest == latest:
             stamps = [first // _TICKS_PER_US - _US_TO_1970] * count
         else:
             stamps = [one // _TICKS_PER_US - _US_TO_1970 for one in ticks]
-        if min(stamps) <= 0 or max(stamps) >= _LATEST_US:
-            return -1
     if plan.texts:
         values = list(values)
         for item in plan.texts:
@@ -401,6 +402,8 @@ def _append(
 
 _LATEST_US: Final = 253_402_300_799_000_000
 """The last second of the year 9999, where the stock way ends time."""
+_EARLIEST_TICKS: Final = (_US_TO_1970 + 1) * _TICKS_PER_US
+_LATEST_TICKS: Final = (_US_TO_1970 + _LATEST_US) * _TICKS_PER_US
 
 
 def _stamp(source: int, server: int) -> int:

@@ -48,6 +48,7 @@ _LOST: Final = "notifications lost between server and gateway"
 _LATE_US: Final = 60 * _US
 """How long after a server has told its history of a moment it may still publish values of it."""
 _PATIENCE_TRIES: Final = 3
+_NEVER_US: Final = -1
 _SESSION_OVER: Final = frozenset(
     {
         ua.StatusCodes.BadSessionIdInvalid,
@@ -102,7 +103,8 @@ class Subscription:
     bindings: what is wanted
     receiver: takes the values; a notification is acknowledged only after it has them safe
     clock_us: [us since 1970] our clock
-    stamps: by handle, each tag's last source time as the server told it [us since 1970]; kept up to date
+    stamps: by handle, each tag's last source time as the server told it [us since 1970], less than 0 where it
+        has told none; kept up to date, and of no other tags
     """
 
     def __init__(
@@ -133,8 +135,9 @@ class Subscription:
         """What the server's history has told: handle, source time, value."""
         self._fetched_us = 0
         self._stamps = stamps
+        for handle in self.items:
+            stamps.setdefault(handle, _NEVER_US)
         self._server_clock = SourceClock(0)
-        self._handles = frozenset(self.items)
         self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
         self.as_of_us = clock_us()
         self._told_us = 0
@@ -479,16 +482,16 @@ class Subscription:
 
     async def commit(self, found: Columns, next_sequence: int | None) -> None:
         """Have the receiver make values safe, for as long as that takes."""
-        if not self._handles.issuperset(found.handles):
+        self._stamps.update(zip(found.handles, found.source_us, strict=True))
+        if len(self._stamps) > len(self.items):
             self._leave_out_strangers(found)
         if not len(found):
             return
         batch = self._batch(found, next_sequence)
         self._tally.values += len(found)
         self._tally.overflows += len(found.overflowed)
-        self._stamps.update(zip(found.handles, found.source_us, strict=True))
         self.reconciler.heard(found.handles)
-        if any(status in GONE for status in set(found.statuses)):
+        if any(found.statuses) and not GONE.isdisjoint(found.statuses):
             self.reconciler.look_closer.set()
         warned = False
         while True:
@@ -507,8 +510,10 @@ class Subscription:
     def _leave_out_strangers(self, found: Columns) -> None:
         """Drop values of tags that nobody asked for."""
         before = len(found)
-        found.keep([place for place, handle in enumerate(found.handles) if handle in self._handles])
+        found.keep([place for place, handle in enumerate(found.handles) if handle in self.items])
         self._tally.unasked_values += before - len(found)
+        for handle in self._stamps.keys() - self.items.keys():
+            del self._stamps[handle]
 
     def _leave_out_fetched(self, published: Published) -> None:
         """Drop values that the server's history has told: they would undo what it has told after them.
