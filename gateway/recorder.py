@@ -4,6 +4,7 @@ What is decided here: what a change means for its machine (at once, with its int
 due by the passing of source time, and what each record says.
 """
 
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,17 +37,31 @@ Reading = tuple[Any, int, str | None]
 class Saved(Struct, frozen=True, array_like=True):
     """What must be known of a machine after a crash, so that the same values are not told twice.
 
+    It is written with each record, and so short: what says the same in fewer bytes stands for more.
+
+    addresses: checksum of those that the values are of; they themselves in what an earlier version kept
     pending_us, pending_kind: only in what an earlier version kept, which had no WAITING_VALUES
-    told: [us, source time] of its newest records, should they have to be withdrawn
+    told: only in what an earlier version kept, which had no told_before_us
+    told_before_us: [us] how long before the last record the newest were, should they have to be withdrawn
     """
 
     last_us: int
-    addresses: list[str]
+    addresses: int | list[str]
     values: list[Any]
     statuses: list[int]
     pending_us: int = 0
     pending_kind: Kind = "analogue"
     told: list[int] = []
+    told_before_us: list[int] = []
+
+    def is_of(self, tags: MachineTags) -> bool:
+        """Tell whether the values are of these tags."""
+        return self.addresses in (_checksum(tags.addresses), tags.addresses)
+
+    @property
+    def records_us(self) -> list[int]:
+        """Return the moments of its newest records [us, source time]."""
+        return [self.last_us - before for before in self.told_before_us] or self.told or [self.last_us]
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +103,11 @@ class SampledMachine:
     changed: bool = False
     fell: bool = False
     told: deque[int] = field(default_factory=lambda: deque(maxlen=_TOLD_KEPT))
+    checksum: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know by what its tags are told from others in the fewest bytes."""
+        self.checksum = _checksum(self.tags.addresses)
 
 
 @dataclass(slots=True)
@@ -513,8 +533,9 @@ class Recorder:
         for position in positions:
             machine = self.machines[position]
             values, statuses = self._newest(machine)
-            told = list(islice(reversed(machine.told), _TOLD_SAVED))[::-1]
-            saved = Saved(machine.last_us, machine.tags.addresses, values, statuses, told=told)
+            last_us = machine.last_us
+            told = [last_us - at_us for at_us in islice(reversed(machine.told), _TOLD_SAVED)][::-1]
+            saved = Saved(last_us, machine.checksum, values, statuses, told_before_us=told)
             yield str(position), msgspec.msgpack.encode(saved)
         if self._is_waiting_unsaved:
             self._is_waiting_unsaved = False
@@ -545,10 +566,8 @@ class Recorder:
                 continue
             machine.last_us = machine.newest_us = known.last_us
             machine.cause = cause
-            machine.told.extend(known.told or [known.last_us])
-            if known.addresses == machine.tags.addresses and self._restore_values(
-                machine, known.values, known.statuses
-            ):
+            machine.told.extend(known.records_us)
+            if known.is_of(machine.tags) and self._restore_values(machine, known.values, known.statuses):
                 fitting.add(machine.position)
                 machine.facts = machine.tags.compose(known.values, known.statuses).facts
                 if known.pending_us:
@@ -569,6 +588,11 @@ class Recorder:
         where = slice(machine.handles.start, machine.handles.stop)
         self.values[where], self.statuses[where] = values, statuses
         return True
+
+
+def _checksum(addresses: Sequence[str]) -> int:
+    """Return what stands for addresses on disk; for others it is the same once in four thousand million."""
+    return zlib.crc32("\n".join(addresses).encode("utf-8", "surrogatepass"))
 
 
 def _decoded(saved: bytes | None, kind: type[_Kept]) -> _Kept | None:

@@ -624,6 +624,33 @@ def test_what_an_earlier_version_saved_of_a_waiting_value_is_told() -> None:
     assert bench.told == [(US, "running", 105)]
 
 
+def test_what_was_told_before_a_crash_is_withdrawn_after_it_where_its_tag_was_dead() -> None:
+    bench = Bench()
+    bench.start()
+    for n in range(1, 41):
+        bench.put(("state", n % 2, n * US), at_us=NOON + n * US)
+    saved = dict(bench.sampler.unsaved())
+    assert len(saved["0"]) < 200, "it is written with every record"
+    after = Bench()
+    after.now_us = NOON + 41 * US
+    after.sampler.restore(saved, "was off")
+    after.subscribe(resumed=True)
+    dead = [after.handle("state")]
+    gaps = after.sampler.died(dead, 0, NOON + 42 * US, "was dead")
+    assert [(one.from_us - NOON) / US for one in gaps if isinstance(one, GapDraft)] == list(range(21, 41))
+
+
+def test_what_was_saved_of_other_tags_is_not_taken_for_what_these_show() -> None:
+    bench = Bench()
+    bench.start()
+    saved = dict(bench.sampler.unsaved())
+    after = Bench()
+    tags = after.sampler._recorder.machines[0].tags
+    tags.addresses[1] = "ns=2;s=another"
+    after.sampler.restore(saved, "was off")
+    assert after.sampler.known(after.handle("state")) is None
+
+
 def test_a_saved_state_that_cannot_be_read_is_as_if_there_were_none() -> None:
     bench = Bench()
     bench.sampler.restore({"0": b"\xc1nonsense", "waiting": b"\xc1"}, "was off")
