@@ -5,9 +5,7 @@ import contextlib
 import ctypes
 import gc
 import os
-import shutil
 import signal
-import sys
 import time
 from asyncio import Task, TaskGroup
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -16,28 +14,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
-from contract import topics
-from contract.delivery import Command, ConnectionStatus, Status, decode_command
+from contract.delivery import Command, decode_command
 from contract.telemetry import Refusal
 from gateway import config
 from gateway.config import Configuration, Connection
 from gateway.control import Control, stop_cause
 from gateway.errors import ConfigError, GatewayError, OutboxError
 from gateway.forward import Forwarder
-from gateway.health import ConnectionHealth, Health, OutboxHealth, UplinkHealth, problems
+from gateway.health import Health
 from gateway.health_server import HealthServer
 from gateway.outbox.sqlite import SqliteOutbox
 from gateway.pipeline import Lane, Pipeline
-from gateway.sources.port import Source, SourceCounters
+from gateway.running import Reading, Running, Sending
+from gateway.sources.port import Source
 from gateway.steady_clock import SteadyClock
 from gateway.systemd import Notifier
-from gateway.telling import Pace, by_turns, encode_status
+from gateway.teller import Teller
+from gateway.telling import Pace
 from gateway.turns import let_in
 from gateway.uplinks.build import build
-from gateway.uplinks.port import Limits, Listener, Uplink, Will
+from gateway.uplinks.port import Limits, Listener
 
 _US: Final = 1_000_000
 _TICK_SECS: Final = 0.2
@@ -89,26 +87,6 @@ def product_version() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """A running connection."""
-
-    settings: Connection
-    source: Source
-    task: Task[None]
-    pace: Pace
-
-
-@dataclass(frozen=True, slots=True)
-class _Sending:
-    """A running uplink."""
-
-    settings: config.Uplink
-    uplink: Uplink
-    forwarder: Forwarder
-    tasks: tuple[Task[None], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Hearing:
     """Hears commands on an uplink, and passes on everything else.
 
@@ -147,14 +125,9 @@ class Daemon:
         self._make_source = make_source or _opcua_source
         self._log = structlog.get_logger("gateway")
         self._notifier = Notifier(os.environ)
-        self._version = product_version()
-        self._started = time.monotonic()
         self._stopping = asyncio.Event()
-        self._readings: dict[str, _Reading] = {}
-        self._sendings: dict[str, _Sending] = {}
         self._changing = asyncio.Lock()
         self._commands: asyncio.Queue[Command] = asyncio.Queue(_MAX_COMMANDS)
-        self._last_error: str | None = None
         self.health_url: str | None = None
         self.started = asyncio.Event()
 
@@ -164,56 +137,42 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until asked to stop; raises StartError when this machine does not let it start."""
-        settings = self._configuration.gateway
+        settings, kept = self._configuration.gateway, self._configuration.outbox
         if clock_us() < _EARLIEST_US:
             self._log.error("the clock of this machine is not set", clock=time.ctime())
-        self._outbox = SqliteOutbox(
+        outbox = SqliteOutbox(
             settings.data_dir,
             gateway=settings.name,
             uplinks=[uplink.name for uplink in self._configuration.uplink],
             clock_us=clock_us,
             running_us=running_us,
-            max_bytes=self._configuration.outbox.max_bytes,
-            max_age_us=round(self._configuration.outbox.max_age_days * 86_400 * _US),
+            max_bytes=kept.max_bytes,
+            max_age_us=round(kept.max_age_days * 86_400 * _US),
         )
         try:
-            self._control = Control(settings.data_dir, is_open=settings.accept_commands)
-            absent = dict(self._control.causes())
-            self._pipeline = Pipeline(self._configuration, self._outbox, clock_us, absent)
+            control = Control(settings.data_dir, is_open=settings.accept_commands)
+            pipeline = Pipeline(self._configuration, outbox, clock_us, dict(control.causes()))
+            self._running = Running(self._configuration, product_version(), outbox, control, pipeline)
+            self._teller = Teller(self._running, clock_us, time.monotonic)
             with self._signals():
                 await self._serve()
         finally:
-            self._outbox.close()
+            outbox.close()
         self._log.info("gateway stopped")
 
     def health(self) -> Health:
         """Return the state of everything, as of now."""
-        connections = [self._connection_health(one) for one in self._configuration.connection]
-        uplinks = [self._uplink_health(sending) for sending in self._sendings.values()]
-        outbox = self._outbox_health()
-        return Health(
-            site=self._configuration.gateway.site,
-            gateway=self._configuration.gateway.name,
-            version=self._version,
-            pid=os.getpid(),
-            running_secs=time.monotonic() - self._started,
-            resident_bytes=_resident_bytes(),
-            records=self._outbox.statistics().appended,
-            problems=list(problems(connections, uplinks, outbox)),
-            connections=connections,
-            uplinks=uplinks,
-            outbox=outbox,
-        )
+        return self._teller.health()
 
     # Life
 
     async def _serve(self) -> None:
         async with TaskGroup() as group:
             self._group = group
-            for uplink in self._configuration.uplink:
+            for uplink in self._running.configuration.uplink:
                 self._start_uplink(uplink)
-            for connection in self._configuration.connection:
-                if (stop := self._control.stopped(connection.name)) is None:
+            for connection in self._running.configuration.connection:
+                if (stop := self._running.control.stopped(connection.name)) is None:
                     self._start_connection(connection)
                 else:
                     self._log.warning("connection stays stopped", connection=connection.name, by=stop.by)
@@ -225,30 +184,30 @@ class Daemon:
             ]
             self._log.info(
                 "gateway started",
-                gateway=self._configuration.gateway.name,
-                connections=len(self._readings),
-                uplinks=len(self._sendings),
-                backlog_records=self._outbox.statistics().records,
+                gateway=self._running.configuration.gateway.name,
+                connections=len(self._running.readings),
+                uplinks=len(self._running.sendings),
+                backlog_records=self._running.outbox.statistics().records,
             )
             gc.collect()
             gc.freeze()  # what stands now stands for ever: no collection need walk through it again
             _trim_memory()
             self.started.set()
-            self._notifier.tell("READY=1", f"STATUS={len(self._readings)} connections")
+            self._notifier.tell("READY=1", f"STATUS={len(self._running.readings)} connections")
             await self._stopping.wait()
             self._notifier.tell("STOPPING=1")
             await self._end(chores)
 
     async def _end(self, chores: Iterable[Task[None]]) -> None:
         """Stop reading, send what is quickly sent, say goodbye; what is left stands in the outbox."""
-        await _cancelled([reading.task for reading in self._readings.values()], _SOURCES_END_SECS)
-        self._pipeline.tick()
+        await _cancelled([reading.task for reading in self._running.readings.values()], _SOURCES_END_SECS)
+        self._running.pipeline.tick()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECS):
-                for sending in self._sendings.values():
+                for sending in self._running.sendings.values():
                     if sending.uplink.connected:
                         await sending.forwarder.drained()
-        senders = [task for sending in self._sendings.values() for task in sending.tasks]
+        senders = [task for sending in self._running.sendings.values() for task in sending.tasks]
         await _cancelled([*senders, *chores], _GOODBYE_SECS)
 
     @contextlib.contextmanager
@@ -271,7 +230,7 @@ class Daemon:
             await asyncio.sleep(_TICK_SECS)
             if loop.time() - due > _TICK_SECS:
                 await let_in()
-            self._pipeline.tick()
+            self._running.pipeline.tick()
 
     async def _keep(self) -> None:
         """Keep the outbox and the memory small, and systemd assured."""
@@ -279,18 +238,18 @@ class Daemon:
         while True:
             await asyncio.sleep(_KEEP_SECS)
             self._notifier.assure(time.monotonic())
-            self._note_pace()
+            self._teller.note_pace()
             since_trim_secs += _KEEP_SECS
             if since_trim_secs >= _TRIM_SECS:
                 _trim_memory()
                 since_trim_secs = 0.0
-            while self._outbox.flush():
+            while self._running.outbox.flush():
                 self._notifier.assure(time.monotonic())
                 await asyncio.sleep(0)
 
     async def _serve_health(self) -> None:
-        settings = self._configuration.health
-        server = HealthServer(self.health)
+        settings = self._running.configuration.health
+        server = HealthServer(self._teller.health)
         said = False
         while True:
             try:
@@ -306,7 +265,7 @@ class Daemon:
         self.health_url = url
         self._log.info("health is served", url=url)
         with contextlib.suppress(OSError):
-            (self._configuration.gateway.data_dir / "health.url").write_text(url)
+            (self._running.configuration.gateway.data_dir / "health.url").write_text(url)
 
     async def _supervise(self, subject: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run a part for ever: a fault of one PLC or broker must not end the others."""
@@ -315,39 +274,39 @@ class Daemon:
                 await run()
             except GatewayError as error:
                 self._log.error("part stopped; it starts again", part=subject, reason=str(error))
-                self._last_error = f"{subject}: {error}"
+                self._running.last_error = f"{subject}: {error}"
             except Exception as error:  # noqa: BLE001 - the one supervisor
                 self._log.exception("part failed; it starts again", part=subject)
-                self._last_error = f"{subject}: {error!r}"
+                self._running.last_error = f"{subject}: {error!r}"
             await asyncio.sleep(_RESTART_SECS)
 
     # Connections and uplinks, started and stopped one by one
 
     def _start_connection(self, settings: Connection) -> None:
-        lane = self._pipeline.lanes.get(settings.name)
+        lane = self._running.pipeline.lanes.get(settings.name)
         if lane is None:
-            lane = Lane(self._configuration, settings, self._outbox, clock_us)
-            self._pipeline.lanes[settings.name] = lane
-        source = self._make_source(self._configuration, settings, lane)
+            lane = Lane(self._running.configuration, settings, self._running.outbox, clock_us)
+            self._running.pipeline.lanes[settings.name] = lane
+        source = self._make_source(self._running.configuration, settings, lane)
         task = self._group.create_task(
             self._supervise(f"connection {settings.name}", source.run), name=f"source[{settings.name}].run"
         )
-        self._readings[settings.name] = _Reading(settings, source, task, Pace())
+        self._running.readings[settings.name] = Reading(settings, source, task, Pace())
 
     def _start_uplink(self, settings: config.Uplink) -> None:
-        gateway = self._configuration.gateway
-        uplink = build(self._configuration, settings, self._offline)
+        gateway = self._running.configuration.gateway
+        uplink = build(self._running.configuration, settings, self._teller.offline)
         forwarder = Forwarder(
-            self._outbox,
+            self._running.outbox,
             uplink,
             site=gateway.site,
             gateway=gateway.name,
             monotonic=time.monotonic,
             acknowledge=settings.acknowledge,
             receipt_timeout_secs=settings.receipt_timeout_secs,
-            status=lambda: self._status(settings.name),
+            status=lambda: self._teller.status(settings.name),
         )
-        listener = _Hearing(forwarder, self._topic("command"), self._hear)
+        listener = _Hearing(forwarder, self._running.topic("command"), self._hear)
         tasks = (
             self._group.create_task(
                 self._supervise(f"uplink {settings.name}", lambda: uplink.run(listener)),
@@ -358,7 +317,7 @@ class Daemon:
                 name=f"forwarder[{settings.name}].run",
             ),
         )
-        self._sendings[settings.name] = _Sending(settings, uplink, forwarder, tasks)
+        self._running.sendings[settings.name] = Sending(settings, uplink, forwarder, tasks)
 
     def _reload(self) -> None:
         """Take up what changed in the configuration file; all else goes on undisturbed."""
@@ -369,7 +328,7 @@ class Daemon:
         except ConfigError as error:
             self._log.error("configuration not reloaded; the old one stays", faults=error.faults)
             return
-        old, self._configuration = self._configuration, fresh
+        old, self._running.configuration = self._running.configuration, fresh
         fixed = [name for name in ("outbox", "health", "log") if getattr(old, name) != getattr(fresh, name)]
         if any(getattr(old.gateway, name) != getattr(fresh.gateway, name) for name in _FIXED):
             fixed.append("gateway")
@@ -382,7 +341,7 @@ class Daemon:
             await self._change(old, fresh)
 
     async def _change(self, old: Configuration, fresh: Configuration) -> None:
-        for name in list(self._readings):
+        for name in list(self._running.readings):
             await self._written_down(name)  # until then they are read as before
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={running_us()}")
         connections = {item.name: item for item in fresh.connection}
@@ -392,20 +351,20 @@ class Daemon:
         )
         hears_otherwise = old.gateway.accept_commands != fresh.gateway.accept_commands
         if hears_otherwise:
-            self._control.turn(is_open=fresh.gateway.accept_commands)
+            self._running.control.turn(is_open=fresh.gateway.accept_commands)
         gone = [
             reading
-            for name, reading in self._readings.items()
+            for name, reading in self._running.readings.items()
             if everything
             or connections.get(name) != reading.settings
-            or self._control.stopped(name) is not None
+            or self._running.control.stopped(name) is not None
         ]
         for reading in gone:
             if reading.settings.name not in connections:
                 reading.source.leave()
         left = [
             sending
-            for name, sending in self._sendings.items()
+            for name, sending in self._running.sendings.items()
             if hears_otherwise or uplinks.get(name) != sending.settings
         ]
         await _cancelled(
@@ -413,29 +372,29 @@ class Daemon:
             _SOURCES_END_SECS + _GOODBYE_SECS,
         )
         for reading in gone:
-            del self._readings[reading.settings.name]
-        stopped = dict(self._control.causes())
+            del self._running.readings[reading.settings.name]
+        stopped = dict(self._running.control.causes())
         for name in {*stopped, *(reading.settings.name for reading in gone)}:
             await self._written_down(name)
-            self._pipeline.lanes.pop(name, None)
+            self._running.pipeline.lanes.pop(name, None)
             if name in connections and name in stopped:
-                lane = Lane(fresh, connections[name], self._outbox, clock_us, stopped[name])
-                self._pipeline.lanes[name] = lane
+                lane = Lane(fresh, connections[name], self._running.outbox, clock_us, stopped[name])
+                self._running.pipeline.lanes[name] = lane
         for sending in left:
-            del self._sendings[sending.settings.name]
+            del self._running.sendings[sending.settings.name]
             sending.forwarder.close()
-        self._outbox.use_uplinks(list(uplinks))
+        self._running.outbox.use_uplinks(list(uplinks))
         started = [
             item
             for name, item in connections.items()
-            if name not in self._readings and self._control.stopped(name) is None
+            if name not in self._running.readings and self._running.control.stopped(name) is None
         ]
         for connection in started:
             self._start_connection(connection)
-        begun = [item for name, item in uplinks.items() if name not in self._sendings]
+        begun = [item for name, item in uplinks.items() if name not in self._running.sendings]
         for uplink in begun:
             self._start_uplink(uplink)
-        for sending in self._sendings.values():
+        for sending in self._running.sendings.values():
             sending.forwarder.announce()
         self._log.info(
             "configuration reloaded",
@@ -448,7 +407,7 @@ class Daemon:
 
     async def _written_down(self, connection: str) -> None:
         """Wait until all that was told of a connection is on disk: what comes after it goes on from there."""
-        lane = self._pipeline.lanes.get(connection)
+        lane = self._running.pipeline.lanes.get(connection)
         if lane is not None and lane.held_drafts:
             self._log.warning("this connection changes once the outbox takes records", connection=connection)
             while lane.held_drafts:  # noqa: ASYNC110 - the pipeline's tick tries again and again
@@ -458,7 +417,7 @@ class Daemon:
 
     def _hear(self, payload: bytes) -> None:
         """Take a command from a broker: whatever a network could bring."""
-        command = decode_command(self._topic("command"), payload)
+        command = decode_command(self._running.topic("command"), payload)
         if isinstance(command, Refusal):
             self._log.warning("a command that is none", reason=command.reason)
         elif self._commands.full():
@@ -470,12 +429,12 @@ class Daemon:
         """Carry out commands, one after the other."""
         while True:
             command = await self._commands.get()
-            if not self._control.is_answered(command):
-                reason = self._control.refusal(command, self._connections_by_name(), clock_us())
+            if not self._running.control.is_answered(command):
+                reason = self._running.control.refusal(command, self._connections_by_name(), clock_us())
                 if reason is None:
                     async with self._changing:
                         reason = await self._carry_out(command)
-                self._control.answer(command, clock_us(), reason)
+                self._running.control.answer(command, clock_us(), reason)
                 self._log.warning(
                     "command carried out" if reason is None else "command refused",
                     action=command.action,
@@ -484,144 +443,29 @@ class Daemon:
                     id=command.id,
                     reason=reason,
                 )
-            for sending in self._sendings.values():
+            for sending in self._running.sendings.values():
                 sending.forwarder.announce()
 
     async def _carry_out(self, command: Command) -> str | None:
         """Start or stop a connection; return why not where that cannot be done."""
         try:
-            self._control.decide(command, clock_us())
+            self._running.control.decide(command, clock_us())
         except OSError as error:
             return f"it cannot be kept on disk: {error.strerror or error}"
         settings = self._connections_by_name()[command.connection]
-        reading = self._readings.get(settings.name)
+        reading = self._running.readings.get(settings.name)
         if command.action == "start" and reading is None:
             self._start_connection(settings)
         elif command.action == "stop" and reading is not None:
             reading.source.leave()
-            del self._readings[settings.name]
+            del self._running.readings[settings.name]
             await _cancelled([reading.task], _SOURCES_END_SECS)
             with contextlib.suppress(OutboxError):  # the record waits in memory for the outbox
-                self._pipeline.lanes[settings.name].on_stopped(stop_cause(command.requested_by))
+                self._running.pipeline.lanes[settings.name].on_stopped(stop_cause(command.requested_by))
         return None
 
     def _connections_by_name(self) -> dict[str, Connection]:
-        return {connection.name: connection for connection in self._configuration.connection}
-
-    # What is told to others
-
-    def _note_pace(self) -> None:
-        at_secs = time.monotonic()
-        for reading in self._readings.values():
-            counters = reading.source.counters
-            reading.pace.note(at_secs, counters.notifications + counters.keepalives, counters.values)
-
-    def _connection_status(self, settings: Connection) -> ConnectionStatus:
-        """Return what is told of one connection, read or stopped."""
-        reading = self._readings.get(settings.name)
-        lane = self._pipeline.lanes.get(settings.name)
-        heard = lane.heard_us / _US if lane is not None and lane.heard_us else msgspec.UNSET
-        if reading is not None:
-            messages, values = reading.pace.per_sec()
-            return msgspec.structs.replace(
-                reading.source.status,
-                messages_per_sec=messages,
-                values_per_sec=values,
-                last_value_epochtime=heard,
-            )
-        stop = self._control.stopped(settings.name)
-        return ConnectionStatus(
-            name=settings.name,
-            endpoint=settings.endpoint,
-            state="stopped",
-            since_epochtime=(clock_us() if stop is None else stop.since_us) / _US,
-            items_wanted=0 if lane is None else len(lane.bindings),
-            stopped_by=msgspec.UNSET if stop is None else stop.by,
-            last_value_epochtime=heard,
-        )
-
-    def _status(self, uplink: str) -> Will:
-        most = self._configuration.gateway.status_values
-        lanes = [self._pipeline.lanes[name] for name in self._readings]
-        statistics = self._outbox.statistics()
-        problem = statistics.alarm or self._last_error
-        free_bytes, total_bytes = _disk_bytes(self._configuration.gateway.data_dir)
-        status = Status(
-            gateway=self._configuration.gateway.name,
-            site=self._configuration.gateway.site,
-            online=True,
-            epochtime=clock_us() / _US,
-            version=self._version,
-            first_sequence=statistics.first_sequence,
-            connections=[self._connection_status(one) for one in self._configuration.connection],
-            backlog_records=self._outbox.pending(uplink),
-            backlog_bytes=statistics.bytes,
-            oldest_epochtime=msgspec.UNSET if statistics.oldest_us is None else statistics.oldest_us / _US,
-            dropped_records=sum(statistics.dropped.values()),
-            backlog_limit_bytes=self._configuration.outbox.max_bytes,
-            disk_free_bytes=free_bytes,
-            disk_total_bytes=total_bytes,
-            last_error=msgspec.UNSET if problem is None else problem[:256],
-            accepts_commands=self._control.is_open,
-            answers=list(self._control.answers),
-            faults=sorted(
-                (fault for lane in lanes for fault in lane.faults), key=lambda fault: fault.epochtime
-            )[-_MAX_STATUS_FAULTS:],
-            values=by_turns([list(lane.live_values(most)) for lane in lanes]),
-        )
-        return Will(self._topic("status"), encode_status(status))
-
-    def _offline(self) -> Will:
-        """Return what is said when the session ends, by us or by the broker."""
-        status = Status(
-            gateway=self._configuration.gateway.name,
-            site=self._configuration.gateway.site,
-            online=False,
-            epochtime=clock_us() / _US,
-            version=self._version,
-        )
-        return Will(self._topic("status"), msgspec.json.encode(status))
-
-    def _topic(self, channel: topics.GatewayChannel) -> str:
-        settings = self._configuration.gateway
-        return topics.gateway_topic(settings.site, settings.name, channel)
-
-    def _connection_health(self, settings: Connection) -> ConnectionHealth:
-        reading = self._readings.get(settings.name)
-        lane = self._pipeline.lanes.get(settings.name)
-        counters = reading.source.counters if reading is not None else SourceCounters()
-        return ConnectionHealth(
-            status=self._connection_status(settings),
-            held_records=0 if lane is None else lane.held_drafts,
-            **msgspec.structs.asdict(counters),
-        )
-
-    def _uplink_health(self, sending: _Sending) -> UplinkHealth:
-        counters, uplink = sending.forwarder.counters, sending.uplink
-        return UplinkHealth(
-            name=uplink.name,
-            kind=sending.settings.kind,
-            connected=uplink.connected,
-            store_silent=sending.forwarder.store_silent,
-            last_error=uplink.last_error,
-            reconnects=uplink.reconnects,
-            backlog_records=self._outbox.pending(uplink.name),
-            **msgspec.structs.asdict(counters),
-        )
-
-    def _outbox_health(self) -> OutboxHealth:
-        statistics = self._outbox.statistics()
-        oldest_us = statistics.oldest_us
-        return OutboxHealth(
-            records=statistics.records,
-            bytes=statistics.bytes,
-            oldest_age_secs=None if oldest_us is None else max(0.0, (clock_us() - oldest_us) / _US),
-            next_sequence=statistics.next_sequence,
-            dropped={str(cause): amount for cause, amount in statistics.dropped.items()},
-            quarantined=statistics.quarantined,
-            damaged_files=statistics.damaged_files,
-            alarm=statistics.alarm,
-        )
+        return {connection.name: connection for connection in self._running.configuration.connection}
 
 
 def _of_machines(settings: config.Gateway) -> dict[str, object]:
@@ -655,21 +499,3 @@ def _trim_memory() -> None:
     """Give back to the system what a burst (a backlog, a reconnect) has left in the C heap."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident_bytes() -> int:
-    """Return the memory of this process; 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
-
-
-def _disk_bytes(folder: Path) -> tuple[int | msgspec.UnsetType, int | msgspec.UnsetType]:
-    """Return the free and the whole space of a folder's disk; nothing where the system does not tell."""
-    try:
-        usage = shutil.disk_usage(folder)
-    except OSError:
-        return msgspec.UNSET, msgspec.UNSET
-    return usage.free, usage.total

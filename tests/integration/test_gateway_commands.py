@@ -240,7 +240,7 @@ async def test_a_stopped_plc_keeps_nothing_for_us(tmp_path, mosquitto):
         path.write_text(text.replace("ns=2;s=", server.node("")))
         with Store(mosquitto.port) as store:
             async with running(path, None) as daemon:
-                assert isinstance(daemon._readings["one"].source, OpcUaSource)
+                assert isinstance(daemon._running.readings["one"].source, OpcUaSource)
                 await eventually(lambda: of_line(store, "one"))
                 assert len(server.subscriptions()) == 1
                 store.publish(COMMAND_TOPIC, asking(1, "stop"))
@@ -251,7 +251,7 @@ async def test_a_stopped_plc_keeps_nothing_for_us(tmp_path, mosquitto):
                 store.publish(COMMAND_TOPIC, asking(2, "start"))
                 await eventually(lambda: of_line(store, "one")[-1]["total_units"] == 160)
                 assert 150 not in [record["total_units"] for record in of_line(store, "one")]
-                daemon._sendings["broker"].forwarder.announce()
+                daemon._running.sendings["broker"].forwarder.announce()
                 wanted = {"area/one/machine-0 state": 1, "area/one/machine-0 total_units": 160}
                 await eventually(
                     lambda: {v["tag"]: v["value"] for v in store.statuses[-1]["values"]} == wanted
