@@ -382,6 +382,7 @@ class Cloud:
             broker="connecting" if broker is None else broker.state,
             broker_since_epochtime=(self._started_us if broker is None else broker.state_since_us) / 1e6,
             broker_url=self.config.mqtt.url,
+            broker_fault=None if broker is None else broker.fault,
             records_per_sec=0.0 if taken is None else taken.records_per_sec,
             records_stored=0 if taken is None else taken.stored,
             records_repeated=0 if taken is None else taken.repeated,

@@ -184,6 +184,8 @@ class HealthView(Struct, frozen=True, kw_only=True):
     broker_since_epochtime: float
     broker_url: str
     """Without credentials."""
+    broker_fault: str | None = None
+    """Why the session with the broker does not hold, and what to do."""
     records_per_sec: float
     """Over the last ten seconds."""
     records_stored: int

@@ -34,6 +34,11 @@ _IN_FLIGHT: Final = 50
 _MIN_PAUSE_SECS: Final = 0.2
 _JOIN_SECS: Final = 1.5
 _REFUSED: Final = 0x80
+_TAKEN_OVER: Final = 0x8E
+_ADVICE: Final = "each service at a broker needs one of its own (mqtt.client_id in cloud.toml)"
+_STEADY_SECS: Final = 5.0
+_OFTEN: Final = 4
+"""After so many sessions in a row that broke before they were steady, somebody else may be using our name."""
 _UNSUPPORTED_VERSIONS: Final = frozenset({"Unsupported protocol version", "Protocol error"})
 
 _log = structlog.get_logger("cloud.mqtt")
@@ -140,6 +145,11 @@ class Broker:
         self._ever_connected = False
         self._fault: str | None = None
         self._logged_fault: str | None = None
+        self._brief_in_a_row = 0
+        """Sessions that ended before they were steady."""
+        self._session_began = 0.0
+        self.fault: str | None = None
+        """Why the session does not hold; None when it does."""
         self.state: State = "connecting"
         self.state_since_us = time.time_ns() // 1000
         self._client: _Client | None = None
@@ -200,7 +210,7 @@ class Broker:
             if self._stopping.is_set():
                 break
             self._note_loss()
-            attempts = 0 if self._session_made else attempts + 1
+            attempts = max(0, self._brief_in_a_row - 1) if self._session_made else attempts + 1
             self._choose_version()
             self._stopping.wait(self._pause_secs(attempts))
         self._set_state("lost")
@@ -230,6 +240,8 @@ class Broker:
         self._may_be_version = True
         try:
             client.loop_start()
+            if not client.ended.wait(_STEADY_SECS) and self._session_made:
+                self._note_steady()
             client.ended.wait()
         finally:
             client.loop_stop()
@@ -274,6 +286,7 @@ class Broker:
         self._connection += 1
         is_back = self._ever_connected
         self._session_made = self._ever_connected = True
+        self._session_began = time.monotonic()
         wanted: Any = (
             [(topic, SubscribeOptions(qos=1)) for topic in SUBSCRIPTIONS]
             if self._version == "5"
@@ -286,14 +299,15 @@ class Broker:
             self._in_flight.clear()
             for topic, payload in self._retained.items():
                 self._waiting.setdefault(topic, _Outgoing(payload, retain=True, sent=None))
-        self._logged_fault = None
         self._set_state("connected")
-        _log.info(
-            "the broker is back" if is_back else "connected to the broker",
-            broker=self._settings.url,
-            mqtt=self._version,
-            session="kept" if flags.session_present else "new",
-        )
+        if self._brief_in_a_row < _OFTEN:
+            self._logged_fault = self.fault = None
+            _log.info(
+                "the broker is back" if is_back else "connected to the broker",
+                broker=self._settings.url,
+                mqtt=self._version,
+                session="kept" if flags.session_present else "new",
+            )
         self._drain()
 
     def _on_subscribe(
@@ -337,8 +351,14 @@ class Broker:
     def _on_disconnect(
         self, _client: paho.Client, _user: Any, flags: paho.DisconnectFlags, code: ReasonCode, _more: Any
     ) -> None:
+        if code.value == _TAKEN_OVER:
+            self._fault = f"another client has taken our session over: {self._advice()}"
         if self._fault is None:
-            who = "the broker ended the session" if flags.is_disconnect_packet_from_server else "lost"
+            who = (
+                "the broker ended the session"
+                if flags.is_disconnect_packet_from_server
+                else "the connection broke"
+            )
             self._fault = f"{who}: {code}"
 
     def _drain(self) -> None:
@@ -387,9 +407,27 @@ class Broker:
     def _note_loss(self) -> None:
         fault = self._fault or "the broker ended the connection before the session began"
         self._set_state("lost")
+        is_brief = self._session_made and time.monotonic() - self._session_began < _STEADY_SECS
+        self._brief_in_a_row = self._brief_in_a_row + 1 if is_brief else 0
+        if self._brief_in_a_row >= _OFTEN and _ADVICE not in fault:
+            fault = f"{fault}, again and again; another client may be using our session: {self._advice()}"
+        if self._brief_in_a_row == _OFTEN:
+            self._logged_fault = None
+        self.fault = fault
         if self._logged_fault is None:
             self._logged_fault = fault
             _log.warning("no broker; trying on", broker=self._settings.url, reason=fault)
+
+    def _note_steady(self) -> None:
+        """Take a session that has lasted for a sound one."""
+        is_news = self._brief_in_a_row >= _OFTEN
+        self._brief_in_a_row = 0
+        self._logged_fault = self.fault = None
+        if is_news:
+            _log.info("the session with the broker holds again", broker=self._settings.url)
+
+    def _advice(self) -> str:
+        return f"client_id is {self._settings.client_id!r}, and {_ADVICE}"
 
     def _set_state(self, state: State) -> None:
         if state != self.state:

@@ -242,8 +242,9 @@ def written(facts: Facts, now_us: int, zone: tzinfo) -> tuple[str, str]:
 
 
 def _own_problems(health: HealthView) -> Iterator[str]:
-    if health.broker != "connected":
-        yield f"the broker {health.broker_url} is {health.broker}"
+    if health.broker != "connected" or health.broker_fault:
+        why = f": {health.broker_fault}" if health.broker_fault else ""
+        yield f"the broker {health.broker_url} is {health.broker}{why}"
     if health.store_fault:
         yield f"the store cannot be written: {health.store_fault}"
     for what, faults in (

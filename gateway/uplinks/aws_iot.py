@@ -22,7 +22,16 @@ from gateway.errors import (
     UplinkError,
 )
 from gateway.uplinks.port import Limits, Will, limits_of
-from gateway.uplinks.sessions import GOODBYE_SECS, TRANSIENT, End, Session, SessionUplink, fail, narrowed
+from gateway.uplinks.sessions import (
+    GOODBYE_SECS,
+    TAKEN_OVER,
+    TRANSIENT,
+    End,
+    Session,
+    SessionUplink,
+    fail,
+    narrowed,
+)
 
 ALPN_PORT: Final = 443
 ALPN_PROTOCOL: Final = "x-amzn-mqtt-ca"
@@ -81,6 +90,7 @@ class AwsIotCore(SessionUplink):
         super().__init__(
             name,
             f"{thing.endpoint}:{thing.port}",
+            thing.name,
             begin,
             connect_timeout_secs=thing.connect_timeout_secs,
             randomness=randomness,
@@ -238,7 +248,8 @@ class _Session(Session):
         reason = (
             f"the broker says: {_name(packet.reason_code)}" if packet else f"the connection broke: {name}"
         )
-        self._call(self._finish, End(reason, silent="TIMEOUT" in name))
+        taken_over = packet is not None and packet.reason_code == TAKEN_OVER
+        self._call(self._finish, End(reason, silent="TIMEOUT" in name, is_taken_over=taken_over))
 
     # In the loop
 

@@ -23,7 +23,7 @@ from gateway.errors import (
 )
 from gateway.uplinks.paho_client import PahoClient
 from gateway.uplinks.port import UNBOUNDED, Limits, Will, limits_of
-from gateway.uplinks.sessions import TRANSIENT, End, Session, SessionUplink, fail, narrowed
+from gateway.uplinks.sessions import TAKEN_OVER, TRANSIENT, End, Session, SessionUplink, fail, narrowed
 
 Version = Literal["auto", "5", "3.1.1"]
 
@@ -102,6 +102,7 @@ class MqttUplink(SessionUplink):
         super().__init__(
             name,
             repr(broker),
+            broker.client_id,
             self._begin,
             connect_timeout_secs=broker.connect_timeout_secs,
             randomness=randomness,
@@ -348,7 +349,8 @@ class _Session(Session):
                 silently=False
             )  # old brokers hang up when they meet a version they do not know
             fail(self._connack, UnreachableError(f"{self._broker!r} hung up before it answered"))
-        self._finish(End(text, silent=str(reason) == "Keep alive timeout"))
+        taken_over = reason.value == TAKEN_OVER
+        self._finish(End(text, silent=str(reason) == "Keep alive timeout", is_taken_over=taken_over))
 
     def _on_answer(self, number: int, reason: ReasonCode | None) -> None:
         refused = None

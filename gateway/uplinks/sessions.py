@@ -15,6 +15,10 @@ from gateway.errors import MessageTooLargeError, UnreachableError, UplinkError
 from gateway.uplinks.port import Limits, Listener, Will, backoff_secs
 
 _TICK_SECS: Final = 1.0
+TAKEN_OVER: Final = 0x8E
+STEADY_SECS: Final = 5.0
+OFTEN: Final = 4
+"""After so many sessions in a row that broke before they were steady, somebody else may be using our name."""
 GOODBYE_SECS: Final = 0.5
 PACKET_OVERHEAD_BYTES: Final = 300
 """More than a PUBLISH needs beside its payload: header, topic, properties."""
@@ -22,15 +26,22 @@ TRANSIENT: Final = frozenset({0x80, 0x83, 0x87, 0x97})
 """Unspecified, implementation specific, not authorised, quota: the broker may think otherwise later."""
 
 
+_ADVICE: Final = (
+    "each client of a broker needs one of its own: look for a second gateway with this configuration"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """Why a session ended.
 
     silent: noticed by a time-out, not told by the broker
+    is_taken_over: the broker says that another client of our name has come
     """
 
     reason: str
     silent: bool
+    is_taken_over: bool = False
 
 
 class Session(ABC):
@@ -152,6 +163,7 @@ class SessionUplink:
 
     name: in the configuration
     place: where the broker is, for people
+    client_id: the name of our session there
     new_session: builds a session; may raise UplinkError
     connect_timeout_secs: how long a session may take to open
     """
@@ -160,18 +172,21 @@ class SessionUplink:
         self,
         name: str,
         place: str,
+        client_id: str,
         new_session: Callable[[], Session],
         *,
         connect_timeout_secs: float,
         randomness: random.Random | None = None,
     ) -> None:
         self._name = name
+        self._client_id = client_id
         self._new_session = new_session
         self._connect_timeout_secs = connect_timeout_secs
         self._random = randomness or random.Random()  # noqa: S311 - jitter, not a secret
         self._log = structlog.get_logger("uplink").bind(uplink=name, broker=place)
         self._session: Session | None = None
         self._sessions = 0
+        self._brief_in_a_row = 0
         self._last_error: str | None = "not connected yet"
 
     @property
@@ -223,15 +238,12 @@ class SessionUplink:
                 attempt += 1
             else:
                 await self._live(session, limits, listener)
-                said, attempt = UnreachableError, 0
+                said, attempt = UnreachableError, max(0, self._brief_in_a_row - 1)
             await asyncio.sleep(backoff_secs(attempt, self._random.random()))
 
     async def _live(self, session: Session, limits: Limits, listener: Listener) -> None:
         """Serve one session until it ends."""
-        self._session = session
-        self._sessions += 1
-        self._last_error = None
-        self._log.info("uplink connected", max_in_flight=limits.max_in_flight)
+        began = self._session_began(session, limits)
         try:
             listener.on_connected(limits)
             end = await session.ended()
@@ -241,9 +253,32 @@ class SessionUplink:
         finally:
             self._session = None
             session.close("the session ended")
-        self._last_error = end.reason
-        self._log.warning("uplink lost", reason=end.reason)
+        self._note_end(end, asyncio.get_running_loop().time() - began)
         listener.on_lost(end.reason, silent=end.silent)
+
+    def _session_began(self, session: Session, limits: Limits) -> float:
+        """Return when by the loop's clock."""
+        self._session = session
+        self._sessions += 1
+        if self._brief_in_a_row < OFTEN:
+            self._last_error = None
+            self._log.info("uplink connected", max_in_flight=limits.max_in_flight)
+        return asyncio.get_running_loop().time()
+
+    def _note_end(self, end: End, lasted_secs: float) -> None:
+        """Say why there is no session; of many that break soon, what may be behind it, once."""
+        self._brief_in_a_row = self._brief_in_a_row + 1 if lasted_secs < STEADY_SECS else 0
+        reason = end.reason
+        if end.is_taken_over:
+            reason = f"another client has taken our session over: {self._advice()}"
+        elif self._brief_in_a_row >= OFTEN:
+            reason += f", again and again; another client may be using our session: {self._advice()}"
+        self._last_error = reason
+        if self._brief_in_a_row <= OFTEN:
+            self._log.warning("uplink lost", reason=reason)
+
+    def _advice(self) -> str:
+        return f"client_id is {self._client_id!r}, and {_ADVICE}"
 
 
 def narrowed(wanted: Limits, *, packet_bytes: int | None, receive_maximum: int | None) -> Limits:

@@ -379,6 +379,31 @@ def test_a_second_service_on_the_same_folder_is_refused(cloud: CloudProcess) -> 
     assert "in use" in log
 
 
+def test_two_services_with_one_client_id_say_which_and_what_to_do(
+    cloud: CloudProcess, broker: Mosquitto, tmp_path: Path
+) -> None:
+    advice = "client_id is 'oee-cloud', and each service at a broker needs one of its own"
+    with CloudProcess(write_config(tmp_path / "other", broker.url)) as other:
+        assert wait_for(lambda: advice in cloud.log() and advice in other.log())
+        taken = broker.log().count("already connected")
+        assert wait_for(lambda: broker.log().count("already connected") > taken + 1)
+        assert cloud.log().count(advice) == 1
+    assert wait_for(lambda: "holds again" in cloud.log())
+
+
+def test_a_broker_that_says_that_the_session_was_taken_over_is_understood(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = write_config(tmp_path / "cloud", f"mqtt://127.0.0.1:{server.getsockname()[1]}")
+        with CloudProcess(config) as cloud:
+            server.settimeout(10 * PATIENCE)
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(bytes([0x20, 3, 0, 0, 0, 0xE0, 1, 0x8E]))
+                assert wait_for(lambda: "another client has taken our session over" in cloud.log())
+            assert "client_id is 'oee-cloud'" in cloud.log()
+
+
 def test_without_a_broker_it_waits_and_says_so_once(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))

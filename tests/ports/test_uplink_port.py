@@ -211,6 +211,19 @@ async def test_a_broker_that_answers_pings_but_no_messages_is_left(setting):
         assert isinstance(answer.exception(), UnreachableError)
 
 
+async def test_two_that_take_a_session_from_each_other_say_which_and_what_to_do(setting, capsys):
+    one, other = setting.uplink(), setting.uplink()
+    async with running(one), running(other):
+        await eventually(
+            lambda: all("client_id is 'edge'" in (each.last_error or "") for each in (one, other)), 20
+        )
+        said = capsys.readouterr().out.count("uplink lost")
+        tried = one.reconnects
+        await eventually(lambda: one.reconnects > tried + 1, 20)
+        assert "uplink lost" not in capsys.readouterr().out
+    assert said <= 10
+
+
 async def test_the_will_is_said_when_we_die_and_by_ourselves_when_we_leave(setting):
     with Store(setting.observer_port) as store:
         async with connected(setting.uplink()):
@@ -476,6 +489,25 @@ class OldBroker:
             if connect[-1] == 4 or self.manner != "hangs up":
                 await reader.read()
         writer.close()
+
+
+async def test_a_broker_that_says_that_a_session_was_taken_over_is_understood():
+    connack, disconnect = bytes([0x20, 3, 0, 0, 0]), bytes([0xE0, 1, 0x8E])
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"gw-1")
+        writer.write(connack + disconnect)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        broker = Broker(
+            host="127.0.0.1", port=server.sockets[0].getsockname()[1], client_id="gw-1", version="5"
+        )
+        uplink = MqttUplink("up", broker)
+        async with running(uplink):
+            await eventually(lambda: "has taken our session over" in uplink.last_error, 10)
+            assert "'gw-1'" in uplink.last_error
 
 
 @pytest.mark.parametrize("manner", ["refuses", "hangs up", "says nothing"])
