@@ -2,8 +2,9 @@
 
 What is queued stays queued until the receiver has taken it, over restarts, in order. A receiver that cannot
 be reached is asked again at growing intervals and holds up no other one: each has a thread and a queue of its
-own. After a crash between sending and noting it, the last message is sent once more. What was sent is counted
-in the store, for as long as the receiver is known.
+own. After a crash between sending and noting it, the last message is sent once more; a store that cannot note
+it for a while, such as on a full disk, has nothing sent twice. What was sent is counted in the store, for as
+long as the receiver is known.
 """
 
 import asyncio
@@ -65,6 +66,8 @@ class Carrier(ABC, Generic[Item]):
         self._fault: str | None = None
         self._in_a_row = 0
         self._sent = self._failures = self._dropped = 0
+        self._unnoted: Item | None = None
+        """What was taken last, while the store cannot note that it was."""
         self._woken = asyncio.Event()
 
     @abstractmethod
@@ -152,18 +155,25 @@ class Carrier(ABC, Generic[Item]):
                 for item in items:
                     if self._is_stopped:
                         return IDLE_SECS
-                    if not self.carry(item):
+                    if item != self._unnoted and not self.carry(item):
                         return IDLE_SECS
+                    self._unnoted = item
                     self.done(item)
+                    self._unnoted = None
+                    self._note_recovery()
         except Exception as error:  # noqa: BLE001  whatever a receiver does, it is asked again and named here
             return self._later(error)
         return IDLE_SECS
 
     def _note_sent(self) -> None:
-        """Count what was taken; after a fault, say that it is over."""
+        """Count what was taken."""
         self._sent += 1
         self._in_a_row = 0
         self._last_sent_epochtime = self._now_us() / 1e6
+        self._note_recovery()
+
+    def _note_recovery(self) -> None:
+        """Say that a fault is over."""
         if self._fault is not None:
             _log.info("the channel takes messages again", channel=self.name)
         self._fault = None

@@ -107,7 +107,7 @@ class Postbox:
                 body=body,
                 title=title,
                 notify_type=self._tones[tone],
-                body_format="html" if is_html else None,
+                body_format="html" if is_html else "text",  # names and reasons are no markup
                 attach=attached or None,
             )
         except Exception as error:  # noqa: BLE001  each service has errors of its own; their texts may hold the URL

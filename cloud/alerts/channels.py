@@ -283,6 +283,7 @@ def _alert_of(delivery: Delivery) -> Alert:
 
 
 def _subject(title: str) -> str:
-    """Return a title as SNS allows it: ASCII, one line."""
-    text = " ".join(title.encode("ascii", "replace").decode().split())
+    """Return a title as SNS allows it: ASCII, one line, nothing that cannot be printed."""
+    ascii_only = title.encode("ascii", "replace").decode()
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in ascii_only).split())
     return text[:_SUBJECT_CHARACTERS] or "alert"

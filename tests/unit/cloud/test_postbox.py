@@ -53,8 +53,8 @@ def test_a_letter_that_is_sent_once_more_has_the_message_id_that_it_had(
     for letter in letters:
         store.queue_deliveries(table.channels(), encode(letter), "report:shift", b"{}")
     for channel, to in table.channels().items():
-        post = Forgetful(channel, table, to, store, now_us=lambda: round(NOW * 1e6))
-        post.turn()
+        Forgetful(channel, table, to, store, now_us=lambda: round(NOW * 1e6)).turn()
+        post = Post(channel, table, to, store, now_us=lambda: round(NOW * 1e6))
         post.turn()
         assert post.backlog() == 0
     ids = [(mail["To"], str(mail["Subject"]), mail.get_all("Message-ID")) for mail in mailbox.mails]
@@ -65,6 +65,33 @@ def test_a_letter_that_is_sent_once_more_has_the_message_id_that_it_had(
         first, again, other = (found[0] for receiver, _, found in ids if receiver == to)
         assert first == again != other
     store.close()
+
+
+def test_a_store_that_cannot_note_what_was_sent_has_nothing_sent_twice(
+    tmp_path: Path, mailbox: Mailbox
+) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    table = ReportTable(name="shift", url=mailbox.url(), to=("a@example.com",))
+    for number in (1, 2):
+        letter = Letter(title=f"{number}", html="<p>x</p>", made_epochtime=NOW)
+        store.queue_deliveries(table.channels(), encode(letter), "report:shift", b"{}")
+    post = Forgetful(
+        "mail:shift:a@example.com", table, "a@example.com", store, now_us=lambda: round(NOW * 1e6)
+    )
+    post.turn()
+    assert (post.fault, mailbox.titles) == ("killed", ["1"])
+    post.turn()
+    assert (post.fault, mailbox.titles, post.backlog()) == (None, ["1", "2"], 0)
+    store.close()
+
+
+def test_an_alert_by_mail_is_text_whatever_a_plc_says(mailbox: Mailbox) -> None:
+    lines = "filler-1 is down: <img src='http://x/'> & co\nLook at the infeed."
+    Postbox("x", mailbox.url(to="a@example.com")).send("<b>down</b>", lines)
+    (mail,) = mailbox.mails
+    assert mail.get_content_type() == "text/plain"
+    assert mail.get_content().strip().splitlines() == lines.splitlines()
+    assert mail["Subject"] == "<b>down</b>"
 
 
 def test_what_has_no_key_has_an_id_of_its_own(mailbox: Mailbox) -> None:

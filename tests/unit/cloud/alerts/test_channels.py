@@ -236,7 +236,7 @@ def test_sns_gets_attributes_to_filter_by(monkeypatch: pytest.MonkeyPatch, suffi
         arn = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
         sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn["QueueArn"])
         channel = ChannelTable(name="aws", kind="sns", topic_arn=topic, endpoint_url=place["endpoint_url"])
-        open_door(channel).send(said(1), "Abfüller\nsteht", "body")
+        open_door(channel).send(said(1), "Abfüller\n\x1b\0steht", "body")
         (message,) = sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=5)["Messages"]
         sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         body = json.loads(message["Body"])
