@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,7 @@ from cloud.alerts.channels import Couriers
 from cloud.alerts.config import AlertsConfig
 from cloud.alerts.config import load as load_alerts
 from cloud.alerts.desk import AlertDesk
-from cloud.clock import clock_us
+from cloud.clock import Watch, clock_us, monotonic_us
 from cloud.config import CloudConfig
 from cloud.correcting import Corrections
 from cloud.errors import CloudError, ControlError
@@ -128,6 +127,7 @@ class Cloud:
         self._inbox: Inbox | None = None
         self._intake: Intake | None = None
         self._jobs: Jobs | None = None
+        self._watch = Watch()
         self._dead_letters = store.dead_letter_count()
         self._present = Present(
             config.cloud,
@@ -428,7 +428,7 @@ class Cloud:
             self._all_jobs(),
             self._store,
             now_us=self._now_us,
-            monotonic_us=lambda: time.monotonic_ns() // 1000,
+            monotonic_us=monotonic_us,
         )
 
     def _all_jobs(self) -> "list[Job]":
@@ -443,7 +443,9 @@ class Cloud:
     def _watching_since_us(self) -> int | None:
         """Return since when we hear what gateways say; None while we do not."""
         broker = self._broker
-        return broker.state_since_us if broker is not None and broker.state == "connected" else None
+        if broker is None or broker.state != "connected":
+            return None
+        return self._watch.since_us(broker.state_since_us)
 
     def _facts(self) -> "Facts":
         """Return what a letter on health says."""

@@ -276,11 +276,11 @@ def plc(
     moment: Moment,
 ) -> Condition:
     """Judge a PLC connection, as its gateway sees it; while that is away nobody knows."""
-    if not speaks(status, received_us, moment):
+    if status is None or received_us is None or not speaks(status, received_us, moment):
         return Condition(rule, subject, "unknown", None)
     if connection is None:
         return Condition(rule, subject, "over", None, f"{subject.name} is not read any more")
-    since_us = round(connection.since_epochtime * 1e6)
+    since_us = _here_us(connection.since_epochtime, status, received_us)
     if connection.state in ("connected", "stopped"):
         how = "is connected again" if connection.state == "connected" else "was switched off"
         return Condition(rule, subject, "over", since_us, f"{subject.name} {how}")
@@ -301,7 +301,8 @@ def gateway(
     watched_us = max(_SETTLED_US, rule.after_us or 0)
     if status is None or received_us is None or not moment.has_watched(watched_us):
         return Condition(rule, subject, "unknown", None)
-    heard_us = max(received_us, moment.watching_since_us or 0)
+    began_us = moment.watching_since_us or 0
+    heard_us = began_us if received_us > moment.now_us else max(received_us, began_us)
     if status.online and moment.now_us - heard_us < STATUS_STALE_US:
         return Condition(rule, subject, "over", None, f"{subject.name} is online again")
     how = "has said nothing" if status.online else "has been offline"
@@ -313,10 +314,12 @@ def backlog(
     rule: RuleTable, subject: Subject, status: Status | None, received_us: int | None, moment: Moment
 ) -> Condition:
     """Judge what a gateway could not deliver yet."""
-    if status is None or not speaks(status, received_us, moment):
+    if status is None or received_us is None or not speaks(status, received_us, moment):
         return Condition(rule, subject, "unknown", None)
     oldest = status.oldest_epochtime
-    age_secs = moment.now_us / 1e6 - oldest if isinstance(oldest, float) and status.backlog_records else 0.0
+    age_secs = 0.0
+    if isinstance(oldest, float) and status.backlog_records:
+        age_secs = (moment.now_us - _here_us(oldest, status, received_us)) / 1e6
     shares = [
         amount / limit
         for amount, limit in (
@@ -356,6 +359,11 @@ def speaks(status: Status | None, received_us: int | None, moment: Moment) -> bo
         and received_us >= moment.watching_since_us
         and moment.now_us - received_us < STATUS_STALE_US
     )
+
+
+def _here_us(epochtime: float, status: Status, received_us: int) -> int:
+    """Return by our clock when something was that a gateway tells of by its own: they may be hours apart."""
+    return received_us - max(0, round((status.epochtime - epochtime) * 1e6))
 
 
 def span(duration_us: int) -> str:

@@ -5,6 +5,7 @@ back before is counted on the alert and told to nobody. A muted place raises and
 still wrong when the mute ends is raised then.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from cloud.views import AlertView, MuteView
 Key = tuple[str, Subject]
 """(name of the rule, what it is of)"""
 Event = Literal["raised", "escalated", "acknowledged", "cleared"]
+MAX_ID_CHARACTERS: Final = 256
 _TIMED: Final = frozenset({"plc", "gateway", "backlog", "disk"})
 """Kinds whose condition is met once it has been present for `after_secs`; the others say so themselves."""
 
@@ -35,6 +37,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._seen: dict[Key, tuple[bool, int]] = {}
+        self._looked_us = 0
         self.leaving: set[Key] = set()
         """Open alerts whose condition is over, but not for long enough."""
 
@@ -42,6 +45,7 @@ class Memory:
         """Return since when a condition is present, or over, as far as it is known; of what is not, now."""
         if condition.phase == "unknown":
             return now_us
+        self._forget_the_future(now_us)
         is_on = condition.phase != "over"
         was_on, since_us = self._seen.get(key, (not is_on, now_us))
         if was_on != is_on:
@@ -52,6 +56,12 @@ class Memory:
             since_us = min(since_us, condition.since_us) if is_timed else condition.since_us
         self._seen[key] = (is_on, since_us)
         return since_us
+
+    def _forget_the_future(self, now_us: int) -> None:
+        """After the clock was set back, have what began later begin now."""
+        if now_us < self._looked_us:
+            self._seen = {key: (is_on, min(since, now_us)) for key, (is_on, since) in self._seen.items()}
+        self._looked_us = now_us
 
     def keep_only(self, keys: Iterable[Key]) -> None:
         """Forget what is not watched any more."""
@@ -192,7 +202,7 @@ def _level(
 def _raised(condition: Condition, since_us: int, now_us: int) -> AlertView:
     rule, subject = condition.rule, condition.subject
     return AlertView(
-        id=f"{rule.name}-{subject.place}-{now_us}",
+        id=_id(f"{rule.name}-{subject.place}", now_us),
         rule=rule.name,
         kind=rule.kind,
         **subject._asdict(),
@@ -203,6 +213,16 @@ def _raised(condition: Condition, since_us: int, now_us: int) -> AlertView:
         since_epochtime=since_us / 1e6,
         raised_epochtime=now_us / 1e6,
     )
+
+
+def _id(name: str, now_us: int) -> str:
+    """Return an id as short as messages carry it, where levels have the longest names, too."""
+    whole = f"{name}-{now_us}"
+    if len(whole) <= MAX_ID_CHARACTERS:
+        return whole
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    end = f"-{digest}-{now_us}"
+    return name[: MAX_ID_CHARACTERS - len(end)] + end
 
 
 def _cleared(alert: AlertView, outcome: str, ended_us: int, now_us: int) -> AlertView:

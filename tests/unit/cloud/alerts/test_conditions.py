@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from cloud.alerts import conditions
@@ -276,7 +277,7 @@ def test_silence_is_no_news_while_we_do_not_listen() -> None:
 
 
 def status(*, online: bool = True, **keys: Any) -> Status:
-    return Status(gateway="gw-1", site="berlin", online=online, epochtime=T0, **keys)
+    return Status(gateway="gw-1", site="berlin", online=online, epochtime=T0 + 90, **keys)
 
 
 def connection(state: Any, since: float = 50, **keys: Any) -> ConnectionStatus:
@@ -296,6 +297,25 @@ def test_a_connection_is_as_its_gateway_says(state: str, phase: str) -> None:
     if phase == "present":
         how = "cannot be read" if state == "failed" else "does not answer"
         assert found.text == f"PLC plc-1 at gateway gw-1 {how} (no answer)"
+
+
+@pytest.mark.parametrize("ahead_secs", [-3600, 3600])
+def test_a_gateway_whose_clock_is_wrong_tells_of_connections_and_backlogs_in_time(ahead_secs: int) -> None:
+    said = connection("silent", since=50 + ahead_secs)
+    told = status(backlog_records=1, oldest_epochtime=T0 + 39.0 + ahead_secs)
+    told = msgspec.structs.replace(told, epochtime=told.epochtime + ahead_secs)
+    heard = (T0 + 90) * SEC
+    assert conditions.plc(rule("plc"), PLC, told, heard, said, at(100)).since_us == (T0 + 50) * SEC
+    old, new = (rule("backlog", above_age_secs=limit) for limit in (60, 62))
+    assert conditions.backlog(old, GATEWAY, told, heard, at(100)).phase == "present"
+    assert conditions.backlog(new, GATEWAY, told, heard, at(100)).phase == "unknown"
+
+
+def test_a_gateway_that_falls_silent_is_missed_also_when_the_clock_was_set_back_meanwhile() -> None:
+    heard = (T0 + 3600) * SEC
+    set_back = {"rule": rule("gateway"), "subject": GATEWAY, "status": status(), "received_us": heard}
+    assert conditions.gateway(**set_back, moment=at(159.999, 100)).phase == "over"
+    assert conditions.gateway(**set_back, moment=at(160, 100)).phase == "present"
 
 
 def test_nobody_knows_of_a_connection_whose_gateway_is_away() -> None:
@@ -345,7 +365,7 @@ def test_a_backlog_is_met_above_any_of_its_limits(
     limit: dict[str, Any], keys: dict[str, Any], phase: str
 ) -> None:
     asked = rule("backlog", **limit)
-    found = conditions.backlog(asked, GATEWAY, status(**keys), (T0 + 95) * SEC, at(100))
+    found = conditions.backlog(asked, GATEWAY, status(**keys), (T0 + 90) * SEC, at(100))
     assert found.phase == phase
     gone = conditions.backlog(asked, GATEWAY, status(online=False, **keys), (T0 + 95) * SEC, at(100))
     assert gone.phase == "unknown"

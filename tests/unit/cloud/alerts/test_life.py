@@ -100,6 +100,30 @@ def test_a_connection_that_is_tried_again_and_again_has_been_down_since_the_firs
     assert rig.only.since_epochtime == 99
 
 
+def test_a_clock_that_is_set_back_delays_no_alert_and_no_end_of_one_for_longer_than_its_threshold() -> None:
+    rig = Rig("disk", after_secs=60, clear_after_secs=10)
+    rig.at(3600, "present")
+    rig.at(100, "present")
+    rig.at(159, "present")
+    assert rig.told == []
+    rig.at(160, "present")
+    rig.at(4000, "over")
+    rig.at(200, "over")
+    rig.at(210, "over")
+    assert rig.told == [(160, "raised"), (210, "cleared")]
+
+
+def test_the_longest_names_make_an_id_that_messages_carry_whole() -> None:
+    rig = Rig(name="r" * 64, subject=Subject(*(level * 64 for level in "salm")))
+    rig.at(10, "met", 5)
+    alert = rig.only
+    assert len(alert.id) <= life.MAX_ID_CHARACTERS
+    assert notify.message(alert, "raised", 10 * SEC).id == alert.id
+    rig.at(20, "over", 19)
+    rig.at(30, "met", 29)
+    assert rig.only.id != alert.id
+
+
 def test_unknown_time_does_not_begin_a_count_anew() -> None:
     rig = Rig("plc", after_secs=30)
     rig.at(100, "present")
