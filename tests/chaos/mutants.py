@@ -6,8 +6,9 @@ Each must be caught by the judge; one that is not shows that the judge is blind 
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 _EVERY: Final = 25
 _LATE_SECS: Final = 2.5
