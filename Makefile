@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo  ## Install into .venv and run the whole factory o
 
 .PHONY: test
 test: dev system check  ## Install what tests need; check style; run unit, port, integration and end-to-end tests
-	$(PYTEST) -q -n $(WORKERS) --dist loadfile --durations 15 tests/e2e tests/integration tests/ports tests/unit $(ARGS)
+	$(PYTEST) -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 tests/e2e tests/integration tests/ports tests/unit $(ARGS)
 
 .PHONY: unit
 unit: dev  ## Run the quick tests alone
