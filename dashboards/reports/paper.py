@@ -68,6 +68,7 @@ def sheet(report: Report, *, is_alone: bool) -> Sheet:
     is_alone: whether the drawings carry their own style, as PDF needs
     """
     dress: Callable[[Markup], Markup] = dressed if is_alone else _same
+    width = f"{_RIBBON_WIDTH:.0f}" if is_alone else "100%"
     ink: Callable[[Markup], Markup] = _inked if is_alone else _same
     zone = report.zone
     return Sheet(
@@ -80,13 +81,13 @@ def sheet(report: Report, *, is_alone: bool) -> Sheet:
                         ribbon.ribbon(
                             view.machine, view.segments, report.start, report.end, zone, now=report.now
                         ),
-                        _RIBBON_WIDTH,
+                        width,
                     )
                 ),
             )
             for view in report.timelines
         ],
-        axis=dress(_wide(ribbon.axis(report.start, report.end, zone), _RIBBON_WIDTH)),
+        axis=dress(_wide(ribbon.axis(report.start, report.end, zone), width)),
         hourly=dress(
             charts.hourly(
                 report.hours,
@@ -269,9 +270,9 @@ def _swatch(kind: str) -> Markup:
     )
 
 
-def _wide(drawing: Markup, width: float) -> Markup:
-    """Give a drawing of shares a width in pixels."""
-    return Markup(str(drawing).replace('width="100%"', f'width="{width:.0f}"', 1))  # noqa: S704  # from svg.py
+def _wide(drawing: Markup, width: str) -> Markup:
+    """Give a drawing of shares a width: in a PDF, which knows no shares of a cell, in pixels."""
+    return Markup(str(drawing).replace('width="100%"', f'width="{width}"', 1))  # noqa: S704  # from svg.py
 
 
 def _inked(drawing: Markup) -> Markup:

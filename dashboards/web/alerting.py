@@ -15,7 +15,7 @@ from cloud.plant import Plant
 from dashboards.port import Cloud
 from dashboards.selection import AddressError, instant_us
 from dashboards.web.screen import Screen
-from dashboards.web.signin import operator_name, who_acts
+from dashboards.web.signin import may_act, operator_name, who_acts
 
 _US: Final = 1_000_000
 _TEXT_LENGTH: Final = 500
@@ -51,6 +51,7 @@ class AlertPages(Screen):
             minutes=MUTE_MINUTES,
             urgent=_FIRST,
             operator=operator_name(request),
+            may_act=may_act(request),
             said=request.query_params.get("said"),
             refresh_secs=REFRESH_SECS,
         )

@@ -65,6 +65,10 @@ At = Annotated[
     str, Query(description="`site/area/line/machine` from the left; the whole plant when left out.")
 ]
 
+Since = Annotated[
+    str,
+    Query(alias="from", description="Where it begins, written like `to`.", examples=["2021-06-30"]),
+]
 By = Annotated[str, Query(max_length=64, description="Who asks, where nobody signs in.")]
 
 
@@ -179,7 +183,7 @@ class Api:
 
     async def _figures(  # a question's parameters
         self,
-        from_: Annotated[str, Query(alias="from")],
+        from_: Since,
         to: Moment,
         every: Every = "shift",
         level: Level = "machine",
@@ -201,9 +205,7 @@ class Api:
             return _file(body, "application/vnd.apache.parquet", "figures.parquet")
         return _json(rows)
 
-    async def _shifts(
-        self, from_: Annotated[str, Query(alias="from")], to: Moment, level: Level = "line", at: At = ""
-    ) -> Response:
+    async def _shifts(self, from_: Since, to: Moment, level: Level = "line", at: At = "") -> Response:
         from_us, to_us = self._span(from_, to)
         place = self._place(at)
         rows = await self._ask(lambda: self._cloud.shift_table(from_us, to_us, level))
@@ -221,14 +223,14 @@ class Api:
     async def _corrections(self) -> Response:
         return _json(await self._ask(self._cloud.corrections))
 
-    async def _timeline(self, at: At, from_: Annotated[str, Query(alias="from")], to: Moment) -> Response:
+    async def _timeline(self, at: At, from_: Since, to: Moment) -> Response:
         from_us, to_us = self._span(from_, to)
         key = self._machine(at)
         return _json(await self._ask(lambda: self._cloud.timeline(key, from_us, to_us)))
 
     async def _stops(
         self,
-        from_: Annotated[str, Query(alias="from")],
+        from_: Since,
         to: Moment,
         at: At = "",
         shortest_secs: Annotated[float, Query(ge=0)] = 0.0,

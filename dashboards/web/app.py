@@ -86,6 +86,7 @@ class Pages:
         app.mount("/api/v1", api.application)
         app.add_api_websocket_route("/feed", self._feed)
         app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
+        application: Application = app
         if people is not None:
             door = PeoplePages(cloud, jinja, people)
             for path, shown, taken in (
@@ -99,8 +100,9 @@ class Pages:
                     app.add_route(path, shown, methods=["GET"])
                 if taken is not None:
                     app.add_route(path, taken, methods=["POST"])
+            application = SignIn(app, people, base, forbidden=door.forbidden)
         app.add_middleware(GZipMiddleware, minimum_size=1500, compresslevel=5)
-        self.application = Guard(app if people is None else SignIn(app, people, base), hosts)
+        self.application = Guard(application, hosts)
 
     async def _feed(self, socket: WebSocket) -> None:
         await self.feed.serve(socket)

@@ -1,6 +1,7 @@
 """Signing in: who a request is from, and what that person may do."""
 
 import asyncio
+import contextlib
 import hmac
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -18,7 +19,10 @@ from dashboards.web.security import Application, Message, Receive, Scope, Send
 
 SESSION_COOKIE: Final = "oee_session"
 DISPLAY_COOKIE: Final = "oee_display"
-_OPEN: Final = ("/static/", "/favicon.ico", "/healthz", "/sign-in", "/first-run")
+RECHECK_SECS: Final = 30.0
+"""How often it is asked whether whoever follows live still may."""
+_OPEN: Final = frozenset({"/favicon.ico", "/healthz", "/sign-in", "/first-run"})
+_OPEN_BELOW: Final = "/static/"
 _NAME_LENGTH: Final = 64
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NEEDS: Final[tuple[tuple[str, bool, Role], ...]] = (
@@ -38,10 +42,24 @@ _NEEDS: Final[tuple[tuple[str, bool, Role], ...]] = (
 class SignIn:
     """ASGI middleware: finds out who asks, and sends strangers to the door."""
 
-    def __init__(self, app: Application, people: People, base: str) -> None:
+    def __init__(
+        self,
+        app: Application,
+        people: People,
+        base: str,
+        *,
+        forbidden: Callable[[Request, Role], Response],
+        recheck_secs: float = RECHECK_SECS,
+    ) -> None:
+        """Stand before an application.
+
+        forbidden: makes the page for somebody who lacks a role
+        """
         self._app = app
         self._people = people
         self._base = base
+        self._forbidden = forbidden
+        self._recheck_secs = recheck_secs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what the asker may do; refuse the rest."""
@@ -51,17 +69,38 @@ class SignIn:
         path = str(scope["path"])
         account = await asyncio.to_thread(self._who, scope)
         scope.setdefault("state", {})["account"] = account
-        if path.startswith(_OPEN):
+        if path in _OPEN or path.startswith(_OPEN_BELOW):
             await self._app(scope, receive, send)
             return
         needed = needed_role(path, is_reading=scope["type"] == "websocket" or scope["method"] in _READING)
         if account is not None and account.may(needed):
-            await self._app(scope, receive, self._keeping_display(scope, account, send))
+            if scope["type"] == "websocket":
+                await self._let_follow(scope, receive, send, needed)
+            else:
+                await self._app(scope, receive, self._keeping_display(scope, account, send))
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "sign in first"})
         else:
             await self._refusal(scope, path, account, needed)(scope, receive, send)
+
+    async def _let_follow(self, scope: Scope, receive: Receive, send: Send, needed: Role) -> None:
+        """Let somebody follow live for as long as that is allowed: a session may end under an open page."""
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._end_when_over(scope, send, needed), name="pages.session.watch")
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                watch.cancel()
+
+    async def _end_when_over(self, scope: Scope, send: Send, needed: Role) -> None:
+        while True:
+            await asyncio.sleep(self._recheck_secs)
+            account = await asyncio.to_thread(self._who, scope)
+            if account is None or not account.may(needed):
+                with contextlib.suppress(RuntimeError):  # the other side has just closed
+                    await send({"type": "websocket.close", "code": 1008, "reason": "sign in again"})
+                return
 
     def _who(self, scope: Scope) -> Account | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -94,7 +133,9 @@ class SignIn:
 
     def _refusal(self, scope: Scope, path: str, account: Account | None, needed: Role) -> Response:
         if account is not None:
-            return Response(f"This needs the role {needed}.", status_code=403, media_type="text/plain")
+            if path.startswith("/api/"):
+                return Response(f"This needs the role {needed}.", status_code=403, media_type="text/plain")
+            return self._forbidden(Request(scope), needed)
         if path.startswith("/api/") or scope["method"] not in _READING:
             return Response("Sign in first.", status_code=401, media_type="text/plain")
         door = "/first-run" if self._people.is_empty else "/sign-in"
@@ -110,6 +151,12 @@ class PeoplePages(Screen):
         super().__init__(cloud, jinja)
         self._people = people
         self._hashing = asyncio.Semaphore(2)
+
+    def forbidden(self, request: Request, needed: Role) -> Response:
+        """Answer what somebody may not do."""
+        account: Account = request.state.account
+        text = f"This needs the role {needed}; {account.name} is signed in as {account.role}."
+        return self.fault(request, 403, "Not with this account", text)
 
     async def door(self, request: Request) -> Response:
         """Answer `/sign-in`."""
@@ -141,6 +188,7 @@ class PeoplePages(Screen):
         """Take `/sign-out`."""
         if token := request.cookies.get(SESSION_COOKIE):
             self._people.sign_out(token)
+            self._people.note(request.state.account.name, "signed out", "", _address(request))
         answer = RedirectResponse(self.base + "/sign-in", status_code=303)
         answer.delete_cookie(SESSION_COOKIE, path=self.base or "/")
         return answer
@@ -305,6 +353,12 @@ def who_acts(request: Request, form: Mapping[str, str]) -> str:
     if not name:
         raise AddressError("Give your name, so that others know whom to ask.")
     return name
+
+
+def may_act(request: Request) -> bool:
+    """Tell whether who asks may say why machines stood, and look after alerts."""
+    account: Account | None = getattr(request.state, "account", None)
+    return account is None or account.may("operator")
 
 
 def operator_name(request: Request) -> str:

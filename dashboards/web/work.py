@@ -21,7 +21,7 @@ from dashboards.reports import model
 from dashboards.reports.model import Stop
 from dashboards.selection import AddressError
 from dashboards.web.screen import Screen
-from dashboards.web.signin import operator_name, who_acts
+from dashboards.web.signin import may_act, operator_name, who_acts
 
 _US: Final = 1_000_000
 _TEXT_LENGTH: Final = 500
@@ -108,7 +108,7 @@ class WorkPages(Screen):
                     small += 1
         found.sort(key=lambda stop: stop.start, reverse=True)
         waiting = [stop for stop in found if not stop.is_explained]
-        may_answer = chosen.is_live and not sought and self._may_answer(request)
+        may_answer = chosen.is_live and not sought and may_act(request)
         asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None) if may_answer else None
         return self.answer(
             request,
@@ -146,8 +146,8 @@ class WorkPages(Screen):
             board,
             stop=stop,
             around=view,
-            groups=self._groups(key) if self._may_answer(request) else [],
-            may_answer=self._may_answer(request),
+            groups=self._groups(key) if may_act(request) else [],
+            may_answer=may_act(request),
             came_from=_came_from(request.query_params, request.query_params.get("place", "")),
             said=model.comments(self.cloud, tuple(key), round(since * _US), round(until * _US)),
             only_comment=ONLY_COMMENT,
@@ -192,11 +192,6 @@ class WorkPages(Screen):
             raise AddressError(f"{key.machine} did not stand in that time.")
         whole = max(found, key=lambda stop: stop.secs)
         return whole._replace(start=since, end=min(until, view.to_epochtime))
-
-    @staticmethod
-    def _may_answer(request: Request) -> bool:
-        account = getattr(request.state, "account", None)
-        return account is None or account.may("operator")
 
     def _groups(self, key: MachineKey) -> list[Group]:
         """Return the site's reasons in two levels, in the order of plant.toml."""

@@ -260,6 +260,29 @@ async def test_who_may_only_look_is_not_asked_for_reasons(served, people):
         assert 'name="reason"' in (await client.get(query)).text
         await enter(client, "vi")
         assert 'name="reason"' not in (await client.get(query)).text
+        stop = f"/stop?at={FILLER}&since={SHIFT + HOUR}&until={SHIFT + HOUR + 1200}"
+        page = (await client.get(stop)).text
+        assert 'name="reason"' not in page
+        assert "vi is signed in as viewer" in page
+        assert 'action="/alerts' not in (await client.get("/alerts")).text
+
+
+async def test_who_may_not_do_something_is_told_so_by_a_page(served, people):
+    async with served(people) as client:
+        await enter(client, "vi")
+        for answer in (await client.get("/people"), await client.post("/stop", data={})):
+            assert answer.status_code == 403
+            assert "vi is signed in as viewer" in answer.text
+            assert '<nav aria-label="Pages">' in answer.text
+        refused = await client.post("/api/v1/mutes", params={"place": LINE, "until": "1", "why": "x"})
+        assert refused.text == "This needs the role operator."
+
+
+async def test_the_open_pages_are_these_and_none_that_begins_like_them(served, people):
+    async with served(people) as client:
+        for path in ("/sign-inside", "/first-running", "/healthz/x"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.headers["location"][:9]) == (303, "/sign-in?")
 
 
 async def test_a_form_of_another_site_is_refused(served, people):
@@ -326,6 +349,8 @@ async def test_what_was_done_is_recorded_and_shown(served, people):
             ("op", "sign-in failed", ""),
         ]
         assert "Bo as viewer" in (await client.get("/audit")).text
+        await client.post("/sign-out")
+        assert (people.entries()[0].who, people.entries()[0].what) == ("en", "signed out")
 
 
 async def test_behind_tls_cookies_are_secure_and_browsers_are_told_to_stay(served, people):

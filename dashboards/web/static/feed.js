@@ -3,6 +3,7 @@ import { morph } from "./morph.js";
 
 const FIRST_RETRY_SECS = 1;
 const LONGEST_RETRY_SECS = 15;
+const OVER = 1008;
 
 export function follow({ base, topic, heard, lost }) {
   let retry = FIRST_RETRY_SECS;
@@ -20,12 +21,22 @@ export function follow({ base, topic, heard, lost }) {
       else lay(message.fragments ?? {});
       heard(message.generated);
     });
-    socket.addEventListener("close", wait);
+    socket.addEventListener("close", (event) => {
+      if (event.code === OVER) location.reload(); // the door asks who it is
+      else wait();
+    });
+  }
+
+  // A refused handshake does not say why: after a restart the session may be over.
+  async function ask() {
+    const answer = await fetch(`${base}/api/v1/mutes`).catch(() => null);
+    if (answer?.status === 401) location.reload();
   }
 
   function wait() {
     // Spread the browsers of a hall, so that a restarted server is not asked by all at once.
     let left = Math.ceil(retry * (0.7 + 0.6 * Math.random()));
+    if (retry > FIRST_RETRY_SECS) ask();
     retry = Math.min(LONGEST_RETRY_SECS, retry * 1.7);
     lost(left);
     timer = setInterval(() => {
