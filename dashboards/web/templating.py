@@ -52,6 +52,7 @@ def environment(assets: Assets, base: str = "") -> Environment:
     jinja.filters |= {
         "instant": model.instant,
         "ratio": model.ratio,
+        "has_records": model.has_records,
         "standing": model.standing,
         "code_words": code_words,
         "child_name": model.name_of,

@@ -118,6 +118,29 @@ async def test_a_machine_that_the_plant_lacks_is_shown_and_breaks_nothing(cloud,
     assert f"r/{LINE}/robot-9" not in fragments
 
 
+@pytest.mark.parametrize(
+    ("machines", "layout"), [(4, "n-4"), (8, "some"), (20, "many"), (21, "crowd"), (60, "crowd")]
+)
+async def test_a_wall_display_gives_many_machines_less_room_each(cloud, client, machines, layout):
+    """However many stand on a line, all of it is on the screen: nobody scrolls there."""
+    board = cloud.board()
+    (line,) = board.lines
+    crowd = line.machines[:1] * machines
+    cloud._present.board = msgspec.structs.replace(
+        board, lines=[msgspec.structs.replace(line, machines=crowd)]
+    )
+    assert f'<div class="tiles {layout}">' in (await client.get("/tv")).text
+
+
+async def test_a_machine_of_which_nothing_is_known_has_no_percentage_on_the_board_either(cloud, client):
+    cloud.now.now += 40 * HOUR
+    cloud._present.look()
+    page = (await client.get("/")).text
+    tile = page.split('<article class="tile', 2)[1]
+    assert "<b>–</b><span>% OEE</span>" in tile
+    assert 'class="v-bad"' not in page.split('<header class="line-head"', 2)[1].split("</header>")[0]
+
+
 async def test_a_performance_above_all_that_is_possible_is_explained_on_the_board(cloud, client):
     assert "P above" not in (await client.get("/")).text
     last = life(FILLER, 0)[-1]
