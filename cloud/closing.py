@@ -27,8 +27,10 @@ from contract.machine_key import MachineKey
 FIRST: Final = "shift ended"
 LATE: Final = "late data"
 ONGOING: Final = "a stop went on beyond the end"
-_CHUNK_US: Final = 24 * US_PER_HOUR
+_DAY_US: Final = 24 * US_PER_HOUR
 """How much time is closed in one step, so that a long history does not hold up the live figures."""
+_SILENT_DAYS: Final = 20
+"""How many days of one machine are closed in one step where nothing was told; of two half as many."""
 _NEVER: Final = 2**62
 _MAX_WAIT_US: Final = 600_000_000
 """How long late records may keep coming before a revision is made all the same."""
@@ -80,13 +82,13 @@ class Closing:
         return self._revise(now_us)
 
     def _close_line(self, line: Line, members: Sequence[Machine], now_us: int) -> Step | None:
-        through_us = self._begin_of(line, members)
+        through_us = self._begin_of(line, members, now_us)
         if through_us is None:
             return None
         wait_us = self._grace_us + max(
             machine.definitions.small_stop_us + machine.definitions.max_gap_us for machine in members
         )
-        until_us = min(now_us - wait_us, through_us + _CHUNK_US)
+        until_us = min(now_us - wait_us, through_us + self._chunk_us(members, through_us, now_us))
         ended = [
             window
             for machine in members
@@ -159,12 +161,26 @@ class Closing:
             and (dirty.hour + 1) * US_PER_HOUR <= to_us
         ]
 
-    def _begin_of(self, line: Line, members: Sequence[Machine]) -> int | None:
-        """Return from when on shifts are to be closed: the last closed one, else the first record."""
-        if line not in self._through_us:
+    def _chunk_us(self, members: Sequence[Machine], from_us: int, now_us: int) -> int:
+        """Return how much time is closed in one step: a day, or more of which nothing was ever told."""
+        silent_us = _SILENT_DAYS // len(members) * _DAY_US
+        if silent_us <= _DAY_US or now_us < from_us + 2 * _DAY_US:
+            return _DAY_US
+        until_us = from_us + silent_us
+        for number in self._evaluation.stored_ids(machine.key for machine in members):
+            next_us = self._store.next_time(number, from_us)
+            until_us = until_us if next_us is None else min(until_us, next_us)
+        return max(until_us - from_us, _DAY_US)
+
+    def _begin_of(self, line: Line, members: Sequence[Machine], now_us: int) -> int | None:
+        """Return from when on shifts are to be closed: the last closed one, else the first record.
+
+        Those that a clock which was ahead has closed before their end are closed again when they end.
+        """
+        if self._through_us.get(line, _NEVER) > now_us:
             span = self._store.closed_span("/".join(line))
             if span is not None:
-                closed_us = span[1]
+                closed_us = span[1] if span[1] <= now_us else self._rightly_closed_us(line, span, now_us)
             else:
                 ids = self._evaluation.stored_ids(machine.key for machine in members)
                 firsts = [extent[0] for number in ids if (extent := self._store.extent(number))]
@@ -181,6 +197,12 @@ class Closing:
                 )
             self._through_us[line] = closed_us
         return self._through_us[line]
+
+    def _rightly_closed_us(self, line: Line, span: tuple[int, int], now_us: int) -> int:
+        """Return the end of the last shift of a line that was closed when it had ended by today's clock."""
+        shifts = self._store.closed_between("/".join(line), span[0], now_us)
+        rightly = (shift.end_us for shift in shifts if shift.revision.made_epochtime * 1e6 <= now_us)
+        return max(rightly, default=span[0])
 
     def _revise(self, now_us: int) -> Step:
         due = self._settled(now_us)
@@ -242,6 +264,8 @@ class Closing:
         for dirty in self._dirty:
             place = (dirty.machine, dirty.hour)
             before = self._seen.get(place, _Seen(-1, now_us, now_us))
+            if max(before.first_us, before.mark_us) > now_us:  # seen by a clock that was ahead
+                before = _Seen(before.mark, now_us, now_us)
             seen[place] = before if before.mark == dirty.mark else _Seen(dirty.mark, before.first_us, now_us)
         self._seen = seen
 
@@ -355,8 +379,8 @@ class Closing:
 def _of_line(members: Iterable[Machine], windows: Sequence[ShiftWindow]) -> list[ShiftWindow]:
     """Return the shifts of all machines that are of the same name and date as some windows."""
     names = set(map(_name, windows))
-    from_us = min(window.start_us for window in windows) - _CHUNK_US
-    to_us = max(window.end_us for window in windows) + _CHUNK_US
+    from_us = min(window.start_us for window in windows) - _DAY_US
+    to_us = max(window.end_us for window in windows) + _DAY_US
     return [
         window
         for machine in members

@@ -16,6 +16,7 @@ from cloud.config import CloudTable
 from cloud.evaluation import Evaluation
 from cloud.live import Live, Picture
 from cloud.oee.calendar import shift_at
+from cloud.oee.figures import iso_utc
 from cloud.plant import Plant
 from cloud.store.port import Appended, ClosedShift, Store
 from cloud.store.rows import US_PER_HOUR
@@ -100,7 +101,7 @@ class Present:
             if step.is_done or time.monotonic() > deadline:
                 break
         for shift in closed:
-            self._note_closed(shift)
+            self._note_closed(shift, now_us)
         self.board = self._make_board(self.picture)
         return closed
 
@@ -123,24 +124,28 @@ class Present:
             settle_us=round(settings.revision_settle_secs * 1e6),
         )
         for key in plant.machines:
-            self._load_closed(str(key))
+            self._load_closed(str(key), now_us)
         for line in plant.lines:
-            self._load_closed("/".join(line))
+            self._load_closed("/".join(line), now_us)
         self.picture = self.live.look(now_us)
         self.board = self._make_board(self.picture)
         self._set_marks(now_us)
         self._locked_us = -_LOCK_EVERY_US
         self._lock(now_us)
 
-    def _load_closed(self, scope: str) -> None:
+    def _load_closed(self, scope: str, now_us: int) -> None:
         span = self._store.closed_span(scope)
         if span is not None:
-            (last, *_) = reversed(self._store.closed_between(scope, span[1] - 7 * 86_400_000_000, span[1]))
-            self.last_closed[scope] = last.revision.figures
+            until_us = min(span[1], now_us)  # a clock that was ahead has closed what has not begun
+            shifts = self._store.closed_between(scope, until_us - 7 * 86_400_000_000, until_us)
+            ended = [shift for shift in shifts if shift.end_us <= until_us]
+            if ended:
+                self.last_closed[scope] = ended[-1].revision.figures
 
-    def _note_closed(self, shift: ClosedShift) -> None:
+    def _note_closed(self, shift: ClosedShift, now_us: int) -> None:
         known = self.last_closed.get(shift.scope)
-        if known is None or shift.revision.figures["start"] >= known["start"]:
+        is_older = known is not None and shift.revision.figures["start"] < known["start"]
+        if known is None or not is_older or known["end"] > iso_utc(now_us):
             self.last_closed[shift.scope] = shift.revision.figures
 
     def _lock(self, now_us: int) -> None:

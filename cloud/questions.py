@@ -80,7 +80,7 @@ def figures(
     kept: dict[tuple[str, int], ShiftRow] = {}
     revised = every == "shift" and level in ("machine", "line") and product is None
     if revised:
-        kept = _kept(store, {"/".join(key[: _DEPTH[level]]) for key in machines}, from_us, to_us)
+        kept = _kept(store, {"/".join(key[: _DEPTH[level]]) for key in machines}, from_us, to_us, now_us)
         from_us = max(from_us, _all_closed_until(kept, machines, level))
         if to_us <= from_us:
             return sorted(kept.values(), key=lambda row: str(row["start"]))
@@ -242,13 +242,18 @@ def _period(day: date, every: Every) -> date | None:
             return day
 
 
-def _kept(store: Store, scopes: Iterable[str], from_us: int, to_us: int) -> dict[tuple[str, int], ShiftRow]:
-    """Return the closed shifts that touch [from_us, to_us), by scope and start."""
+def _kept(
+    store: Store, scopes: Iterable[str], from_us: int, to_us: int, now_us: int
+) -> dict[tuple[str, int], ShiftRow]:
+    """Return the closed shifts that touch [from_us, to_us), by scope and start.
+
+    Not what a clock that was ahead has closed before its end.
+    """
     return {
         (scope, shift.start_us): shift.revision.figures
         for scope in scopes
         for shift in store.closed_between(scope, from_us - _DAY_US, to_us)
-        if shift.end_us > from_us
+        if from_us < shift.end_us <= now_us
     }
 
 
@@ -300,7 +305,7 @@ def _stored_table(
         if figures is not None and _starts_before(figures, to_us):
             rows[scope, str(figures["start"])] = figures
         for shift in store.closed_between(scope, from_us - _DAY_US, to_us):
-            if shift.end_us > from_us:
+            if from_us < shift.end_us <= picture.at_us:  # a clock that was ahead has closed what still runs
                 rows[scope, str(shift.revision.figures["start"])] = shift.revision.figures
     return sorted(rows.values(), key=lambda row: str(row["start"]))
 
@@ -340,7 +345,7 @@ def _closed_until(store: Store, line: tuple[str, str, str], members: Iterable[Ma
     """Return until when a line's shifts are closed: its first record where none is, now where it has none."""
     span = store.closed_span("/".join(line))
     if span is not None:
-        return span[1]
+        return min(span[1], now_us)
     numbers = (store.names.find("machine", tuple(machine.key)) for machine in members)
     extents = (store.extent(number) for number in numbers if number != ABSENT)
     return min((extent[0] for extent in extents if extent is not None), default=now_us)

@@ -85,14 +85,23 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 def closed(store: SqliteStore, of: Plant, *instants: float) -> list[ClosedShift]:
     """Return what is closed or revised at successive instants, with one service that goes on."""
     made = Closing(Evaluation(of, store), grace_us=0, settle_us=0)
+    return [shift for now in instants for shift in stepped(made, now)]
+
+
+def stepped(made: Closing, now: float) -> list[ClosedShift]:
+    """Return what a service that goes on closes and revises at an instant."""
     found: list[ClosedShift] = []
-    for now in instants:
-        while True:
-            step = made.step(round(now * SEC))
-            found += step.shifts
-            if step.is_done:
-                break
+    is_done = False
+    while not is_done:
+        step = made.step(round(now * SEC))
+        found += step.shifts
+        is_done = step.is_done
     return found
+
+
+def newest(shift: ClosedShift) -> dict[str, Any]:
+    """Return a shift's figures, however many revisions they took."""
+    return {**shift.revision.figures, "revision": 0}
 
 
 def figures(store: SqliteStore, scope: str, start: float = SHIFT) -> list[dict[str, Any]]:
@@ -247,3 +256,69 @@ def test_a_lock_that_moves_lets_a_part_of_what_came_late_count(store: SqliteStor
     kept = store.after_lock([machine], 0, 2**62)
     assert kept is not None
     assert kept.records == len(early)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_clock_that_was_ahead_has_closed_is_closed_again_when_it_ends(
+    store: SqliteStore, *, restarted: bool
+) -> None:
+    service = plant()
+    made = Closing(Evaluation(service, store), grace_us=0, settle_us=0)
+    told = [record for machine in ("m1", "m2") for record in ran(machine, SHIFT, SHIFT + 17 * HOUR)]
+    store.append(Arrivals([record for record in told if record.epochtime < SHIFT + HOUR]))
+    stepped(made, SHIFT + HOUR)
+    ahead = stepped(made, SHIFT + HOUR + 30 * DAY)
+    assert (LINE, SHIFT * SEC) in {(shift.scope, shift.start_us) for shift in ahead}
+    if restarted:
+        made = Closing(Evaluation(service, store), grace_us=0, settle_us=0)
+    stepped(made, SHIFT + HOUR)
+    for number in range(2):
+        store.live_from_us[number] = SHIFT * SEC  # what comes in time leaves no mark
+    store.append(Arrivals([record for record in told if record.epochtime >= SHIFT + HOUR]))
+    stepped(made, SHIFT + 10 * HOUR)
+    stepped(made, SHIFT + 17 * HOUR)
+    for start, planned_hours in ((SHIFT, 8), (SHIFT + 8 * HOUR, 8)):
+        first, last = figures(store, f"{LINE}/m1", start)
+        assert first["unknown_secs"] > 0
+        assert (last["unknown_secs"], last["total_units"]) == (0, planned_hours * HOUR)
+    assert figures(store, LINE)[-1]["total_units"] == (8 + 9) * HOUR
+
+
+def test_late_records_seen_by_a_clock_that_was_ahead_are_waited_for_no_longer_than_others(
+    store: SqliteStore,
+) -> None:
+    made = Closing(Evaluation(plant(), store), grace_us=0, settle_us=SEC)
+    store.append(Arrivals(ran("m1", SHIFT, SHIFT + 8 * HOUR)))
+    for now in (SHIFT + 10 * HOUR, SHIFT + 10 * HOUR + 2):
+        stepped(made, now)
+    store.append(Arrivals(ran("m2", SHIFT, SHIFT + 9 * HOUR)))
+    stepped(made, SHIFT + 11 * HOUR + 365 * DAY)
+    for now in (SHIFT + 11 * HOUR, SHIFT + 11 * HOUR + 2):
+        stepped(made, now)
+    assert figures(store, LINE)[-1]["total_units"] == (8 + 9) * HOUR
+
+
+def test_time_of_which_nothing_was_told_is_closed_as_it_is_day_by_day_in_fewer_steps(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    """Records in the middle, and a machine that goes on from there, end the silence to the shift."""
+    service = plant()
+    with closing(SqliteStore(tmp_path / "other.sqlite3")) as other:
+        for each in (store, other):
+            each.append(Arrivals(ran("m1", SHIFT, SHIFT + HOUR)))
+            each.append(Arrivals(ran("m2", SHIFT + 45 * DAY, SHIFT + 45 * DAY + HOUR)))
+            each.append(Arrivals(ran("m1", SHIFT + 50 * DAY, SHIFT + 51 * DAY, first=5000)))
+        made = Closing(Evaluation(service, store), grace_us=0, settle_us=0)
+        now = SHIFT + 60 * DAY
+        steps, is_done = 0, False
+        while not is_done:
+            is_done = made.step(now * SEC).is_done
+            steps += 1
+        closed(other, service, *(SHIFT + day * DAY for day in range(1, 61)))
+        for scope in (LINE, f"{LINE}/m1", f"{LINE}/m2"):
+            ours, theirs = (each.closed_between(scope, 0, now * SEC) for each in (store, other))
+            assert [(shift.start_us, newest(shift)) for shift in ours] == [
+                (shift.start_us, newest(shift)) for shift in theirs
+            ]
+            assert len(ours) == 2 * 60
+    assert steps < 30

@@ -194,6 +194,26 @@ def test_a_shift_that_is_over_is_in_the_table_before_it_is_closed(rig: Rig, leve
     assert over[1] | {"revision": 1} == closed[1]
 
 
+@pytest.mark.parametrize("level", ["machine", "line"])
+def test_what_a_clock_that_was_ahead_has_closed_hides_no_running_shift(rig: Rig, level: Level) -> None:
+    day(rig)
+    rig.turn(SHIFT + 9 * HOUR + 7 * 24 * HOUR)
+    rig.run(SHIFT + 9 * HOUR, SHIFT + 10 * HOUR)
+    rig.turn(SHIFT + 10 * HOUR)
+    span = (SHIFT * SEC, (SHIFT + 24 * HOUR) * SEC)
+    table = rig.cloud.shift_table(*span, level)
+    asked = rig.cloud.figures(*span, every="shift", level=level)
+    for rows in (table, asked):
+        assert [(row["shift"], row["revision"]) for row in rows] == [("1", 1), ("2", 0)]
+        assert rows[-1]["run_secs"] == pytest.approx(2 * HOUR, abs=20)
+    assert rig.cloud._present.last_closed[SCOPE]["start"] > table[-1]["start"]  # until the next is closed
+    rig.restart()
+    assert rig.cloud._present.last_closed[SCOPE]["start"] == table[0]["start"]
+    rig.run(SHIFT + 10 * HOUR, SHIFT + 17 * HOUR)
+    rig.turn(SHIFT + 17 * HOUR)
+    assert rig.cloud._present.last_closed[SCOPE]["start"] == table[-1]["start"]
+
+
 def test_the_first_shift_of_all_is_in_the_table_before_it_is_closed(rig: Rig) -> None:
     assert rig.cloud.shift_table(SHIFT * SEC, (SHIFT + 9 * HOUR) * SEC, "line") == []
     rig.run(SHIFT, SHIFT + 8 * HOUR + 20)
