@@ -37,6 +37,7 @@ class MasterDataTable(AddressTable):
     kind: Kind
     query: str | None = None
     watermark: str | None = None
+    overlap: Annotated[float, Field(ge=0, le=86_400 * 31)] = 60.0
     start: str | int = "1970-01-01 00:00:00"
     folder: File | None = None
     pattern: str = "*.csv"

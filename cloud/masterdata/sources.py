@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from cloud.masterdata.rows import Row
 
 _DATETIME: Final = "datetime"
 _DECIMAL: Final = "decimal"
+_BYTES: Final = "bytes"
 
 
 class Found(NamedTuple):
@@ -47,9 +48,10 @@ def source_of(table: MasterDataTable) -> Source:
 
 
 class DatabaseSource:
-    """Rows of a query, those at or beyond the highest watermark seen.
+    """Rows of a query, those at or beyond the highest watermark seen, and some before it.
 
-    The rows of the watermark itself are read again: others of the same moment may have been committed since.
+    These are read again: a transaction that began before the one which set that watermark may have been
+    committed since, with a lower one.
     """
 
     def __init__(self, table: MasterDataTable) -> None:
@@ -63,7 +65,8 @@ class DatabaseSource:
 
         column = self._table.watermark
         reached = self._table.start if mark is None else from_json(mark)
-        parameters = {} if column is None else {"watermark": reached}
+        begin = reached if mark is None else before(reached, self._table.overlap)
+        parameters = {} if column is None else {"watermark": begin}
         try:
             engine = create_engine(self._table.address(), poolclass=NullPool)
             with engine.connect() as connection:
@@ -74,7 +77,14 @@ class DatabaseSource:
         if column is not None and rows:
             if column not in rows[0].row:
                 raise MasterDataError(f"{self._table.name}: the query returns no column {column}")
-            reached = max((row[column] for _, row in rows if row[column] is not None), default=reached)
+            marked = sorted(
+                (item for item in rows if item.row[column] is not None), key=lambda item: item.row[column]
+            )
+            # Of several rows of one ref the one that was changed last is worked in last.
+            rows = [*(item for item in rows if item.row[column] is None), *marked]
+            if marked:
+                newest = marked[-1].row[column]
+                reached = newest if mark is None else max(reached, newest)
         return Batch(rows, to_json(reached), frozenset() if column is not None else frozenset({""}))
 
 
@@ -119,6 +129,8 @@ def to_json(value: Any) -> str:
         return json.dumps({_DATETIME: value.isoformat()})
     if isinstance(value, Decimal):
         return json.dumps({_DECIMAL: str(value)})
+    if isinstance(value, bytes | bytearray | memoryview):
+        return json.dumps({_BYTES: bytes(value).hex()})
     if not isinstance(value, str | int | float | bool | None):
         value = str(value)
     return json.dumps(value)
@@ -129,8 +141,43 @@ def from_json(mark: str) -> Any:
     value = json.loads(mark)
     if isinstance(value, dict):
         ((kind, text),) = value.items()
-        return datetime.fromisoformat(text) if kind == _DATETIME else Decimal(text)
+        return _READ[kind](text)
     return value
+
+
+_READ: Final[Mapping[str, Callable[[str], Any]]] = {
+    _DATETIME: datetime.fromisoformat,
+    _DECIMAL: Decimal,
+    _BYTES: bytes.fromhex,
+}
+
+
+def before(mark: Any, overlap: float) -> Any:
+    """Return a watermark that lies before another one: seconds of a time, so many of a number.
+
+    What is neither, such as a row version in bytes, is returned as it is.
+    """
+    match mark:
+        case datetime():
+            return mark - timedelta(seconds=overlap)
+        case int():
+            return mark - round(overlap)
+        case float():
+            return mark - overlap
+        case Decimal():
+            return mark - Decimal(str(overlap))
+        case str():
+            return _text_before(mark, overlap)
+    return mark
+
+
+def _text_before(mark: str, overlap: float) -> str:
+    """Return a time before another one as a database writes it that has no type for it."""
+    try:
+        moment = datetime.fromisoformat(mark) - timedelta(seconds=overlap)
+    except (ValueError, OverflowError):
+        return mark
+    return moment.isoformat(sep=mark[10]) if len(mark) > len("2026-11-23") else mark
 
 
 def _first_line(error: Exception) -> str:

@@ -268,7 +268,7 @@ def _passed(rows: Sequence[BadRow]) -> str:
 
 
 def _digest(table: MasterDataTable) -> str:
-    said = table.model_dump_json(exclude={"interval_secs", "url"})
+    said = table.model_dump_json(exclude={"interval_secs", "overlap", "url"})
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,8 @@
 
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from msgspec import structs
 from cloud.errors import ConfigError, CorrectionError, MasterDataError
 from cloud.masterdata import sync as sync_module
 from cloud.masterdata.config import MasterDataTable, load
+from cloud.masterdata.sources import before, from_json, to_json
 from cloud.masterdata.sync import Sync, preview
 from cloud.oee.corrections import Correction, in_force
 from cloud.plant import Plant
@@ -134,6 +137,55 @@ def test_a_row_that_commits_late_at_the_watermark_is_not_lost(mes: Mes, notes: N
     assert sync.run() == "1 new"
 
 
+def test_a_row_that_commits_after_others_of_a_higher_watermark_is_not_lost(mes: Mes, notes: Notes) -> None:
+    """A transaction takes its time when it begins, and may commit after one that began later."""
+    book = Book()
+    sync = sync_of(rates(mes), book, notes)
+    mes.say("a", 60, 1000)
+    sync.run()
+    mes.say("late", 70, 941, machine="capper-1")
+    assert sync.run() == "1 new"
+    assert sync.run() == ""
+    mes.run("DELETE FROM rate WHERE id = 'a'")
+    sync.run()
+    mes.say("too-late", 70, 939, machine="capper-1")
+    assert sync.run() == ""
+
+
+def test_of_rows_of_one_ref_the_one_that_was_changed_last_holds(mes: Mes, notes: Notes) -> None:
+    book = Book()
+    mes.run("CREATE TABLE journal AS SELECT * FROM rate")
+    for rate, changed in ((60, 10), (75, 12), (70, 11)):
+        mes.run("INSERT INTO journal VALUES ('a', 'filler-1', 1795410000, ?, 0, ?)", rate, changed)
+    query = (rates(mes).query or "").replace("FROM rate", "FROM journal")
+    sync = sync_of(rates(mes).model_copy(update={"query": query}), book, notes)
+    assert sync.run() == "1 new"
+    assert sync.run() == ""
+    assert book.standing["a"].rate == 75
+
+
+@pytest.mark.parametrize(
+    ("mark", "earlier"),
+    [
+        (datetime(2026, 11, 23, 6, tzinfo=UTC), datetime(2026, 11, 23, 5, 59, tzinfo=UTC)),
+        ("2026-11-23 06:00:00", "2026-11-23 05:59:00"),
+        ("2026-11-23T06:00:00.25", "2026-11-23T05:59:00.250000"),
+        ("2026-11-23", "2026-11-23"),
+        ("A-17", "A-17"),
+        (100, 40),
+        (100.5, 40.5),
+        (Decimal("100.5"), Decimal("40.5")),
+        (b"\0\xff", b"\0\xff"),
+    ],
+)
+def test_a_watermark_is_kept_as_it_is_and_what_is_a_little_older_is_read_again(
+    mark: Any, earlier: Any
+) -> None:
+    kept = from_json(to_json(mark))
+    assert (kept, type(kept)) == (mark, type(mark))
+    assert before(kept, 60.0) == earlier
+
+
 def test_a_restart_goes_on_and_a_lost_mark_repeats_nothing(mes: Mes, notes: Notes) -> None:
     book = Book()
     mes.say("a", 60, 1)
@@ -199,7 +251,7 @@ def test_a_refused_row_is_forgotten_when_its_source_says_otherwise(mes: Mes, not
 def test_a_row_that_another_one_kept_out_comes_in_when_that_one_has_gone(mes: Mes, notes: Notes) -> None:
     book = Book()
     book.refused = "plant/packaging/line-1/capper-1"
-    sync = sync_of(rates(mes), book, notes)
+    sync = sync_of(rates(mes).model_copy(update={"overlap": 0.0}), book, notes)
     mes.say("a", 60, 1, machine="capper-1")
     mes.say("b", -1, 2)
     assert sync.run() == "2 refused"
