@@ -62,6 +62,7 @@ class Carrier(ABC, Generic[Item]):
         self.view = self._before
         """What was done since the receiver is known, and what waited at the last turn."""
         self._last_sent_epochtime = self._before.last_sent_epochtime
+        self._last_dropped_epochtime = self._before.last_dropped_epochtime
         self._is_stopped = False
         self._fault: str | None = None
         self._in_a_row = 0
@@ -143,6 +144,7 @@ class Carrier(ABC, Generic[Item]):
                 waiting=self.backlog(),
                 oldest_epochtime=self.oldest_epochtime(),
                 last_sent_epochtime=self._last_sent_epochtime,
+                last_dropped_epochtime=self._last_dropped_epochtime,
             )
             if now != self.view:
                 self._store.save_channel(now)
@@ -180,6 +182,7 @@ class Carrier(ABC, Generic[Item]):
 
     def _note_dropped(self, why: str, what: str) -> None:
         self._dropped += 1
+        self._last_dropped_epochtime = self._now_us() / 1e6
         _log.warning(why, channel=self.name, what=what, dropped=self._dropped)
 
     def _later(self, error: Exception) -> float:

@@ -124,6 +124,7 @@ class ChannelView(Struct, frozen=True, kw_only=True):
     failures: int = 0
     dropped: int = 0
     """Messages that grew too old."""
+    last_dropped_epochtime: float | None = None
     last_sent_epochtime: float | None = None
     fault: str | None = None
     """Why it takes nothing now."""

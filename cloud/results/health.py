@@ -25,6 +25,8 @@ _SCARCE: Final = 0.1
 _UNKNOWN: Final = 0.01
 """Share of a machine's planned time from which on time without data is worth a word."""
 _ROWS: Final = 50
+_LATELY_SECS: Final = 7 * 86_400.0
+"""For how long it is told that something was never sent."""
 
 _STYLE: Final = "font-family:Arial,sans-serif;font-size:14px;color:#1d2430"
 _CELL: Final = "padding:4px 12px 4px 0;border-bottom:1px solid #dfe4ea;text-align:left;vertical-align:top"
@@ -133,14 +135,19 @@ def disks(folders: Mapping[str, Path]) -> list[Disk]:
     ]
 
 
-def problems(facts: Facts) -> list[str]:
+def problems(facts: Facts, now_us: int) -> list[str]:
     """Return what needs somebody."""
+    lately = now_us / 1e6 - _LATELY_SECS
     return [
         *_own_problems(facts.health),
         *(text for gateway in facts.gateways for text in _gateway_problems(gateway)),
         *(f"job {job.name} failed: {job.error}" for job in facts.jobs if job.error),
         *(f"{outlet.name} takes nothing: {outlet.fault}" for outlet in facts.outlets if outlet.fault),
-        *(f"{outlet.name}: {outlet.dropped} never sent" for outlet in facts.outlets if outlet.dropped),
+        *(
+            f"{outlet.name}: {outlet.dropped} never sent, the last of them within a week"
+            for outlet in facts.outlets
+            if outlet.last_dropped_epochtime is not None and outlet.last_dropped_epochtime >= lately
+        ),
         *_refused_problems(facts.refused),
         *(
             f"{item.machine}: no data for {item.secs / 60:.0f} min of {item.planned_secs / 60:.0f} min"
@@ -157,7 +164,7 @@ def problems(facts: Facts) -> list[str]:
 
 def written(facts: Facts, now_us: int, zone: tzinfo) -> tuple[str, str]:
     """Return the title and the HTML of the letter."""
-    found = problems(facts)
+    found = problems(facts, now_us)
     state = "all well" if not found else "1 problem" if len(found) == 1 else f"{len(found)} problems"
     title = f"{facts.site}: OEE health, {state}"
 

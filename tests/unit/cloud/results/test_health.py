@@ -4,6 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from cloud.results.health import Disk, Facts, Unknown, problems, written
 from cloud.views import ChannelView, GatewayView, HealthView, JobView, RefusedRow
 from contract.delivery import ConnectionStatus, Status
@@ -12,6 +14,7 @@ from tests.support.turns import DAY, HOUR, Turns
 
 ZONE = ZoneInfo("Europe/Berlin")
 T0 = datetime(2021, 6, 28, 6, tzinfo=ZONE).timestamp()  # a Monday
+NOW_US = round(T0 * 1e6)
 
 
 def test_a_letter_is_written_each_day_at_its_time_once(tmp_path: Path) -> None:
@@ -117,14 +120,23 @@ def facts(*, well: bool) -> Facts:
 
 
 def test_all_is_well_when_nothing_needs_anybody() -> None:
-    assert problems(facts(well=True)) == []
+    assert problems(facts(well=True), NOW_US) == []
     title, html = written(facts(well=True), round(T0 * 1e6), ZONE)
     assert title == "berlin: OEE health, all well"
     assert "Nothing needs anybody" in html
 
 
+@pytest.mark.parametrize(("days", "is_told"), [(1, True), (6.9, True), (7.1, False)])
+def test_what_was_never_sent_is_told_for_a_week(days: float, is_told: bool) -> None:
+    lost = ChannelView(
+        name="sms", kind="apprise", waiting=0, dropped=2, last_dropped_epochtime=T0 - days * 86_400
+    )
+    found = problems(facts(well=True)._replace(outlets=[lost]), NOW_US)
+    assert found == (["sms: 2 never sent, the last of them within a week"] if is_told else [])
+
+
 def test_every_problem_is_told_and_nothing_of_it_is_markup() -> None:
-    found = "\n".join(problems(facts(well=False)))
+    found = "\n".join(problems(facts(well=False), NOW_US))
     for part in (
         "broker",
         "plant",
