@@ -5,6 +5,7 @@ import re
 import string
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
@@ -193,12 +194,41 @@ def unknown_names(config: AlertsConfig, plant: Plant) -> list[str]:
     for channel in config.channel:
         found += [f"channel[{channel.name}].shifts: no shift {name!r}" for name in {*channel.shifts} - shifts]
         found += [f"channel[{channel.name}].crews: no crew {name!r}" for name in {*channel.crews} - crews]
-    found += [
-        f"rule[{rule.name}]: covers no machine of the plant"
-        for rule in config.rule
-        if rule.is_of_machines and not any(rule.covers(Subject(*key)) for key in plant.machines)
-    ]
+        found += [
+            f"channel[{channel.name}].places: nothing of the plant lies in {place!r}"
+            for place in channel.places
+            if not _is_place(place, plant)
+        ]
+    for rule in config.rule:
+        if rule.is_of_machines and not any(rule.covers(Subject(*key)) for key in plant.machines):
+            found.append(f"rule[{rule.name}]: covers no machine of the plant")
+        else:
+            found += _unknown_globs(rule, plant)
     return sorted(found)
+
+
+def _is_place(place: str, plant: Plant) -> bool:
+    """Tell whether alerts can come from a place; which gateways there are only the store knows."""
+    gateways = (f"{site}/gateways" for site in plant.sites)
+    return any(lies_in(str(key), place) for key in plant.machines) or any(
+        lies_in(place, each) for each in gateways
+    )
+
+
+def _unknown_globs(rule: RuleTable, plant: Plant) -> Iterator[str]:
+    """Yield the names and patterns of a rule that nothing of the plant has."""
+    for level, globs in (
+        ("site", rule.sites),
+        ("area", rule.areas),
+        ("line", rule.lines),
+        ("machine", rule.machines),
+    ):
+        names = {getattr(key, level) for key in plant.machines} | (
+            set(plant.sites) if level == "site" else set()
+        )
+        for glob in globs:
+            if not any(fnmatchcase(name, glob) for name in names):
+                yield f"rule[{rule.name}].{level}s: no {level} {glob!r}"
 
 
 def _faults(config: AlertsConfig, file: str) -> Iterator[Fault]:

@@ -9,10 +9,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cloud.alerts.config import ChannelTable, EscalationTable, load
+from cloud.alerts.config import AlertsConfig, ChannelTable, EscalationTable, load, unknown_names
 from cloud.alerts.rule_tables import RuleTable
 from cloud.errors import ConfigError, NotificationError
 from contract.delivery import Alert
+from tests.support.plants import plant
 
 EXAMPLE = Path(__file__).parents[4] / "config" / "alerts.example.toml"
 FRIDAY = 1_625_184_000  # 2021-07-02T00:00Z
@@ -150,3 +151,24 @@ def test_a_missing_secret_is_told_without_it(monkeypatch: pytest.MonkeyPatch, tm
     assert channel(url=None, url_env="OEE_TEST_URL").secret_url() == "json://a"
     (tmp_path / "url").write_text("json://b\n")
     assert channel(url=None, url_file=str(tmp_path / "url")).secret_url() == "json://b"
+
+
+def test_names_that_the_plant_lacks_are_told_since_nobody_would_be() -> None:
+    rules = [
+        {"name": "a", "kind": "idle", "machines": ["filler-*", "filer-2"], "lines": ["line-1"]},
+        {"name": "b", "kind": "idle", "lines": ["line-9"]},
+        {"name": "c", "kind": "gateway", "sites": ["plant", "munich"], "gateways": ["gw-*"]},
+    ]
+    places = ["plant/packaging/line-1/", "plant/packaging/line-2", "plant/gateways/gw-1", "plant"]
+    config = AlertsConfig.model_validate(
+        {
+            "rule": rules,
+            "channel": [{"name": "c", "kind": "apprise", "url": "json://127.0.0.1", "places": places}],
+        }
+    )
+    assert unknown_names(config, plant(machines=("filler-1", "capper-1"))) == [
+        "channel[c].places: nothing of the plant lies in 'plant/packaging/line-2'",
+        "rule[a].machines: no machine 'filer-2'",
+        "rule[b]: covers no machine of the plant",
+        "rule[c].sites: no site 'munich'",
+    ]
