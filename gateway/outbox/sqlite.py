@@ -8,9 +8,7 @@ was lost does not repeat one, and `outbox.reserve`, room to work with when the d
 """
 
 import contextlib
-import errno
 import os
-import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +18,11 @@ import structlog
 
 from contract import topics
 from gateway.errors import OutboxCorruptError, OutboxError, OutboxFullError
+from gateway.outbox.faults import mapped
 from gateway.outbox.files import check_writable, lock, read_ceiling, write_ceiling
 from gateway.outbox.port import KINDS, Draft, DropCause, GapDraft, Kind, OutboxStatistics, Stored
 from gateway.outbox.ranges import Range, Ranges, intersection
+from gateway.outbox.room import Alarm, Room
 from gateway.outbox.salvage import Salvaged, salvage
 
 DEFAULT_MAX_BYTES: Final = 8_000_000_000
@@ -32,16 +32,12 @@ ROW_BYTES: Final = 32
 
 _CEILING_STEP: Final = 10_000_000
 _MARK_EVERY_US: Final = 600 * 1_000_000
-_PAGE_BYTES: Final = 4096
-_MOST_PAGES: Final = 1_073_741_823
-_RESERVE_BYTES: Final = 8_388_608
 _KEPT_FREE_PAGES: Final = 4_000
 _DELETE_STEP: Final = 20_000
 _QUARANTINE_MAX: Final = 1_000
 _EVICTION_ORDER: Final[tuple[tuple[Kind, ...], ...]] = (("analogue",), ("counter", "state"), ("gap",))
 _KIND_CODE: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(KINDS)}
 _CAUSES: Final[tuple[DropCause, ...]] = get_args(DropCause)
-_CORRUPT_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA: Final = """
 PRAGMA page_size = 4096;
@@ -88,7 +84,6 @@ class SqliteOutbox:
         max_age_us: int = DEFAULT_MAX_AGE_US,
     ) -> None:
         self.path = folder / "outbox.sqlite"
-        self._reserve_path = folder / "outbox.reserve"
         self._ceiling_path = folder / "outbox.ceiling"
         self._gateway = gateway
         self._clock_us = clock_us
@@ -96,6 +91,8 @@ class SqliteOutbox:
         self._max_bytes = max_bytes
         self._max_age_us = max_age_us
         self._log = structlog.get_logger("outbox").bind(file=str(self.path))
+        self._alarm = Alarm(self._log)
+        self._room = Room(folder / "outbox.reserve", self._alarm)
         self._uplinks = tuple(uplinks)
         self._listeners: list[Callable[[], None]] = []
         self._places: dict[str, Ranges] = {}
@@ -106,8 +103,6 @@ class SqliteOutbox:
         self._next = self._first = self._ceiling = 0
         self._appended = 0
         self._dirty = False
-        self._pressed = False
-        self._pressure: str | None = None
         self._damage: str | None = None
         check_writable(folder)
         self._lock = lock(folder / "outbox.lock")
@@ -145,7 +140,7 @@ class SqliteOutbox:
 
     def checkpoint(self, source: str) -> bytes | None:
         """Return the last checkpoint that was appended for a source."""
-        with _mapped():
+        with mapped():
             row = self._connection.execute(
                 "SELECT value FROM checkpoints WHERE source = ?", (source,)
             ).fetchone()
@@ -170,7 +165,7 @@ class SqliteOutbox:
         found: list[Stored] = []
         size = 0
         try:
-            with _mapped():
+            with mapped():
                 rows = self._connection.execute(
                     "SELECT sequence, topic, payload FROM records WHERE sequence BETWEEN ? AND ?"
                     " ORDER BY sequence LIMIT ?",
@@ -234,14 +229,14 @@ class SqliteOutbox:
         except OutboxCorruptError as error:
             self._replace_corrupt(str(error))
         except OutboxError as error:
-            self._raise_alarm(f"acknowledgements cannot be written: {error}")
-            self._make_room()
+            self._alarm.sound(f"acknowledgements cannot be written: {error}")
+            self._room.make(self._connection)
         return False
 
     def statistics(self) -> OutboxStatistics:
         """Return what is held and what was given up; one row is read."""
         oldest: tuple[int, int] | None = None
-        with contextlib.suppress(OutboxError), _mapped():
+        with contextlib.suppress(OutboxError), mapped():
             oldest = self._connection.execute(
                 "SELECT sequence, epoch_us FROM records WHERE sequence >= ? ORDER BY sequence LIMIT 1",
                 (self._first,),
@@ -256,7 +251,7 @@ class SqliteOutbox:
             quarantined=self._sums["quarantined"],
             damaged_files=self._damaged_files,
             appended=self._appended,
-            alarm=self._pressure or self._damage,
+            alarm=self._alarm.text or self._damage,
         )
 
     def pending(self, uplink: str) -> int:
@@ -284,7 +279,7 @@ class SqliteOutbox:
     def _open(self) -> None:
         self._connection = sqlite3.connect(self.path, isolation_level=None)
         try:
-            with _mapped():
+            with mapped():
                 self._load()
         except BaseException:
             self._connection.close()
@@ -296,7 +291,7 @@ class SqliteOutbox:
         run("PRAGMA cache_size = -500")
         run("PRAGMA journal_size_limit = 16777216")
         self._connection.executescript(_SCHEMA)
-        self._let_grow()
+        self._room.let_grow(self._connection)
         self._topic_names = dict(run("SELECT id, topic FROM topics"))
         self._topic_ids = {topic: number for number, topic in self._topic_names.items()}
         ledger: dict[str, int] = dict(run("SELECT name, value FROM ledger"))
@@ -415,11 +410,11 @@ class SqliteOutbox:
         try:
             write()
         except OutboxFullError:
-            self._make_room()
+            self._room.make(self._connection)
             try:
                 self._again(write)
             except OutboxFullError as error:
-                self._raise_alarm(f"no room for records: {error}")
+                self._alarm.sound(f"no room for records: {error}")
                 raise
 
     def _again(self, write: Callable[[], None]) -> None:
@@ -428,41 +423,6 @@ class SqliteOutbox:
         except OutboxFullError:
             self._evict("the disk is full")
             write()
-
-    def _make_room(self) -> None:
-        """Give up the reserve, empty the log into the file, and let the file grow no more.
-
-        From then on room comes from deleting, which works on a full disk as long as the log can be emptied.
-        """
-        self._reserve_path.unlink(missing_ok=True)
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-            pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
-            self._connection.execute(f"PRAGMA max_page_count = {pages}")
-
-    def _let_grow(self) -> None:
-        """Let the file grow as far as the process may; the log must always fit into it to be emptied."""
-        limit_bytes = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        pages = _MOST_PAGES
-        if limit_bytes != resource.RLIM_INFINITY:
-            pages = max(32, limit_bytes // _PAGE_BYTES - 1)
-        self._connection.execute(f"PRAGMA max_page_count = {pages}")
-        self._connection.execute(f"PRAGMA wal_autocheckpoint = {min(1000, pages // 4)}")
-
-    def _keep_reserve(self) -> None:
-        """Hold a little of the disk for the day it is full."""
-        if self._pressed or self._reserve_path.exists():
-            return
-        try:
-            with self._reserve_path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
-            self._let_grow()
-        except OSError as error:
-            self._reserve_path.unlink(missing_ok=True)
-            if error.errno == errno.ENOSPC:
-                self._raise_alarm("the disk is nearly full")
-            else:
-                self._let_grow()
 
     def _evict(self, reason: str) -> None:
         """Drop about a hundredth of what is held, in the order of the policy, with a gap per machine."""
@@ -488,7 +448,7 @@ class SqliteOutbox:
             self._insert_rows(list(self._gaps(lost, reason)))
             self._save_ledger()
         if freed:
-            self._raise_alarm(f"{reason}: the oldest records are dropped")
+            self._alarm.sound(f"{reason}: the oldest records are dropped")
 
     def _candidates(self, stage: int, kinds: Sequence[Kind]) -> list[tuple[int, int, int, int]]:
         marks = ", ".join(str(_KIND_CODE[kind]) for kind in kinds)
@@ -507,8 +467,8 @@ class SqliteOutbox:
     def _flush(self) -> bool:
         now_us = self._running_us() + self._ran_before_us
         marked = now_us - self._last_mark_us >= _MARK_EVERY_US
-        self._keep_reserve()
-        self._settle_alarm()
+        self._room.keep(self._connection)
+        self._alarm.settle(has_room=self._sums["bytes"] < self._max_bytes * 0.9)
         if not self._dirty and not marked:
             return False
         # A lost acknowledgement only repeats a record, so that this needs no fsync of its own.
@@ -551,7 +511,7 @@ class SqliteOutbox:
         self._connection.execute("DELETE FROM marks WHERE sequence < ?", (row[0],))
         self._insert_rows(list(self._gaps(lost, "older than the outbox may hold")))
         if lost:
-            self._raise_alarm("records were older than the outbox may hold and are dropped")
+            self._alarm.sound("records were older than the outbox may hold and are dropped")
 
     def _save_places(self) -> None:
         self._connection.execute("DELETE FROM places")
@@ -601,7 +561,7 @@ class SqliteOutbox:
 
     @contextlib.contextmanager
     def _lazily(self) -> Iterator[None]:
-        with _mapped():
+        with mapped():
             self._connection.execute("PRAGMA synchronous = NORMAL")
         try:
             yield
@@ -615,7 +575,7 @@ class SqliteOutbox:
         sums, following, topic_ids = self._sums.copy(), self._next, len(self._topic_ids)
         first, eviction_at = self._first, self._eviction_at.copy()
         try:
-            with _mapped():
+            with mapped():
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield
                 self._connection.execute("COMMIT")
@@ -627,39 +587,3 @@ class SqliteOutbox:
             for topic in list(self._topic_ids)[topic_ids:]:
                 del self._topic_names[self._topic_ids.pop(topic)]
             raise
-
-    # Alarms: said once, taken back once
-
-    def _raise_alarm(self, text: str) -> None:
-        if self._pressure != text:
-            self._log.error("outbox alarm", alarm=text)
-        self._pressure = text
-        self._pressed = True
-
-    def _settle_alarm(self) -> None:
-        """Take the alarm back when nothing pressed since the flush before and there is room again."""
-        if self._pressure is not None and not self._pressed and self._sums["bytes"] < self._max_bytes * 0.9:
-            self._log.info("outbox alarm over", alarm=self._pressure)
-            self._pressure = None
-        self._pressed = False
-
-
-@contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn what SQLite and the disk say into our own errors."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and _file_size_is_limited()):
-            raise OutboxFullError(str(error)) from error
-        if code & 0xFF in _CORRUPT_CODES:
-            raise OutboxCorruptError(str(error)) from error
-        raise OutboxError(str(error)) from error
-    except OSError as error:
-        raise OutboxFullError(str(error)) from error
-
-
-def _file_size_is_limited() -> bool:
-    """Tell whether a failed write may have met the process's own limit, which SQLite does not tell apart."""
-    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY

@@ -15,9 +15,10 @@ from gateway.config import Configuration, Connection
 from gateway.errors import CertificateError, GatewayError, SourceError
 from gateway.sources.certificates import CertificateStore
 from gateway.sources.port import Receiver, SourceCounters
+from gateway.sources.publish_requests import SilentError, SubscriptionLostError
 from gateway.sources.reconciler import told
 from gateway.sources.session import Identity, Session, open_session
-from gateway.sources.subscription import Saved, SilentError, Subscription, SubscriptionLostError
+from gateway.sources.subscription import Saved, Subscription
 from gateway.tags import Binding
 
 _log = logging.getLogger(__name__)

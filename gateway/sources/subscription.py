@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -24,21 +23,17 @@ from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayo
 from gateway.sources.errors import NoAnswerError, ServiceError, mapped
 from gateway.sources.history import read_history
 from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
+from gateway.sources.publish_requests import PublishRequests, SubscriptionLostError
 from gateway.sources.reconciler import GONE, Item, Reconciler, told
-from gateway.sources.session import Resumable, Session, standard_node
+from gateway.sources.session import Resumable, Session
 from gateway.sources.statuses import status_name
 from gateway.sources.values import add_value, epoch_us, stamp_us
 from gateway.tags import Binding, Role
-from gateway.turns import let_in
 
 _log = logging.getLogger(__name__)
 _Response = TypeVar("_Response")
 
 _US: Final = 1_000_000
-_KEEPALIVE_SHARE: Final = 0.35
-"""Of the silence that we bear, how often a quiet server has to speak."""
-_LISTEN_SHARE: Final = 0.6
-"""Of the silence that we bear, what passes before we ask; the rest is for what comes then."""
 _MAX_NOTIFICATIONS: Final = 10_000
 _MAX_MERGED: Final = 100_000
 _MAX_REPUBLISHED: Final = 10_000
@@ -58,14 +53,6 @@ _SESSION_OVER: Final = frozenset(
         ua.StatusCodes.BadSecureChannelClosed,
     }
 )
-
-
-class SubscriptionLostError(SourceError):
-    """The server has no such subscription any more; what came in between is lost."""
-
-
-class SilentError(SourceError):
-    """The server has said nothing for too long."""
 
 
 class Saved(Struct, frozen=True, array_like=True):
@@ -141,13 +128,7 @@ class Subscription:
         self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
         self.as_of_us = clock_us()
         self._told_us = 0
-        self._silence_secs = connection.silence_secs
-        self._speaks_secs = connection.silence_secs * _KEEPALIVE_SHARE
-        self._heard_at = 0.0
-        self._arrived: deque[Any] = deque()
-        self._something = asyncio.Event()
-        self._requests: set[asyncio.Task[None]] = set()
-        self._outstanding = connection.publish_requests
+        self._requests = PublishRequests(session, connection)
         self._static: bytes = b""
         self.on_change: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(session, connection, self.items, receiver, clock_us, tally, self)
@@ -172,7 +153,7 @@ class Subscription:
     async def create(self) -> None:
         """Make a new subscription, without items yet."""
         interval_secs = self._connection.publishing_interval_secs
-        keepalive = max(1, math.floor(self._connection.silence_secs * _KEEPALIVE_SHARE / interval_secs))
+        keepalive = self._requests.keepalive_count(interval_secs)
         lifetime = math.ceil(self._connection.subscription_lifetime_secs / interval_secs)
         request = ua.CreateSubscriptionRequest()
         wanted = request.Parameters
@@ -184,13 +165,8 @@ class Subscription:
         revised = (await self._session.call(request, ua.CreateSubscriptionResponse)).Parameters
         self.id = int(revised.SubscriptionId)
         self.next_sequence = 1
-        self._speaks(revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000.0)
+        self._requests.speaks(revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000.0)
         self._save()
-
-    def _speaks(self, every_secs: float) -> None:
-        """Bear with a server that cannot speak as often as it was asked to."""
-        self._speaks_secs = every_secs
-        self._silence_secs = max(self._connection.silence_secs, 1.5 * every_secs / _LISTEN_SHARE)
 
     async def take_over(self, saved: Saved, next_sequence: int) -> bool:
         """Go on with a subscription of an earlier connection; false when that is not possible.
@@ -224,7 +200,7 @@ class Subscription:
         self.id = saved.subscription
         self.next_sequence = next_sequence
         if saved.speaks_secs:
-            self._speaks(saved.speaks_secs)
+            self._requests.speaks(saved.speaks_secs)
         for handle, item_id in saved.items:
             if handle in self.items:
                 self.items[handle].item_id = item_id
@@ -267,7 +243,7 @@ class Subscription:
     def saved(self) -> Saved:
         """Return what is needed to go on with this subscription over another connection."""
         items = [(handle, item.item_id) for handle, item in self.items.items() if item.item_id is not None]
-        return Saved(self._session.resumable, self.id, self._fingerprint, items, self._speaks_secs)
+        return Saved(self._session.resumable, self.id, self._fingerprint, items, self._requests.speaks_secs)
 
     @property
     def proofs(self) -> dict[int, int]:
@@ -296,82 +272,24 @@ class Subscription:
 
     async def publish(self) -> None:
         """Receive for ever; raises SourceError when the subscription or the server is lost."""
-        loop = asyncio.get_running_loop()
-        self._heard_at = loop.time()
+        self._requests.heard()
         try:
-            for _ in range(self._outstanding):
+            for _ in range(self._connection.publish_requests):
                 self._request()
             while True:
-                while self._arrived:
-                    body = self._arrived.popleft()
-                    await self._handle(body)
-                self._something.clear()
-                if not await self._has_come(self._heard_at + self._silence_secs * _LISTEN_SHARE):
-                    await self._ask_why_silent()
+                await self._handle(await self._requests.answer())
         finally:
-            for task in self._requests:
-                task.cancel()
-            await asyncio.gather(*self._requests, return_exceptions=True)
+            await self._requests.cancel()
 
     def _request(self) -> None:
         acks, self._acks = self._acks, []
-        task = asyncio.create_task(self._one_publish(acks), name=f"publish[{self._connection.name}]")
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
-
-    async def _one_publish(self, acks: list[int]) -> None:
-        request = ua.PublishRequest()
-        request.Parameters.SubscriptionAcknowledgements = [
-            ua.SubscriptionAcknowledgement(ua.UInt32(self.id), ua.UInt32(sequence)) for sequence in acks
-        ]
-        try:
-            with mapped("Publish"):
-                protocol = self._session.client.uaclient.protocol
-                if protocol is None:
-                    raise ConnectionError("not connected")
-                self._arrived.append(await protocol.send_request(request, timeout=0))
-        except SourceError as error:
-            self._arrived.append(error)
-        self._something.set()
-
-    async def _has_come(self, until: float) -> bool:
-        """Wait for answers to publish requests, until a moment of the loop's clock; tell whether any came."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(until):
-                await self._something.wait()
-        await let_in(lambda: bool(self._arrived))
-        return bool(self._arrived)
-
-    async def _ask_why_silent(self) -> None:
-        """Ask a silent server for its state; raises SilentError where it does not answer.
-
-        One that answers and still publishes nothing in the time in which a quiet server has to speak has lost
-        our subscription: raises SubscriptionLostError. One that had no processor for a while answers first,
-        and then publishes what it still had to.
-        """
-        loop = asyncio.get_running_loop()
-        request = ua.ReadRequest()
-        request.Parameters.NodesToRead = [
-            ua.ReadValueId(standard_node(ua.ObjectIds.Server_ServerStatus_State), ua.AttributeIds.Value)
-        ]
-        patience_secs = max(0.5, self._silence_secs * (1 - _LISTEN_SHARE))
-        try:
-            await self._session.call(request, ua.ReadResponse, patience_secs)
-        except SourceError as error:
-            if await self._has_come(loop.time()):
-                return
-            silent_secs = loop.time() - self._heard_at
-            raise SilentError(f"silent for {silent_secs:.1f} s and does not answer a read") from error
-        if not await self._has_come(loop.time() + self._speaks_secs):
-            silent_secs = loop.time() - self._heard_at
-            raise SubscriptionLostError(f"answers, but has published nothing for {silent_secs:.1f} s")
+        self._requests.send(self.id, acks)
 
     async def _handle(self, body: Any) -> None:
         """Take one answer to a publish request."""
         if isinstance(body, SourceError):
             self._refused(body)
             return
-        self._heard_at = asyncio.get_running_loop().time()
         try:
             published = self._decoded(body)
         except ServiceError as error:
@@ -505,7 +423,7 @@ class Subscription:
                 await asyncio.sleep(_OUTBOX_RETRY_SECS)
         if warned:
             _log.warning("%s: values are put on disk again", self._connection.name)
-            self._heard_at = asyncio.get_running_loop().time()
+            self._requests.heard()
 
     def _leave_out_strangers(self, found: Columns) -> None:
         """Drop values of tags that nobody asked for."""
@@ -615,7 +533,7 @@ class Subscription:
 
     def _is_alive(self, error: SourceError) -> bool:
         """Tell whether a server that has just failed to answer one question answers others."""
-        return not isinstance(error, NoAnswerError) or bool(self._arrived)
+        return not isinstance(error, NoAnswerError) or self._requests.have_come
 
     async def _from_history(self, from_us: int, following: Published) -> None:
         """Fetch missed values from the server's history; record a gap for those that it does not keep.

@@ -364,7 +364,7 @@ async def test_a_full_disk_ends_nothing_and_the_newest_still_arrive(tmp_path, mo
     """With the broker away the outbox meets the limit of its file; then it is emptied again."""
     mosquitto.stop()
     path = written(tmp_path, brokers={"broker": mosquitto.port}, connections={"one": 40})
-    with process(path, 300_000) as gateway:
+    with process(path, 250_000) as gateway:
         url_file = tmp_path / "data" / "health.url"
         await eventually(url_file.exists)
         url = url_file.read_text()

@@ -35,6 +35,7 @@ _COMMANDS: Final = "tests/integration/test_opcua_commands.py"
 _FORWARD: Final = "tests/integration/test_gateway_forward.py"
 _PORT: Final = "tests/ports/test_uplink_port.py"
 _SUBSCRIPTION: Final = "gateway/sources/subscription.py"
+_REQUESTS: Final = "gateway/sources/publish_requests.py"
 _RECONCILER: Final = "gateway/sources/reconciler.py"
 _SESSION: Final = "gateway/sources/session.py"
 _SOURCE: Final = "gateway/sources/opcua.py"
@@ -83,9 +84,9 @@ TRAPS: Final = (
         "asyncua",
         "A subscription that the server has dropped is missed after 675 s.",
         "A server that publishes nothing for a few seconds is asked, and the subscription made anew.",
-        _SUBSCRIPTION,
-        "                    await self._ask_why_silent()\n",
-        "                    pass\n",
+        _REQUESTS,
+        "                await self._ask_why_silent()\n",
+        "                pass\n",
         f"{_RESILIENCE}::test_a_dropped_subscription_is_made_anew",
     ),
     Trap(

@@ -1,0 +1,139 @@
+"""Publish requests that wait at a server, what has come of them, and what its silence means."""
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from asyncua import ua
+
+from gateway.config import Connection
+from gateway.errors import SourceError
+from gateway.sources.errors import mapped
+from gateway.sources.session import Session, standard_node
+from gateway.turns import let_in
+
+_KEEPALIVE_SHARE: Final = 0.35
+"""Of the silence that we bear, how often a quiet server has to speak."""
+_LISTEN_SHARE: Final = 0.6
+"""Of the silence that we bear, what passes before we ask; the rest is for what comes then."""
+
+
+class SubscriptionLostError(SourceError):
+    """The server has no such subscription any more; what came in between is lost."""
+
+
+class SilentError(SourceError):
+    """The server has said nothing for too long."""
+
+
+class PublishRequests:
+    """One session's publish requests, several at a time.
+
+    speaks_secs: [s] how often the server says something although nothing has changed
+    """
+
+    def __init__(self, session: Session, connection: Connection) -> None:
+        self._session = session
+        self._name = connection.name
+        self._bear_secs = self._silence_secs = connection.silence_secs
+        self.speaks_secs = connection.silence_secs * _KEEPALIVE_SHARE
+        self._heard_at = 0.0
+        self._arrived: deque[Any] = deque()
+        self._something = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Return how many wait at the server."""
+        return len(self._tasks)
+
+    @property
+    def have_come(self) -> bool:
+        """Tell whether an answer is there that nobody has taken yet."""
+        return bool(self._arrived)
+
+    def keepalive_count(self, interval_secs: float) -> int:
+        """Return after how many publishing intervals a quiet server is to speak."""
+        return max(1, math.floor(self._bear_secs * _KEEPALIVE_SHARE / interval_secs))
+
+    def speaks(self, every_secs: float) -> None:
+        """Bear with a server that cannot speak as often as it was asked to."""
+        self.speaks_secs = every_secs
+        self._silence_secs = max(self._bear_secs, 1.5 * every_secs / _LISTEN_SHARE)
+
+    def heard(self) -> None:
+        """Take note that silence begins now."""
+        self._heard_at = asyncio.get_running_loop().time()
+
+    def send(self, subscription: int, acks: Iterable[int]) -> None:
+        """Have one more request wait at the server, with acknowledgements of what is safe."""
+        sent = self._one(subscription, list(acks))
+        task = asyncio.create_task(sent, name=f"publish[{self._name}]")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def answer(self) -> Any:
+        """Return the next answer, its body or the error; raises SourceError where the server is silent."""
+        while not self._arrived:
+            self._something.clear()
+            if not await self._has_come(self._heard_at + self._silence_secs * _LISTEN_SHARE):
+                await self._ask_why_silent()
+        answer = self._arrived.popleft()
+        if not isinstance(answer, SourceError):
+            self.heard()
+        return answer
+
+    async def cancel(self) -> None:
+        """Wait for none of them any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _one(self, subscription: int, acks: Iterable[int]) -> None:
+        request = ua.PublishRequest()
+        request.Parameters.SubscriptionAcknowledgements = [
+            ua.SubscriptionAcknowledgement(ua.UInt32(subscription), ua.UInt32(sequence)) for sequence in acks
+        ]
+        try:
+            with mapped("Publish"):
+                protocol = self._session.client.uaclient.protocol
+                if protocol is None:
+                    raise ConnectionError("not connected")
+                self._arrived.append(await protocol.send_request(request, timeout=0))
+        except SourceError as error:
+            self._arrived.append(error)
+        self._something.set()
+
+    async def _has_come(self, until: float) -> bool:
+        """Wait for answers, until a moment of the loop's clock; tell whether any came."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._something.wait()
+        await let_in(lambda: bool(self._arrived))
+        return bool(self._arrived)
+
+    async def _ask_why_silent(self) -> None:
+        """Ask a silent server for its state; raises SilentError where it does not answer.
+
+        One that answers and still publishes nothing in the time in which a quiet server has to speak has lost
+        our subscription: raises SubscriptionLostError. One that had no processor for a while answers first,
+        and then publishes what it still had to.
+        """
+        loop = asyncio.get_running_loop()
+        request = ua.ReadRequest()
+        request.Parameters.NodesToRead = [
+            ua.ReadValueId(standard_node(ua.ObjectIds.Server_ServerStatus_State), ua.AttributeIds.Value)
+        ]
+        patience_secs = max(0.5, self._silence_secs * (1 - _LISTEN_SHARE))
+        try:
+            await self._session.call(request, ua.ReadResponse, patience_secs)
+        except SourceError as error:
+            if await self._has_come(loop.time()):
+                return
+            silent_secs = loop.time() - self._heard_at
+            raise SilentError(f"silent for {silent_secs:.1f} s and does not answer a read") from error
+        if not await self._has_come(loop.time() + self.speaks_secs):
+            silent_secs = loop.time() - self._heard_at
+            raise SubscriptionLostError(f"answers, but has published nothing for {silent_secs:.1f} s")
