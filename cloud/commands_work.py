@@ -64,8 +64,15 @@ def results_list(config: Path) -> int:
     """Print who is sent results, what waits for them and what was sent; fail when one takes nothing."""
     from cloud.receivers import table_of
     from cloud.render import wide_console
+    from cloud.results.config import load as load_results
+    from cloud.results.config import unknown_places
 
     with _cloud(config) as cloud:
+        file = cloud.config.cloud.results
+        for fault in (
+            [] if file is None else unknown_places(load_results(file), map(str, cloud.plant.machines))
+        ):
+            say(f"{file}: {fault}")
         views = cloud.outlets()
         zone = next(iter(cloud.plant.sites.values())).timezone
     if not views:

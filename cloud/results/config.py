@@ -123,6 +123,22 @@ def is_in(place: str, places: Sequence[str]) -> bool:
     return not places or any(f"{place}/".startswith(f"{wanted.strip('/')}/") for wanted in places)
 
 
+def unknown_places(config: ResultsConfig, machines: Iterable[str]) -> list[str]:
+    """Return which places results.toml names that have no machine: nothing would be sent of them.
+
+    machines: of the plant, as `site/area/line/machine`
+    """
+    known = list(machines)
+    tables = (("report", config.report), ("webhook", config.webhook), ("export", config.export))
+    return [
+        f"{kind}[{table.name}].places: nothing of the plant lies in {place!r}"
+        for kind, found in tables
+        for table in found
+        for place in table.places
+        if not any(is_in(machine, [place]) for machine in known)
+    ]
+
+
 def load(path: Path) -> ResultsConfig:
     """Read results.toml; raise ConfigError with every fault. Relative paths in it are beside the file."""
     config = load_model(path, ResultsConfig, _faults)

@@ -70,11 +70,14 @@ def test_receivers_and_jobs_are_listed(tmp_path: Path, capsys: pytest.CaptureFix
     config = configured(
         tmp_path,
         '[[report]]\nname = "leads"\nfolder = "out"\n[[health]]\nname = "tech"\nurl = "mailtos://x"\n'
-        '[[export]]\nname = "bi"\nurl = "sqlite:///bi"\n',
+        '[[export]]\nname = "bi"\nurl = "sqlite:///bi"\n'
+        'places = ["berlin/packaging", "berlin/filling"]\n',
     )
     assert results_list(config) == 0
     assert jobs(config) == 0
-    told = capsys.readouterr().out
+    told, warned = capsys.readouterr()
+    assert warned.count("places") == 1
+    assert "export[bi].places: nothing of the plant lies in 'berlin/filling'" in warned
     for name in ("mail:tech", "export:bi", "report-leads", "health-tech", "dead-letters"):
         assert name in told, name
 
