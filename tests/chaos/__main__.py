@@ -41,6 +41,7 @@ def main() -> int:
     console = Console(soft_wrap=True)
     planned = _asked_for(options)
     keep = options.seed is not None or options.schedule is not None
+    measured = _measured(options.endurance, options.report)
     begun = time.monotonic()
     outcomes = _played_before(options.results, planned) if options.resume else []
     earlier_secs = sum(outcome.secs for outcome in outcomes) / options.jobs
@@ -69,7 +70,7 @@ def main() -> int:
                 outcomes,
                 command,
                 once_failed(),
-                _measured(options.endurance),
+                measured,
                 jobs=options.jobs,
                 minutes=secs / 60,
             )
@@ -90,9 +91,11 @@ def _played_before(results: Path, planned: Sequence[Schedule]) -> list[Outcome]:
     return [last[one.seed] for one in planned if one.seed in last]
 
 
-def _measured(path: Path | None) -> list[Measured]:
-    """Return what was measured by itself."""
-    return [] if path is None else msgspec.json.decode(path.read_bytes(), type=list[Measured])
+def _measured(endurance: Path | None, page: Path | None) -> list[Measured]:
+    """Return what was measured by itself: just now, or as the page has it that is to be written anew."""
+    if endurance is not None:
+        return msgspec.json.decode(endurance.read_bytes(), type=list[Measured])
+    return report.measured_of(page.read_text()) if page is not None and page.exists() else []
 
 
 def _asked_for(options: argparse.Namespace) -> list[Schedule]:

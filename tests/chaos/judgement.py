@@ -116,7 +116,7 @@ def figures(folder: Path, stored: Sequence[Stored], moments: Mapping[str, Sequen
         spoiled = sum(count.off_quality for count in counts)
         if (total, off) == (made, spoiled):
             continue
-        if not _was_reset_in_the_dark(resets[machine], stored, machine) or total > made or off > spoiled:
+        if not was_reset_in_the_dark(resets[machine], stored, machine) or total > made or off > spoiled:
             faults.append(f"{machine}: counted {total} units, {off} off quality; true are {made}, {spoiled}")
     return faults
 
@@ -222,10 +222,11 @@ def _resets(log: Path) -> dict[str, list[int]]:
     return found
 
 
-def _was_reset_in_the_dark(resets_us: Iterable[int], stored: Iterable[Stored], machine: str) -> bool:
+def was_reset_in_the_dark(resets_us: Iterable[int], stored: Iterable[Stored], machine: str) -> bool:
     """Tell whether a counter may have been set back where nobody could see what it had reached.
 
-    That is around a gap, or while it could not be read: between the last record with a total and the next.
+    That is around a gap, or while it could not be read, or not be believed because the state could not be:
+    between the last record that tells a total and the next.
     """
     records = sorted((one for one in stored if one.machine == machine), key=lambda one: one.at_us)
     gaps = [
@@ -234,12 +235,17 @@ def _was_reset_in_the_dark(resets_us: Iterable[int], stored: Iterable[Stored], m
     known = [one for one in records if one.gap_until_us is None]
     unread: list[tuple[int, int]] = []
     for before, after in itertools.pairwise(known):
-        if after.shown.total_units is None:
-            if before.shown.total_units is not None:
+        if not _tells_a_total(after):
+            if _tells_a_total(before):
                 unread.append((before.at_us, after.at_us))
-        elif before.shown.total_units is None and unread:
+        elif not _tells_a_total(before) and unread:
             unread[-1] = (unread[-1][0], after.at_us)
     return any(begin <= at_us <= end for at_us in resets_us for begin, end in (*gaps, *unread))
+
+
+def _tells_a_total(record: Stored) -> bool:
+    """Tell whether a record has a total that counts: those of one of bad quality are not believed."""
+    return record.shown.total_units is not None and record.quality != "bad"
 
 
 def recoveries(

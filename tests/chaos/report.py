@@ -1,10 +1,12 @@
 """What was found, for the terminal and for the reliability page."""
 
+import itertools
 import os
 import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import psutil
 
@@ -12,6 +14,8 @@ from tests.chaos.endurance import Measured
 from tests.chaos.history import OnceFailed
 from tests.chaos.schedule import KINDS
 from tests.chaos.trial import Outcome
+
+_ENDURANCE_HEAD: Final = "| row | what | found | promised | holds |\n|---|---|---|---|---|\n"
 
 
 def one(outcome: Outcome) -> str:
@@ -75,6 +79,17 @@ def _recovery_rows(outcomes: Iterable[Outcome]) -> Iterable[str]:
         promised = f"{kind.promise_secs:g}" if kind.promise_secs is not None else ""
         rows = ", ".join(map(str, kind.rows))
         yield f"| {rows} | {name} | {played[name]} | {wrong[name]} | {len(times)} | {median} | {worst} | {promised} |"
+
+
+def measured_of(page: str) -> list[Measured]:
+    """Return what was measured by itself, as an earlier page tells it; nothing where it tells none."""
+    _, _, after = page.partition(_ENDURANCE_HEAD)
+    rows = itertools.takewhile(lambda line: line.startswith("|"), after.splitlines())
+    found = [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in rows]
+    return [
+        Measured(row=int(row), what=what, found=said, promised=promised, holds=holds == "yes")
+        for row, what, said, promised, holds in found
+    ]
 
 
 def _machine() -> str:
@@ -149,7 +164,7 @@ This page is written by the run that it describes: `{command}` makes it again.
 - A machine that stands idle beyond its threshold raises one alert, no later than 5 s after it; an outage alone raises
   none.
 
-Not promised, because nobody outside the PLC can know it:
+Not promised, in most cases because nobody outside the PLC can know it:
 
 - What a tag did after it had died without a word, where it was back at the value that it told last before two looks,
   5 s apart, had shown another one. A server has to tell when it takes a tag away, and some do not; the gateway then
@@ -157,6 +172,8 @@ Not promised, because nobody outside the PLC can know it:
   below as *holes*, by the log of faults, and only where no other tag of the record is wrong.
 - What a tag told that died so less than 10 s before its PLC did.
 - The state at an instant of a machine whose PLC keeps one value per tag and lost some then: that is in a gap.
+- Units that were made while a machine's state, or its counter, could not be read, where the counter was set back
+  before both could be again: counters of a record of bad quality are not believed.
 
 ## How it is judged
 
@@ -169,8 +186,9 @@ it from being read; each stored record must be what the tags showed; closed shif
 product. Machines stand idle beyond their alert's threshold, some of them while the cloud side, the broker or the
 gateway is killed just as the alert is raised or cleared: each stand has one alert at most, which comes after the
 threshold and is cleared after the stand; and where the cloud side had known of a stand for 5 s, and run, it has one.
-Mutants of the product that lose, double, shift, invent or miscount a record, acknowledge before they commit,
-or close a shift with one unit too many are caught by the same judge (`tests/e2e/test_chaos.py`).
+A product that was made to err is caught by the same judge (`tests/e2e/test_chaos.py`): one that with each machine
+errs in another way (loses, doubles, shifts, invents or miscounts a record, closes a shift with one unit too many,
+raises an idle alert twice, never or too late, or never clears it), and two that acknowledge before they commit.
 
 ## What was found
 
@@ -210,11 +228,10 @@ processes are killed (18), and every mixture of these (20).
 
 ## Much data, many watchers, long outages, a week late
 
-| row | what | found | promised | holds |
-|---|---|---|---|---|
-{endurance}
+{_ENDURANCE_HEAD}{endurance}
 
-`python -m tests.chaos.endurance --results FILE` measures these; `--endurance FILE` puts them here.
+`python -m tests.chaos.endurance --results FILE` measures these; `--endurance FILE` puts them here, and a run
+without it leaves them as they are.
 
 ## Play one again
 

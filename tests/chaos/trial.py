@@ -323,9 +323,9 @@ def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -
         outcome.others.append(f"{outcome.dead_letters} dead letters of {ground.malformed} malformed messages")
     differing = judgement.figures(folder, stored, truth)
     differing += judgement.closed_shifts(folder, kept.read_closed_shifts(store))
-    with_holes = {_machine_in(hole) for hole in verdict.holes}
-    outcome.others += [one for one in differing if _machine_in(one) not in with_holes]
-    outcome.holes += [one for one in differing if _machine_in(one) in with_holes]
+    with_holes = {machine_in(hole) for hole in verdict.holes}
+    outcome.others += [one for one in differing if machine_in(one) not in with_holes]
+    outcome.holes += [one for one in differing if machine_in(one) in with_holes]
     found = judgement.alerts(
         folder,
         kept.read_alerts(store),
@@ -346,6 +346,6 @@ def _judge(schedule: Schedule, ground: Ground, outcome: Outcome, folder: Path) -
     ]
 
 
-def _machine_in(fault: str) -> str:
+def machine_in(fault: str) -> str:
     """Return the machine's own name at the beginning of what is said of it."""
     return fault.split(maxsplit=1)[0].rstrip(":").rpartition("/")[2]

@@ -176,7 +176,7 @@ class WholeSystem:
         self.scenario = scenarios.build(scenario, seed=seed) if isinstance(scenario, str) else scenario
         self.truth_log = folder / "truth.jsonl"
         self.broker = Mosquitto(folder / "broker")
-        self.opcua_port = _free_pair(len(self.scenario.factory.lines))
+        self.opcua_port = _free_in_a_row(len(self.scenario.factory.lines))
         self.health_port = free_port()
         self.web_port = free_port()
         broker_url = f"mqtt://127.0.0.1:{self.broker.port}"
@@ -302,14 +302,14 @@ class WholeSystem:
         )
 
 
-def _free_pair(count: int) -> int:
+def _free_in_a_row(count: int) -> int:
     """Return the first of so many neighbouring free ports."""
     while True:
         first = free_port()
-        with socket.socket() as listener:
+        with contextlib.ExitStack() as stack:
             try:
                 for port in range(first + 1, first + count):
-                    listener.bind(("127.0.0.1", port))
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             except OSError:
                 continue
         return first

@@ -1,8 +1,10 @@
-"""Which shifts the judge of figures leaves out: those that nobody can know yet."""
+"""What the judge of figures does not hold against anybody: what nobody can know, or may believe."""
+
+import pytest
 
 from contract.states import MachineState
 from simulator.truth import SMALL_STOP_SECS, History
-from tests.chaos.judgement import is_undecided
+from tests.chaos.judgement import is_undecided, was_reset_in_the_dark
 from tests.support.kept import US, Shown, Stored
 
 END_US = 300 * US
@@ -30,3 +32,19 @@ def test_a_stop_that_was_over_or_came_later_or_is_long_already_is_known() -> Non
     assert not is_undecided(over, told_until(306), END_US)
     assert not is_undecided(history((301, MachineState.STOPPED)), told_until(306), END_US)
     assert not is_undecided(history((297, MachineState.STOPPED)), told_until(297 + SMALL_STOP_SECS), END_US)
+
+
+@pytest.mark.parametrize(
+    ("quality", "total_units", "is_dark"),
+    [("good", 127, False), ("bad", 127, True), ("uncertain", None, True)],
+)
+def test_a_reset_is_in_the_dark_where_no_total_was_told_that_counts(
+    quality: str, total_units: int | None, is_dark: bool
+) -> None:
+    def told(at_secs: float, quality: str, total_units: int | None) -> Stored:
+        shown = Shown("unknown", total_units, 0, None, "SKU-1")
+        return Stored("line-1/filler-1", round(at_secs * US), shown, "gw", round(at_secs), quality)
+
+    stored = [told(10, "good", 124), told(20, quality, total_units), told(30, "good", 16)]
+    assert was_reset_in_the_dark([25 * US], stored, "line-1/filler-1") is is_dark
+    assert not was_reset_in_the_dark([35 * US], stored, "line-1/filler-1")
