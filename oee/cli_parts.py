@@ -62,6 +62,15 @@ def leave_at_once(code: int) -> None:
     os._exit(code)
 
 
+def tell_version(asked: bool) -> None:  # noqa: FBT001 - how typer hands a flag to its callback
+    """Print the version and end, where it is asked for."""
+    if asked:
+        from oee.versions import described
+
+        typer.echo(described())
+        raise typer.Exit
+
+
 app = group(
     "Overall equipment effectiveness from PLC to shift report: OPC UA tags in, exact figures out.\n\n"
     "New here? `oee demo` runs a whole factory on this machine."
@@ -84,6 +93,17 @@ app.add_typer(alerts, name="alerts", short_help="Alerts: list, acknowledge, mute
 app.add_typer(corrections, name="corrections", short_help="What people say of the past: list, add, undo.")
 app.add_typer(config, name="config", short_help="Example configuration files.")
 gateway.add_typer(trust, name="trust", short_help="Trusted and rejected certificates of PLCs.")
+
+
+@app.callback()
+def before_any_command(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=tell_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take what stands before a command's name."""
 
 
 class Window(StrEnum):

@@ -77,8 +77,9 @@ def test_an_unknown_command_is_a_matter_of_usage() -> None:
     assert "simulate" in ended.stderr, "the right word is suggested"
 
 
-def test_the_version_is_one_line() -> None:
-    ended = _oee("version")
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
+def test_the_version_is_one_line(word: str) -> None:
+    ended = _oee(word)
     assert ended.returncode == 0
     assert ended.stdout.count("\n") == 1
 
