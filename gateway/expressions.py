@@ -10,10 +10,17 @@ from gateway.errors import ExpressionError
 _MAX_LENGTH: Final = 500
 _MAX_DEPTH: Final = 30
 _MAX_SHIFT: Final = 63
+
+
+def _inverted(operand: Any) -> Any:
+    """Return the other truth value, or all bits turned; Python makes -2 of `~True`, which is true again."""
+    return not operand if isinstance(operand, bool) else operator.invert(operand)
+
+
 _UNARY: Final[dict[type[ast.unaryop], Callable[[Any], Any]]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,
-    ast.Invert: operator.invert,
+    ast.Invert: _inverted,
 }
 _BINARY: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,

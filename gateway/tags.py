@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
+from fractions import Fraction
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 from contract.machine_key import MachineKey
@@ -311,8 +312,14 @@ def as_count(value: object, tag: CounterTag) -> tuple[int | None, int]:
         if isinstance(value, float) or raw < -(1 << (tag.bits - 1)):
             return None, _OUT_OF_RANGE
         raw += 1 << tag.bits  # the PLC shows its unsigned counter as a signed word
-    units = raw if tag.scale == 1.0 else math.floor(raw * tag.scale)
+    units = raw if tag.scale == 1.0 else raw * _ratio(tag.scale)[0] // _ratio(tag.scale)[1]
     return (units, 0) if units <= MAX_INTEGER else (None, _OUT_OF_RANGE)
+
+
+@cache
+def _ratio(scale: float) -> tuple[int, int]:
+    """Return a scale as it is written, exactly: as a float, 100 counts of 0.29 are not quite 29 units."""
+    return Fraction(repr(scale)).as_integer_ratio()
 
 
 def _as_text(value: object) -> tuple[str | None, int]:
@@ -380,6 +387,8 @@ def _state_reader(tag: StateTag) -> Callable[[list[object]], MachineState]:
     rules = [(Expression(rule.when), rule.then) for rule in tag.rules]
 
     def by_rules(raw: list[object]) -> MachineState:
+        if any(value != value for value in raw):  # noqa: PLR0124 - NaN alone differs from itself
+            raise ExpressionError("NaN says nothing: every comparison with it is false")
         named = dict(zip(names, raw, strict=True))
         return next((then for when, then in rules if when(named)), otherwise)
 

@@ -18,6 +18,8 @@ from gateway.expressions import Expression
         ("mode == 'Auto'", {"mode": "Auto"}, True),
         ("run == true", {"run": True}, True),
         ("~mask & 255", {"mask": 1}, 254),
+        ("~run", {"run": True}, False),
+        ("~run and ~fault", {"run": False, "fault": False}, True),
         ("a * 2 + b / 4 - 1", {"a": 3, "b": 8}, 7.0),
         ("-a // 2 % 5", {"a": 7}, 1),
     ],

@@ -80,6 +80,21 @@ def test_the_first_rule_that_is_true_tells_the_state() -> None:
     assert composed(made, True, None, statuses=[0, BAD]).data_quality == "bad"
 
 
+def test_a_rule_over_nan_tells_no_state() -> None:
+    """A comparison with NaN is false: `otherwise` would be told as if it had been seen."""
+    made = tags(
+        {
+            "nodes": {"speed": "i=1"},
+            "rules": [{"when": "speed > 0", "then": "running"}],
+            "otherwise": "stopped",
+        }
+    )
+    assert composed(made, 1.5).state == "running"
+    assert composed(made, 0.0).state == "stopped"
+    fields = composed(made, math.nan)
+    assert (fields.state, fields.data_quality) == ("unknown", "bad")
+
+
 def test_a_counter_that_moves_is_a_machine_that_runs() -> None:
     made = tags({"moving": "total_units", "otherwise": "idle"}, total_units="i=2")
     assert composed(made, 5, moving=True).state == "running"
@@ -101,6 +116,8 @@ def test_a_counter_that_moves_is_a_machine_that_runs() -> None:
         ({"bits": 64}, 2**53 + 1, None),
         ({"scale": 12}, 5, 60),
         ({"scale": 0.1}, 25, 2),
+        ({"scale": 0.29}, 100, 29),
+        ({"scale": 0.57, "bits": 64}, 10**15, 57 * 10**13),
         ({}, True, None),
         ({}, "7", None),
         ({}, math.nan, None),
