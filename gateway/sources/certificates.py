@@ -95,13 +95,17 @@ class CertificateStore:
             ) from error
         return OwnCertificate(made, key, file, key_file, renewed=True)
 
-    def check(self, der: bytes, application_uri: str, now: dt.datetime) -> x509.Certificate:
+    def check(
+        self, der: bytes, application_uri: str, now: dt.datetime, *, host: str = ""
+    ) -> x509.Certificate:
         """Return a server's certificate when it may be trusted.
 
         Else it is kept in rejected/ for approval, and CertificateError is raised.
 
         der: the certificate, possibly followed by those of its issuers
         application_uri: what the server calls itself
+        host: where we reach it; a certificate that is trusted for its authority's sake alone must be of this
+            host, or any machine of that authority could stand in for any other. Empty asks for none.
         """
         if not der:
             raise CertificateError("the server shows no certificate")
@@ -110,7 +114,7 @@ class CertificateStore:
         except ValueError as error:
             raise CertificateError(f"the server's certificate cannot be read: {error}") from error
         certificate = chain[0]
-        fault = self._fault(chain, application_uri, now)
+        fault = self._fault(chain, application_uri, now, host)
         if fault is None:
             return certificate
         self._reject(certificate, fault)
@@ -159,7 +163,9 @@ class CertificateStore:
         found.file.unlink(missing_ok=True)
         return found
 
-    def _fault(self, chain: list[x509.Certificate], application_uri: str, now: dt.datetime) -> str | None:
+    def _fault(
+        self, chain: list[x509.Certificate], application_uri: str, now: dt.datetime, host: str
+    ) -> str | None:
         """Return why a certificate may not be trusted; None when it may."""
         certificate = chain[0]
         if fault := _fault_by_itself(certificate, now):
@@ -172,10 +178,10 @@ class CertificateStore:
             if fault := self._revocation(link, [*chain, *trusted.values()]):
                 return fault
             if thumbprint(link) in trusted:
-                return None
+                return _elsewhere(certificate, host) if position else None
             issuer = next((i for i in trusted.values() if _is_authority(i) and _issued(i, link)), None)
             if issuer is not None:
-                return _expired(issuer, now)
+                return _expired(issuer, now) or _elsewhere(certificate, host)
             following = chain[position + 1] if position + 1 < len(chain) else None
             if following is None or not (_is_authority(following) and _issued(following, link)):
                 break
@@ -287,6 +293,24 @@ def _expired(certificate: x509.Certificate, now: dt.datetime) -> str | None:
     if now < certificate.not_valid_before_utc:
         return f"it is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on"
     return None
+
+
+def _elsewhere(certificate: x509.Certificate, host: str) -> str | None:
+    """Return that a certificate is of another host; None when it is of this one, or none is asked for."""
+    names = _hosts_of(certificate)
+    if not host or host.lower().rstrip(".") in names:
+        return None
+    said = ", ".join(names) or "no host"
+    return f"its authority is trusted, but it was made for {said}, not for the host {host}"
+
+
+def _hosts_of(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return [name.lower() for name in names.get_values_for_type(x509.DNSName)] + list(map(str, addresses))
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from asyncua import Client, ua
 from asyncua.crypto import security_policies
@@ -271,7 +272,8 @@ async def _secure(client: Client, connection: Connection, identity: Identity, no
     offered = await client.connect_and_get_server_endpoints()
     name, endpoint = choose_endpoint(connection.security, connection.security_mode, offered)
     uri = endpoint.Server.ApplicationUri or ""
-    server = identity.store.check(endpoint.ServerCertificate or b"", uri, now)
+    host = urlsplit(connection.endpoint).hostname or ""
+    server = identity.store.check(endpoint.ServerCertificate or b"", uri, now, host=host)
     own = identity.store.own(
         identity.application_uri,
         valid_days=identity.certificates.valid_days,

@@ -1,6 +1,8 @@
 """Certificates for tests: authorities, servers, users, of any age."""
 
 import datetime as dt
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,7 @@ def make(
     name: str,
     *,
     uri: str = "",
+    hosts: Sequence[str] = ("localhost",),
     issuer: Made | None = None,
     authority: bool = False,
     not_before_days: float = -1,
@@ -59,9 +62,16 @@ def make(
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
     )
     if uri:
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName("localhost")])
-        builder = builder.add_extension(names, critical=False)
+        names = [x509.UniformResourceIdentifier(uri), *map(_host, hosts)]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return Made(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def revoke(issuer: Made, *revoked: Made) -> bytes:

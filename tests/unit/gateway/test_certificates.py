@@ -84,6 +84,34 @@ def test_a_trusted_machine_is_no_authority(tmp_path: Path, server: Made) -> None
         store.check(forged.der + server.der, URI, NOW)
 
 
+@pytest.mark.parametrize(
+    ("host", "is_taken"),
+    [
+        ("plc-1.plant", True),
+        ("PLC-1.plant.", True),
+        ("192.0.2.7", True),
+        ("plc-2.plant", False),
+        ("192.0.2.8", False),
+    ],
+)
+def test_one_that_is_trusted_for_its_authority_is_of_the_host_that_it_was_made_for(
+    tmp_path: Path, authority: Made, host: str, *, is_taken: bool
+) -> None:
+    """Else any machine of the plant could stand in for any other."""
+    store = CertificateStore(tmp_path / "pki")
+    store.trust(str(authority.save(tmp_path, "authority")[0]))
+    signed = make("plc", uri=URI, issuer=authority, hosts=["plc-1.plant", "192.0.2.7"])
+    for der in (signed.der, signed.der + authority.der):
+        if is_taken:
+            store.check(der, URI, NOW, host=host)
+        else:
+            with pytest.raises(CertificateError, match=f"not for the host {host}"):
+                store.check(der, URI, NOW, host=host)
+    if not is_taken:
+        store.trust(thumbprint(signed.certificate)[:10])
+        store.check(signed.der, URI, NOW, host=host)
+
+
 def test_a_revoked_one_is_refused_although_its_authority_is_trusted(tmp_path: Path, authority: Made) -> None:
     store = CertificateStore(tmp_path / "pki")
     store.trust(str(authority.save(tmp_path, "authority")[0]))
