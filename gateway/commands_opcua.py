@@ -96,7 +96,8 @@ def browse(
     for heading in ("tag", "value", "type", "quality", "address"):
         table.add_column(heading, overflow="fold")
     for tag in found:
-        table.add_row(escape(tag.path), escape(_shown(tag.value)), tag.type, tag.status, escape(tag.address))
+        value = escape(_shown(tag.other or tag.value))
+        table.add_row(escape(tag.path), value, tag.type, tag.status, escape(tag.address))
     console.print(table)
     return OK
 

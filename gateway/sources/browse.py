@@ -19,6 +19,8 @@ _PORTION: Final = 500
 """Tags read and shown at once."""
 _ANYWHERE: Final = "**"
 _DEPTH: Final = 64
+_SHOWN: Final = 8
+"""How many members of an array are shown."""
 
 
 _Match = tuple[Child, tuple[str, ...], tuple[str, ...]]
@@ -130,7 +132,30 @@ async def _read(session: Session, matches: Sequence[_Match]) -> list[FoundTag]:
         kind = value.Value.VariantType.name if value.Value is not None else "Null"
         if value.Value is not None and value.Value.is_array:
             kind += "[]"
-        name = status_name(status)
-        address = spelled(child.node, session.namespaces)
-        found.append(FoundTag("/".join(map(step_of, path)), address, plain, kind, name, captures))
+        content = value.Value.Value if value.Value is not None else None
+        other = ""
+        if plain is None and content is not None:  # what the tag is shows here, not what we cannot make of it
+            other = _looks(content)
+            status = int(value.StatusCode.value) if value.StatusCode is not None else 0
+        found.append(
+            FoundTag(
+                path="/".join(map(step_of, path)),
+                address=spelled(child.node, session.namespaces),
+                value=plain,
+                type=kind,
+                status=status_name(status),
+                captures=captures,
+                other=other,
+            )
+        )
     return found
+
+
+def _looks(content: object) -> str:
+    """Return the beginning of a value of any kind as a text."""
+    if isinstance(content, list):
+        more = ", ..." if len(content) > _SHOWN else ""
+        return f"[{', '.join(map(_looks, content[:_SHOWN]))}{more}]"
+    if isinstance(content, bytes):
+        return content[: 2 * _SHOWN].hex(" ")
+    return str(content)[:200]

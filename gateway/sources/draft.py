@@ -53,6 +53,7 @@ class FoundTag:
     address: as gateway.toml wants it
     status: the name of its quality
     captures: what each wildcard of the pattern stood for, in order
+    other: how a value looks that no field can be, such as an array or a date
     """
 
     path: str
@@ -61,6 +62,7 @@ class FoundTag:
     type: str
     status: str
     captures: tuple[str, ...]
+    other: str = ""
 
     @property
     def folder(self) -> str:
