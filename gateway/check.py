@@ -2,20 +2,36 @@
 
 import asyncio
 import datetime as dt
+import shutil
 import socket
 import ssl
+import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from contract import topics
 from gateway.config import AwsIotUplink, Configuration, Connection, MqttUplink, Uplink
-from gateway.errors import CertificateError, RefusedError, SourceError, UplinkError
+from gateway.errors import (
+    CertificateError,
+    PublishRefusedError,
+    RefusedError,
+    SourceError,
+    UplinkError,
+)
 from gateway.sources.statuses import status_name
 from gateway.tags import WAITING, MachineTags, bindings
 
+if TYPE_CHECKING:
+    from gateway.sources.session import Session
+
 Grade = Literal["ok", "warning", "fault"]
-_SOON_DAYS: Final = 30
 _BROKER_SECS: Final = 5.0
+_CLOCK_SECS: Final = 2.0
+"""A PLC's clock may differ by this much from ours and pass for right."""
+_ALMOST_FULL_BYTES: Final = 100_000_000
+_US: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,7 @@ class Finding:
 
 async def check(configuration: Configuration, now: dt.datetime) -> AsyncIterator[Finding]:
     """Try everything that a configuration names; PLCs and brokers at the same time, told in order."""
-    for finding in _own_certificate(configuration, now):
+    for finding in (*_data_folder(configuration), *_own_certificate(configuration, now)):
         yield finding
     tries = [
         *(_connection(configuration, connection, now) for connection in configuration.connection),
@@ -50,6 +66,32 @@ async def check(configuration: Configuration, now: dt.datetime) -> AsyncIterator
     for task in tasks:
         for finding in await task:
             yield finding
+
+
+def _data_folder(configuration: Configuration) -> Iterator[Finding]:
+    """See whether records can be put on disk, and as many of them as the configuration allows."""
+    folder = configuration.gateway.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="check-") as file:
+            file.write(b"record")
+            file.flush()
+        free_bytes = shutil.disk_usage(folder).free
+        kept_bytes = sum(path.stat().st_size for path in folder.glob("outbox*"))
+    except OSError as error:
+        said = f"{folder} takes no files: {error.strerror or error}"
+        remedy = "make it writable for the user that the gateway runs as, or set gateway.data_dir"
+        yield Finding("data folder", "fault", said, remedy)
+        return
+    room = f"{free_bytes / 1e9:.1f} GB are free at {folder}"
+    if free_bytes < _ALMOST_FULL_BYTES:
+        yield Finding("data folder", "fault", room, "make room, or set gateway.data_dir to another disk")
+    elif free_bytes + kept_bytes < configuration.outbox.max_bytes:
+        said = f"{room}; the outbox may grow to {configuration.outbox.max_bytes / 1e9:,.1f} GB"
+        remedy = "make room, or lower outbox.max_bytes: on a full disk nothing more is kept"
+        yield Finding("data folder", "warning", said, remedy)
+    else:
+        yield Finding("data folder", "ok", room)
 
 
 def _own_certificate(configuration: Configuration, now: dt.datetime) -> Iterable[Finding]:
@@ -89,13 +131,13 @@ async def _connection(
     try:
         session = await open_session(connection, identity(configuration), now=now)
     except CertificateError as error:
-        remedy = "compare its thumbprint with the PLC's, then `oee gateway trust add THUMBPRINT -c FILE`"
-        return [*found, Finding(name, "fault", str(error), remedy)]
+        return [*found, Finding(name, "fault", str(error), _certificate_remedy(str(error)))]
     except SourceError as error:
         return [*found, Finding(name, "fault", str(error), _remedy(str(error)))]
     try:
         protection = "None" if connection.security == "None" else session.client.security_policy.URI
         found.append(Finding(name, "ok", f"connected, {str(protection).rpartition('#')[2]}"))
+        found += await _clock(connection, session)
         found += await _nodes(configuration, connection, session)
     except SourceError as error:
         found.append(Finding(name, "fault", str(error), _remedy(str(error))))
@@ -104,13 +146,29 @@ async def _connection(
     return found
 
 
-async def _nodes(configuration: Configuration, connection: Connection, session: object) -> list[Finding]:
+async def _clock(connection: Connection, session: "Session") -> list[Finding]:
+    """Compare the PLC's clock with ours: its time is what every record carries."""
+    from gateway.sources.bridge import server_time_us
+
+    before_us = time.time_ns() // 1000
+    told_us = await server_time_us(session)
+    after_us = time.time_ns() // 1000
+    if told_us is None:
+        return []
+    told_us += round(connection.source_clock_offset_secs * _US)
+    off_secs = (max(0, told_us - after_us) - max(0, before_us - told_us)) / _US
+    if abs(off_secs) <= _CLOCK_SECS:
+        return []
+    said = f"its clock is {abs(off_secs):,.0f} s {'ahead of' if off_secs > 0 else 'behind'} ours"
+    remedy = "set both clocks by NTP; source_clock_offset_secs corrects a clock that cannot be set"
+    return [Finding(connection.name, "warning", said, remedy)]
+
+
+async def _nodes(configuration: Configuration, connection: Connection, session: "Session") -> list[Finding]:
     """Read every tag once and see whether it can be what it is meant to be."""
     from gateway.sources.addresses import Unresolved, resolve
-    from gateway.sources.session import Session
     from gateway.sources.values import plain_value
 
-    assert isinstance(session, Session)
     machines = [
         MachineTags(configuration.key(machine), machine, status_name) for machine in connection.machine
     ]
@@ -175,16 +233,41 @@ def _meaning(
 
 def _remedy(said: str) -> str:
     """Return what to do about a connection that cannot be had."""
-    for sign, remedy in _REMEDIES:
-        if sign in said:
-            return remedy
-    return "see the PLC's own log"
+    return next((remedy for sign, remedy in _REMEDIES if sign in said), "see the PLC's own log")
+
+
+def _certificate_remedy(said: str) -> str:
+    """Return what to do about a certificate that is refused: trust helps only where nothing else is wrong."""
+    return next((remedy for sign, remedy in _CERTIFICATE_REMEDIES if sign in said), _OTHER_CERTIFICATE)
+
+
+_OTHER_CERTIFICATE: Final = "give the PLC another certificate: RSA of 2048 to 4096 bits, signed by SHA-256"
+_CERTIFICATE_REMEDIES: Final = (
+    (
+        "nobody has trusted it",
+        "compare its thumbprint with the PLC's, then `oee gateway trust add THUMBPRINT -c FILE`",
+    ),
+    (
+        "not for the host",
+        "use the name that it was made for, or trust it alone: `oee gateway trust add THUMBPRINT -c FILE`",
+    ),
+    ("expired", "have the PLC's certificate renewed; is this machine's clock right?"),
+    ("valid only from", "is this machine's clock right, and the PLC's when it made the certificate?"),
+    ("revoked it", "it must not be used any more: give the PLC a new one"),
+    ("calls itself", "make the PLC's certificate anew: its application URI must be the server's own"),
+    ("revocation list", "replace the file in pki/revoked"),
+    ("our own certificate", "make the folder writable for the user that the gateway runs as"),
+    ("shows no certificate", "let the PLC make a certificate for its OPC UA server"),
+)
 
 
 _REMEDIES: Final = (
     ("connection refused", "is the PLC's OPC UA server on, and is this its port?"),
     ("no answer in time", "is it the right address, and does a firewall stand between?"),
-    ("Name or service not known", "the name is unknown here: use an address, or repair DNS"),
+    ("the name is unknown here", "use an address, or repair DNS"),
+    ("o route to host", "is it the right address, and is its network reached from here?"),
+    ("etwork is unreachable", "is it the right address, and is its network reached from here?"),
+    ("connection lost", "something that is no OPC UA server listens there, or a firewall ends connections"),
     ("BadIdentityTokenRejected", "the PLC does not take this user: check username and password"),
     ("BadUserAccessDenied", "the PLC does not take this user: check username and password"),
     ("BadIdentityTokenInvalid", "the PLC does not take this kind of user: set a username or a certificate"),
@@ -241,17 +324,29 @@ async def _uplink(configuration: Configuration, uplink: Uplink) -> list[Finding]
 
 
 async def _login(configuration: Configuration, uplink: Uplink, answers: str) -> Finding:
-    """See whether the broker takes our name and lets us hear what we have to."""
+    """See whether the broker takes our name, and lets us hear and say what we have to.
+
+    An MQTT 3.1.1 broker does not tell that it forbids a publish.
+    """
     from gateway.uplinks.build import build
 
+    gateway = configuration.gateway
+    backlog = topics.gateway_topic(gateway.site, gateway.name, "backlog")
     try:
-        await build(configuration, uplink, client_suffix="-check").try_once()
+        await build(configuration, uplink, client_suffix="-check").try_once((backlog, _NO_RECORDS))
+    except PublishRefusedError as error:
+        remedy = f"let the broker's access list allow this client {backlog} and its machines' topics"
+        return Finding(uplink.name, "fault", str(error), f"{remedy}: see `oee cloud acl`")
     except RefusedError as error:
         remedy = "check username, password and certificate, and what the broker's access list allows them"
         return Finding(uplink.name, "fault", str(error), remedy)
     except UplinkError as error:
         return Finding(uplink.name, "fault", str(error), "is it an MQTT broker? see its own log")
     return Finding(uplink.name, "ok", f"{answers}, and lets us in")
+
+
+_NO_RECORDS: Final = b"[]"
+"""A backlog of nothing: whoever reads it learns nothing."""
 
 
 def _door(uplink: Uplink) -> tuple[str, int, Callable[[], ssl.SSLContext] | None]:

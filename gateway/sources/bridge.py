@@ -82,6 +82,12 @@ async def bridge(session: Session, items: Sequence[Item], told: Told, unheard_us
     return found
 
 
+async def server_time_us(session: Session) -> int | None:
+    """Return what a server takes for the present [us since 1970]; None where it does not tell."""
+    _, present_us = await _life(session)
+    return present_us or None
+
+
 async def _life(session: Session) -> tuple[int, int]:
     """Return since when a server runs, and its present [us, its clock]; 0 for what it does not tell."""
     nodes = [ua.ObjectIds.Server_ServerStatus_StartTime, ua.ObjectIds.Server_ServerStatus_CurrentTime]

@@ -1,6 +1,7 @@
 """The door for the library's errors: whatever asyncua raises becomes a SourceError that a person can read."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,5 +58,9 @@ def mapped(what: str) -> Iterator[None]:
 def _plain(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens there"
+    if isinstance(error, socket.gaierror):
+        return f"the name is unknown here ({error.strerror})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error).split("\n", 1)[0]
     return text[:200] or type(error).__name__

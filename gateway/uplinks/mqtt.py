@@ -138,15 +138,15 @@ class MqttUplink(SessionUplink):
             uplink._log.warning("this uplink is not encrypted: anyone on the network can read and forge")
         return uplink
 
-    async def try_once(self) -> None:
+    async def try_once(self, said: tuple[str, bytes] | None = None) -> None:
         """Open one session and leave it in good order, in the other version where the first is not taken."""
         version = self._version
         try:
-            await super().try_once()
+            await super().try_once(said)
         except UplinkError:
             if self._version == version:
                 raise
-            await super().try_once()
+            await super().try_once(said)
 
     def _begin(self) -> "_Session":
         return _Session(self._broker, self._version, self._subscriptions, self._will, self._version_refused)

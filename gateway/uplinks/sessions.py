@@ -215,12 +215,22 @@ class SessionUplink:
             raise UnreachableError("there is no session")
         return self._session.publish(topic, payload, retain=retain)
 
-    async def try_once(self) -> None:
-        """Open one session and leave it in good order; raises UplinkError that says why it cannot be had."""
+    async def try_once(self, said: tuple[str, bytes] | None = None) -> None:
+        """Open one session and leave it in good order; raises UplinkError that says why it cannot be had.
+
+        said: topic and payload of a message that is published in it
+        """
         session = self._new_session()
         await session.open(lambda _topic, _payload: None, self._connect_timeout_secs)
-        await session.goodbye()
-        session.close("it was only tried")
+        try:
+            if said is not None:
+                async with asyncio.timeout(self._connect_timeout_secs):
+                    await session.publish(*said, retain=False)
+            await session.goodbye()
+        except TimeoutError as error:
+            raise UnreachableError("the broker does not answer a message") from error
+        finally:
+            session.close("it was only tried")
 
     async def run(self, listener: Listener) -> None:
         """Keep a session for ever; returns only by cancellation, after a proper goodbye."""

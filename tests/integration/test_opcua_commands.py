@@ -181,6 +181,21 @@ async def test_the_browse_command_lists_value_type_and_quality() -> None:
         assert (code, text) == (1, "")
 
 
+async def test_what_no_field_can_be_is_listed_as_it_is() -> None:
+    at = dt.datetime(2021, 6, 30, 12, tzinfo=dt.UTC)
+    async with plc({}) as server:
+        await server.add("At", at, ua.VariantType.DateTime)
+        await server.add("Many", list(range(20)), ua.VariantType.Int64)
+        await server.add("Raw", b"\x01\xff", ua.VariantType.ByteString)
+        code, text = await asyncio.to_thread(run_browse, server.url, "Plant/*", allow_insecure=True)
+    assert code == 0
+    lines = {line.split()[0]: " ".join(line.split()[1:-1]) for line in text.splitlines()[1:]}
+    assert lines["Plant/At"].startswith("2021-06-30 12:00:00")
+    assert lines["Plant/At"].endswith("DateTime Good")
+    assert lines["Plant/Many"] == "[0, 1, 2, 3, 4, 5, 6, 7, ...] Int64[] Good"
+    assert lines["Plant/Raw"] == "01 ff ByteString Good"
+
+
 def test_browsing_what_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = run_browse("opc.tcp://127.0.0.1:9", allow_insecure=True)
     assert code == 1
@@ -264,6 +279,59 @@ async def test_check_tells_of_certificates(tmp_path: Path) -> None:
 def with_uplink(tmp_path: Path, url: str, **options: Any) -> Any:
     gateway = {"name": "g", "site": "s", "data_dir": str(tmp_path)}
     return parse({"gateway": gateway, "uplink": [{"name": "b", "kind": "mqtt", "url": url, **options}]}, "x")
+
+
+async def test_check_tells_what_to_do_about_a_certificate_that_trust_cannot_help(tmp_path: Path) -> None:
+    server = Plc()
+    made = make("plc", uri="urn:test:plc:server", not_before_days=-2, not_after_days=-1)
+    server.certificate, server.key = made.save(tmp_path, "plc")
+    server.policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
+    await server.start(TAGS)
+    try:
+        found = await findings(configured(server.url, [MACHINE], tmp_path, security="auto"))
+    finally:
+        await server.stop()
+    grade, said, remedy = found["plc-1"]
+    assert (grade, "it expired on" in said) == ("fault", True)
+    assert "renewed" in remedy
+    assert "trust add" not in remedy
+
+
+def of_size(tmp_path: Path, max_bytes: int) -> Any:
+    gateway = {"name": "g", "site": "s", "data_dir": str(tmp_path)}
+    return parse({"gateway": gateway, "outbox": {"max_bytes": max_bytes}}, "x")
+
+
+async def test_check_looks_at_the_data_folder(tmp_path: Path) -> None:
+    assert (await findings(of_size(tmp_path, 1_000_000)))["data folder"][0] == "ok"
+    grade, said, _ = (await findings(of_size(tmp_path, 10**17)))["data folder"]
+    assert (grade, "may grow to 100,000,000.0 GB" in said) == ("warning", True)
+    (tmp_path / "file").write_text("")
+    grade, said, remedy = (await findings(of_size(tmp_path / "file", 1_000_000)))["data folder"]
+    assert grade == "fault"
+    assert said == f"{tmp_path / 'file'} takes no files: File exists"
+    assert "gateway.data_dir" in remedy
+
+
+async def test_check_compares_the_clocks(tmp_path: Path) -> None:
+    async with plc(TAGS) as server:
+        wrong = configured(server.url, [MACHINE], tmp_path, source_clock_offset_secs=-3600.0)
+        told = [one async for one in check(wrong, dt.datetime.now(dt.UTC)) if "its clock" in one.said]
+    assert [one.grade for one in told] == ["warning"]
+    assert "behind ours" in told[0].said
+    assert "NTP" in told[0].remedy
+
+
+async def test_check_finds_a_broker_that_forbids_to_publish(tmp_path: Path) -> None:
+    """A subscription that is allowed says nothing of that; the list of what may be written is another one."""
+    acl = "user gw\ntopic read oee/#\n"
+    password = tmp_path / "password"
+    password.write_text("right")
+    login = {"username": "gw", "password_file": str(password)}
+    with Mosquitto(users={"gw": "right"}, acl=acl) as mosquitto:
+        grade, said, remedy = (await findings(with_uplink(tmp_path, mosquitto.url, **login)))["b"]
+    assert (grade, "refused the message" in said) == ("fault", True)
+    assert "oee/v1/s/gateways/g/backlog" in remedy
 
 
 async def test_check_tries_the_broker(tmp_path: Path) -> None:
