@@ -48,6 +48,14 @@ def status(path: Path) -> int:
     except (OSError, msgspec.MsgspecError) as error:
         print(f"no gateway answers at {url}: {error}", file=sys.stderr)
         return NOT_RUNNING
+    ours = (configuration.gateway.site, configuration.gateway.name)
+    if (health.site, health.gateway) != ours:
+        print(
+            f"another gateway answers at {url}: {health.site}/{health.gateway}, not {'/'.join(ours)}; "
+            "each gateway of a machine needs a [health] port of its own",
+            file=sys.stderr,
+        )
+        return NOT_RUNNING
     show(health)
     return 1 if health.problems else 0
 

@@ -445,8 +445,12 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Configuration:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            [f"{path}: is not there; `oee config show gateway` prints one to begin with"]
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+        raise ConfigError([f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -317,6 +317,17 @@ async def test_status_shows_a_running_daemon_and_says_when_there_is_none(tmp_pat
             assert "uplink broker is not connected" in capsys.readouterr().out
 
 
+async def test_another_gateways_health_is_not_shown_as_ours(tmp_path, mosquitto, capsys):
+    """Two gateways of one machine, both with the port that is the default."""
+    path = written(tmp_path, brokers={"broker": mosquitto.port})
+    async with running(path) as daemon:
+        await eventually(lambda: daemon.health_url)
+        other = tmp_path / "other.toml"
+        other.write_text(path.read_text().replace('name = "edge"', 'name = "edge-2"'))
+        assert await asyncio.to_thread(commands.status, other) == 3
+        assert "another gateway answers" in capsys.readouterr().err
+
+
 async def test_a_health_port_in_use_is_said_and_the_daemon_runs_on(tmp_path, mosquitto, capsys):
     with socket.socket() as taken, Store(mosquitto.port) as store:
         taken.bind(("127.0.0.1", 0))

@@ -218,7 +218,11 @@ def test_files_and_variables_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_said(tmp_path: Path) -> None:
-    for content, said in ((b"a = ", "is not TOML"), (b"\xff", "cannot be read"), (None, "cannot be read")):
+    for content, said in (
+        (b"a = ", "is not TOML"),
+        (b"\xff", "cannot be read"),
+        (None, "oee config show gateway"),
+    ):
         path = tmp_path / "gateway.toml"
         path.unlink(missing_ok=True)
         if content is not None:
