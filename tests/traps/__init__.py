@@ -193,7 +193,7 @@ TRAPS: Final = (
         "Its client trusts any server's certificate.",
         "A trust list that a person fills, looked at before anything is said.",
         _SESSION,
-        'server = identity.store.check(endpoint.ServerCertificate or b"", uri, now)',
+        'server = identity.store.check(endpoint.ServerCertificate or b"", uri, now, host=host)',
         'server = __import__("cryptography.x509").x509.load_der_x509_certificate(endpoint.ServerCertificate)',
         f"{_SECURITY}::test_an_untrusted_plc_is_not_read_until_somebody_trusts_it",
     ),
