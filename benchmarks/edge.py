@@ -68,7 +68,7 @@ SETTLE_SECS: Final = 3.0
 HERE: Final = Path(__file__).parent / "edge_parts"
 NOT_MEASURED: Final = {
     "gopcua": "a Go library; no Go toolchain is assumed",
-    "thingsboard-gateway": "pins another asyncua than ours and needs a ThingsBoard server to talk to",
+    "thingsboard-gateway": "needs asyncua 1.1.5, and someone to answer it as a ThingsBoard does",
 }
 
 
