@@ -240,9 +240,9 @@ class Broker:
         self._may_be_version = True
         try:
             client.loop_start()
-            if not client.ended.wait(_STEADY_SECS) and self._session_made:
-                self._note_steady()
-            client.ended.wait()
+            while not client.ended.wait(_STEADY_SECS):
+                if self._session_made:
+                    self._note_steady()
         finally:
             client.loop_stop()
 

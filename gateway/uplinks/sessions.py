@@ -253,7 +253,9 @@ class SessionUplink:
 
     async def _live(self, session: Session, limits: Limits, listener: Listener) -> None:
         """Serve one session until it ends."""
+        loop = asyncio.get_running_loop()
         began = self._session_began(session, limits)
+        steady = loop.call_later(STEADY_SECS, self._note_steady)
         try:
             listener.on_connected(limits)
             end = await session.ended()
@@ -261,9 +263,10 @@ class SessionUplink:
             await session.goodbye()
             raise
         finally:
+            steady.cancel()
             self._session = None
             session.close("the session ended")
-        self._note_end(end, asyncio.get_running_loop().time() - began)
+        self._note_end(end, loop.time() - began)
         listener.on_lost(end.reason, silent=end.silent)
 
     def _session_began(self, session: Session, limits: Limits) -> float:
@@ -274,6 +277,13 @@ class SessionUplink:
             self._last_error = None
             self._log.info("uplink connected", max_in_flight=limits.max_in_flight)
         return asyncio.get_running_loop().time()
+
+    def _note_steady(self) -> None:
+        """Take a session that has lasted for a sound one."""
+        if self._brief_in_a_row >= OFTEN:
+            self._log.info("the uplink's session holds again")
+        self._brief_in_a_row = 0
+        self._last_error = None
 
     def _note_end(self, end: End, lasted_secs: float) -> None:
         """Say why there is no session; of many that break soon, what may be behind it, once."""
