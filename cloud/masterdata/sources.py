@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from cloud.masterdata.rows import Row
 _DATETIME: Final = "datetime"
 _DECIMAL: Final = "decimal"
 _BYTES: Final = "bytes"
+_TEXT_OF_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:")
 
 
 class Found(NamedTuple):
@@ -173,11 +175,12 @@ def before(mark: Any, overlap: float) -> Any:
 
 def _text_before(mark: str, overlap: float) -> str:
     """Return a time before another one as a database writes it that has no type for it."""
+    if not _TEXT_OF_TIME.match(mark):  # written otherwise, the earlier one would not stand before it
+        return mark
     try:
-        moment = datetime.fromisoformat(mark) - timedelta(seconds=overlap)
+        return (datetime.fromisoformat(mark) - timedelta(seconds=overlap)).isoformat(sep=mark[10])
     except (ValueError, OverflowError):
         return mark
-    return moment.isoformat(sep=mark[10]) if len(mark) > len("2026-11-23") else mark
 
 
 def _first_line(error: Exception) -> str:
