@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import structlog
 
-from cloud import control, questions
+from cloud import control, memory, questions
 from cloud import plant as plants
 from cloud.alerts.channels import Couriers
 from cloud.alerts.config import AlertsConfig
@@ -161,6 +161,7 @@ class Cloud:
 
     async def run(self, serve_pages: ServePages | None = None) -> None:
         """Serve until cancelled."""
+        memory.bound()
         loop = asyncio.get_running_loop()
         settings = self.config
         with (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from cloud import backup
+from cloud import backup, memory
 from cloud.config import CloudConfig
 from cloud.jobs import Job
 from cloud.store.port import Store
@@ -22,6 +22,7 @@ def jobs(config: CloudConfig, store: Store, now_us: Callable[[], int]) -> list[J
     """Return the service's own jobs."""
     found = [
         Job("join", 60.0, lambda: _join(store, now_us())),
+        Job("memory", 60.0, _give_back),
         Job("dead-letters", _HOUR_SECS, lambda: _forget_dead_letters(store, config.cloud.dead_letters_max)),
     ]
     if isinstance(store, TieredStore):
@@ -43,6 +44,11 @@ def _days_ago(now_us: int, days: int) -> date:
 def _join(store: Store, now_us: int) -> str:
     hours = store.compact(now_us - _SETTLED_US, _HOURS_AT_ONCE)
     return f"{hours} hours of machines joined" if hours else ""
+
+
+def _give_back() -> str:
+    memory.give_back()
+    return ""
 
 
 def _forget_dead_letters(store: Store, keep: int) -> str:

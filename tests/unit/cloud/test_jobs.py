@@ -149,7 +149,7 @@ def test_upkeep_moves_old_days_joins_pieces_and_forgets(tmp_path: Path) -> None:
             store.append(Arrivals([one], dead_letters=[DeadLetter(1, "topic", "reason", b"x")]))
         now = [T0 * SEC]
         work = {job.name: job.work for job in upkeep.jobs(config, store, lambda: now[0])}
-        assert set(work) == {"join", "dead-letters", "history", "retention", "backup"}
+        assert set(work) == {"join", "memory", "dead-letters", "history", "retention", "backup"}
         assert "joined" in work["join"]()
         assert "dropped" in work["dead-letters"]()
         assert "2021-06-25" in work["history"]()
