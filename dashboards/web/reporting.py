@@ -2,19 +2,22 @@
 
 import asyncio
 import re
+from datetime import timedelta
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from dashboards import words
 from dashboards.links import link
 from dashboards.reports import files, paper
 from dashboards.reports.files import FORMATS
 from dashboards.reports.model import Report
 from dashboards.reports.paper import ReportError, Toolbar
 from dashboards.selection import AddressError, Selection
-from dashboards.web.screen import Screen
+from dashboards.web.screen import REFRESH_SECS, Screen
 
+_ARCHIVE_DAYS: Final = 30
 _STYLES: Final = ("light.css", "charts.css", "app.css", "report.css")
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -23,15 +26,16 @@ class ReportPages(Screen):
     """The report of one place and shift in every format."""
 
     def archive(self, request: Request) -> Response:
-        """Answer `/reports`: the closed shifts with their reports."""
+        """Answer `/reports`: the shifts of 30 days with their reports; `to` is the last of the days."""
         board = self.cloud.board()
         chosen = self.select(request, board)
+        until = min(chosen.end, chosen.now) if "to" in chosen.query else chosen.now
+        last = words.local(until - 1, chosen.zone).date()
         rows = self.cloud.shift_table(
-            round((chosen.now - 30 * 86_400) * 1e6),
-            round(chosen.now * 1e6),
+            round((until - _ARCHIVE_DAYS * 86_400) * 1e6),
+            round(until * 1e6),
             "machine" if chosen.place.level == "machine" else "line",
         )
-        lines = [line for line in board.lines if self._is_here(chosen, (line.site, line.area, line.line))]
         return self.answer(
             request,
             "reports.html",
@@ -39,7 +43,10 @@ class ReportPages(Screen):
             board,
             selection=chosen,
             rows=[row for row in reversed(rows) if self._is_of(chosen, row)],
-            lines=lines,
+            last=None if until == chosen.now else last.isoformat(),
+            older=(last - timedelta(days=_ARCHIVE_DAYS)).isoformat(),
+            newer=(last + timedelta(days=_ARCHIVE_DAYS)).isoformat(),
+            refresh_secs=REFRESH_SECS if until == chosen.now else 0,
             formats=[form for form in FORMATS.values() if form.suffix != "html"],
         )
 
@@ -85,11 +92,6 @@ class ReportPages(Screen):
     def _reports(self, request: Request) -> list[Report]:
         board = self.cloud.board()
         return _gathered(self, self.select(request, board))
-
-    @staticmethod
-    def _is_here(chosen: Selection, place: tuple[str, ...]) -> bool:
-        levels = chosen.place.levels[: len(place)]
-        return place[: len(levels)] == levels
 
     @staticmethod
     def _is_of(chosen: Selection, row: dict[str, object]) -> bool:

@@ -304,6 +304,18 @@ async def test_a_shift_that_is_being_closed_is_listed_and_leads_to_its_figures(c
     assert "being closed" not in page
 
 
+async def test_the_archive_goes_back_by_thirty_days(cloud, client):
+    page = (await client.get(f"/reports?at={LINE}")).text
+    assert f'href="/reports?at={LINE}&amp;to=2021-05-31">Older</a>' in page
+    assert ">Newer<" not in page
+    page = (await client.get(f"/reports?at={LINE}&to=2021-05-31")).text
+    assert "the 30 days until Mon 31 May 2021" in page
+    assert "No shift of this time is known." in page
+    assert f'href="/reports?at={LINE}&amp;to=2021-06-30">Newer</a>' in page
+    cloud.now.now += 25 * 86_400
+    assert "30 Jun 2021 · shift 1" in (await client.get(f"/reports?at={LINE}&to=2021-07-01")).text
+
+
 async def test_machines_stand_in_the_order_of_plant_toml(client):
     told = json.loads((await client.get(f"/report.json?at={LINE}&shift=2021-06-30/1")).text)
     assert [row["machine"] for row in told[0]["children"]] == ["filler-1", "capper-1"]
