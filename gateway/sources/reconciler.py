@@ -13,8 +13,9 @@ from gateway.config import Connection
 from gateway.errors import OutboxError
 from gateway.sources.addresses import Unresolved, resolve
 from gateway.sources.columns import Columns
+from gateway.sources.errors import ServiceError
 from gateway.sources.port import BAD, Receiver, SourceCounters
-from gateway.sources.session import Session
+from gateway.sources.session import Session, standard_node
 from gateway.sources.statuses import status_name
 from gateway.sources.values import add_value
 from gateway.tags import Binding, Role
@@ -315,21 +316,45 @@ class Reconciler:
         for place in agreeing if 2 * len(stamped) < len(agreeing) else stamped:
             items[place].proven_us = max(items[place].proven_us, asked_us)
 
+    async def forget_strangers(self) -> None:
+        """Have the server delete the items of the subscription that we know nothing of.
+
+        The answer that told of them was lost with a connection or a process. Their tags are asked for again,
+        and the values of a tag that is watched twice come twice, out of order.
+        """
+        asked = ua.CallMethodRequest()
+        asked.ObjectId = standard_node(ua.ObjectIds.Server)
+        asked.MethodId = standard_node(ua.ObjectIds.Server_GetMonitoredItems)
+        asked.InputArguments = [ua.Variant(ua.UInt32(self._publishing.id), ua.VariantType.UInt32)]
+        request = ua.CallRequest()
+        request.Parameters.MethodsToCall = [asked]
+        try:
+            (result,) = (await self._session.call(request, ua.CallResponse)).Results
+        except ServiceError as error:
+            _log.debug("%s: the server does not list its items: %s", self._connection.name, error)
+            return
+        if int(result.StatusCode.value) >> 30 >= BAD or not result.OutputArguments:
+            return  # not every server can tell
+        ours = {item.item_id for item in self.items.values()}
+        await self._delete(
+            [int(one) for one in result.OutputArguments[0].Value or () if int(one) not in ours]
+        )
+
     async def _discard(self, items: Sequence[Item]) -> None:
         """Give up items on the server; whether it still knows them does not matter."""
+        await self._delete([item.item_id for item in items if item.item_id is not None])
+        for item in items:
+            item.item_id, item.retry_at = None, 0.0
+            self._clear(item)
 
+    async def _delete(self, item_ids: Sequence[int]) -> None:
         async def ask(part: Sequence[int]) -> Sequence[ua.StatusCode]:
             request = ua.DeleteMonitoredItemsRequest()
             request.Parameters.SubscriptionId = ua.UInt32(self._publishing.id)
             request.Parameters.MonitoredItemIds = [ua.UInt32(one) for one in part]
             return (await self._session.call(request, ua.DeleteMonitoredItemsResponse)).Results
 
-        await self._session.in_chunks(
-            "items", [item.item_id for item in items if item.item_id is not None], ask
-        )
-        for item in items:
-            item.item_id, item.retry_at = None, 0.0
-            self._clear(item)
+        await self._session.in_chunks("items", item_ids, ask)
 
 
 def told(call: Callable[[], None]) -> None:

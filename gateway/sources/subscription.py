@@ -205,6 +205,8 @@ class Subscription:
             if handle in self.items:
                 self.items[handle].item_id = item_id
         await self.reconciler.find(self.items.values())
+        if self.live < len(self.items):
+            await self.reconciler.forget_strangers()
         self._save()
         return True
 

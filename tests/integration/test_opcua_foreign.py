@@ -128,6 +128,31 @@ def without_its_session(outbox: MemoryOutbox) -> None:
     outbox.checkpoints["plc-1"] = msgspec.msgpack.encode(msgspec.structs.replace(kept, source=source))
 
 
+async def test_no_tag_is_watched_twice_when_the_answer_to_its_creation_was_lost(tmp_path: Path) -> None:
+    """Killed after the server has made an item and before we note it; else its values would come twice."""
+    async with foreign_server(TAGS, port=free_port()) as server:
+        outbox = MemoryOutbox()
+        configuration = configured(server.url, [machine(server)], tmp_path)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: outbox.telemetry)
+        watched = gateway.source.status.items_live
+        subscription = gateway.source._subscription.id
+        await gateway.crash()
+        kept = msgspec.msgpack.decode(outbox.checkpoints["plc-1"], type=_SavedConnection)
+        assert kept.source is not None
+        saved = msgspec.msgpack.decode(kept.source[4:], type=Saved)
+        fewer = msgspec.structs.replace(saved, items=saved.items[1:])
+        source = kept.source[:4] + msgspec.msgpack.encode(fewer)
+        outbox.checkpoints["plc-1"] = msgspec.msgpack.encode(msgspec.structs.replace(kept, source=source))
+        async with reading(configuration, outbox) as again:
+            await until(lambda: again.source.status.items_live == watched)
+            assert again.source._subscription.id == subscription
+            assert await server.ask("items") == watched
+            await count_up(server, 101, 110, 0.01)
+            await until(lambda: outbox.telemetry[-1].total_units == 110)
+
+
 SIGNED = {
     "security": "Basic256Sha256",
     "security_mode": "sign",

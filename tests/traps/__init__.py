@@ -225,6 +225,15 @@ TRAPS: Final = (
         f"{_RESILIENCE}::test_a_node_reborn_at_once_is_not_left_dead",
     ),
     Trap(
+        "servers",
+        "An item whose making was not answered lives on: made again, its values come twice and out of order.",
+        "A subscription that goes on is asked for its items; those that we do not know are deleted.",
+        _SUBSCRIPTION,
+        "if self.live < len(self.items):",
+        "if self.live < 0:",
+        f"{_FOREIGN}::test_no_tag_is_watched_twice_when_the_answer_to_its_creation_was_lost",
+    ),
+    Trap(
         "paho",
         "Its queue is memory: what waits in it dies with the process, and beyond 65,535 it drops.",
         "Records wait on disk, and leave it when they have arrived.",

@@ -77,6 +77,10 @@ async function started(options) {
     },
     namespace: () => space.index,
     subscriptions: () => server.engine.currentSubscriptionCount,
+    // what is watched in all subscriptions
+    items: () => Object.values(server.engine._sessions)
+      .flatMap((session) => Object.values(session.publishEngine._subscriptions))
+      .reduce((sum, one) => sum + one.monitoredItemCount, 0),
     sessions: () => server.engine.currentSessionCount,
     drop_connections: () => {
       for (const end of server.endpoints) end.abruptlyInterruptChannels();
