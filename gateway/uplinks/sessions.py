@@ -228,7 +228,7 @@ class SessionUplink:
                     await session.publish(*said, retain=False)
             await session.goodbye()
         except TimeoutError as error:
-            raise UnreachableError("the broker does not answer a message") from error
+            raise UnreachableError("the broker answers no message, or hangs up on it") from error
         finally:
             session.close("it was only tried")
 
