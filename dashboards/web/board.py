@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _US: Final = 1_000_000
 _BACK_SECS: Final = 8 * 3600.0
 """How far the ribbon reaches back when no shift runs."""
+_CLOSING_REFRESH_SECS: Final = 30
 _CYCLE_SECS: Final = 15
 _LONGEST_SECS: Final = 24 * 3600.0
 _CLOSED_BACK_SECS: Final = 4 * 86_400
@@ -62,6 +63,7 @@ class BoardPages:
                 },
                 axis=ribbon.axis(window.start, window.end, zone),
                 closed=closed,
+                refresh_secs=_CLOSING_REFRESH_SECS if any(_is_being_closed(line) for line in closed) else 0,
                 theme=request.cookies.get("theme", "auto"),
                 page="board",
                 account=getattr(request.state, "account", None),
@@ -188,6 +190,10 @@ def shown(board: BoardView) -> Window:
         return Window(board.generated_epochtime - _BACK_SECS, board.generated_epochtime)
     start, end = board.shift.start_epochtime, board.shift.end_epochtime
     return Window(max(start, end - _LONGEST_SECS), end)
+
+
+def _is_being_closed(line: ClosedLine) -> bool:
+    return any(row.get("revision") == 0 for row in (line.row, *line.machines))
 
 
 def _place(row: ShiftRow) -> tuple[Any, Any, Any]:

@@ -148,7 +148,7 @@ class Feed:
             before = self._board
             board = update.whole or (merged(before, update) if before else self._cloud.board())
             rebuilt = update.whole is not None or before is None
-            moved = before is not None and places(before) != places(board)
+            moved = before is not None and _layout(before) != _layout(board)
             urgent = rebuilt or moved or frame_of(before) != frame_of(board) or _looks_differ(before, update)
             self._board = board
             self._touched.update(map(key_of, update.machines))
@@ -288,6 +288,12 @@ def key_of(machine: MachineView) -> MachineKey:
 def places(board: BoardView) -> list[object]:
     """Return what decides how the board is laid out."""
     return [key_of(machine) for machine in machines_of(board)]
+
+
+def _layout(board: BoardView) -> tuple[object, ...]:
+    """Return what a page is laid out by: its machines, and the shift whose hours stand below the ribbons."""
+    shift = board.shift
+    return places(board), shift and (shift.start_epochtime, shift.end_epochtime)
 
 
 def merged(board: BoardView, update: Update) -> BoardView:

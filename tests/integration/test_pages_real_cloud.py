@@ -294,6 +294,7 @@ async def test_a_shift_that_is_being_closed_is_listed_and_leads_to_its_figures(c
     assert f'href="/place?at={LINE}&amp;shift=2021-06-30/2"' in row
     assert 'data-refresh="15"' in (await client.get(f"/place?at={LINE}&shift=2021-06-30/2")).text
     assert "being closed, as of 22:00:20" in (await client.get(f"/report?at={LINE}&shift=2021-06-30/2")).text
+    assert 'data-refresh="30"' in (await client.get("/")).text
     asked = {"from": SHIFT, "to": SHIFT + 24 * HOUR, "at": LINE}
     listed = (await client.get("/api/v1/shifts", params=asked)).json()
     assert [(row["shift"], row["revision"]) for row in listed] == [("1", 1), ("2", 0), ("3", 0)]
@@ -302,6 +303,7 @@ async def test_a_shift_that_is_being_closed_is_listed_and_leads_to_its_figures(c
     turn(cloud)
     page = (await client.get(f"/reports?at={LINE}")).text
     assert "being closed" not in page
+    assert 'data-refresh="0"' in (await client.get("/")).text
 
 
 async def test_the_archive_goes_back_by_thirty_days(cloud, client):

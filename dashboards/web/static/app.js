@@ -82,9 +82,9 @@ themes?.addEventListener("click", () => {
 });
 
 // Pages of charts are taken anew now and then while their time still runs; the board is fed instead.
-const refreshSecs = Number(page.refresh);
 let refreshedAt = performance.now();
 async function renew() {
+  const refreshSecs = Number(page.refresh);
   if (!refreshSecs || document.hidden || performance.now() - refreshedAt < refreshSecs * 1000) return;
   if (document.querySelector("main :focus-visible:is(input, select, textarea), dialog[open]")) return;
   refreshedAt = performance.now();

@@ -66,5 +66,6 @@ export async function refresh(address = location.href) {
   if (!main) return false;
   morph(document.getElementById("main"), main);
   document.title = fresh.title;
+  document.body.dataset.refresh = fresh.body.dataset.refresh;
   return true;
 }

@@ -137,6 +137,27 @@ async def test_a_new_machine_makes_pages_load_anew(cloud):
     assert json.loads(browser.take())["reload"] is True
 
 
+async def test_the_next_shift_makes_pages_load_anew_for_its_hours(cloud):
+    _, live = make_feed(cloud)
+    browser = joined(live)
+    board = board_of(cloud)
+    await live.publish(whole(board))
+    browser.take()
+    shift = board.shift
+    following = msgspec.structs.replace(
+        shift,
+        name="3",
+        start_epochtime=shift.end_epochtime,
+        end_epochtime=shift.end_epochtime + 8 * HOUR,
+    )
+    counted = msgspec.structs.replace(board.lines[0].machines[0], good_units=1)
+    await live.publish(Update(generated_epochtime=NOW + 1, machines=[counted], shift=following))
+    assert json.loads(browser.take())["reload"] is True
+    counted = msgspec.structs.replace(counted, good_units=2)
+    await live.publish(Update(generated_epochtime=NOW + 99, machines=[counted]))
+    assert "reload" not in json.loads(browser.take())
+
+
 def test_merging_keeps_machines_of_lines_that_are_sent_without_them(cloud):
     board = board_of(cloud)
     line = msgspec.structs.replace(board.lines[0], machines=[], figures={"oee": 0.5})
