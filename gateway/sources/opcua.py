@@ -114,15 +114,23 @@ class OpcUaSource:
                 ", and may learn the password" if self._connection.username else "",
             )
         loop = asyncio.get_running_loop()
+        own = asyncio.current_task()
+        assert own is not None
         failures = 0
         told = False
         try:
             while True:
-                began = loop.time()
+                began, cancelled = loop.time(), own.cancelling()  # Python 3.11 counts ended groups' own, too
                 try:
                     await self._connect_and_serve()
                 except GatewayError as error:
                     cause = error
+                except asyncio.CancelledError:
+                    if own.cancelling() > cancelled:
+                        raise
+                    # Nobody cancels us: the library cancelled what we waited for, as it does with requests
+                    # of a connection that is lost.
+                    cause = SourceError("a request was given up as the connection was lost")
                 except Exception as error:  # noqa: BLE001 - the supervisor: no fault of one PLC may end the reading of it
                     _log.exception("%s: an unforeseen fault; connecting anew", self.name)
                     cause = SourceError(f"unforeseen: {type(error).__name__}: {error}")

@@ -784,3 +784,24 @@ async def test_a_value_of_a_tag_that_nobody_asked_for_is_left_out(tmp_path: Path
             await until(lambda: outbox.states()[-1] == "idle")
             assert gateway.source.counters.unasked_values == 2
             assert gateway.source.status.state == "connected"
+
+
+async def test_requests_that_the_library_gives_up_end_no_reading(tmp_path: Path) -> None:
+    """On a busy machine it cancels what waits for an answer; nobody has asked the reading to end."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            connect = gateway.source._connect_and_serve
+            given_up = asyncio.Event()
+
+            async def give_up() -> None:
+                given_up.set()
+                gateway.source._connect_and_serve = connect  # type: ignore[method-assign]
+                raise asyncio.CancelledError
+
+            gateway.source._connect_and_serve = give_up  # type: ignore[method-assign]
+            await server.stop()
+            await until(given_up.is_set)
+            await server.start(TAGS)
+            await until(lambda: gateway.source.status.state == "connected")
