@@ -116,7 +116,6 @@ def measure(alerts: int, threshold: float, folder: Path) -> list[Told]:
     finally:
         demo.send_signal(signal.SIGINT)
         demo.wait(timeout=60)
-        print(delays, file=sys.stderr)
         webhook.shutdown()
     return delays
 
