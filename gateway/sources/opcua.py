@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -114,23 +114,15 @@ class OpcUaSource:
                 ", and may learn the password" if self._connection.username else "",
             )
         loop = asyncio.get_running_loop()
-        own = asyncio.current_task()
-        assert own is not None
         failures = 0
         told = False
         try:
             while True:
-                began, cancelled = loop.time(), own.cancelling()  # Python 3.11 counts ended groups' own, too
+                began = loop.time()
                 try:
-                    await self._connect_and_serve()
+                    await self._once()
                 except GatewayError as error:
                     cause = error
-                except asyncio.CancelledError:
-                    if own.cancelling() > cancelled:
-                        raise
-                    # Nobody cancels us: the library cancelled what we waited for, as it does with requests
-                    # of a connection that is lost.
-                    cause = SourceError("a request was given up as the connection was lost")
                 except Exception as error:  # noqa: BLE001 - the supervisor: no fault of one PLC may end the reading of it
                     _log.exception("%s: an unforeseen fault; connecting anew", self.name)
                     cause = SourceError(f"unforeseen: {type(error).__name__}: {error}")
@@ -147,6 +139,19 @@ class OpcUaSource:
                 )
         finally:
             self._tell("stopped")
+
+    async def _once(self) -> None:
+        """Connect and read until it ends; raises what ended it, and is cancelled only with us.
+
+        In a task of its own: where the library cancels what is waited for, as it may with the requests of a
+        connection that is lost, that must not be taken for somebody's wish that the reading ends.
+        """
+        reading = asyncio.create_task(self._connect_and_serve(), name=f"source[{self.name}].session")
+        try:
+            await asyncio.wait({reading})
+        finally:
+            await _end({reading})
+        raise _ending([reading])
 
     async def _connect_and_serve(self) -> None:
         """Open a session, read until it is lost, and leave nothing of it behind."""
@@ -201,19 +206,30 @@ class OpcUaSource:
         )
         self._tell_items(subscription)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(subscription.publish(), name=f"source[{self.name}].publish")
-                tasks.create_task(subscription.reconciler.reconcile(), name=f"source[{self.name}].reconcile")
-                tasks.create_task(session.renew_channel(), name=f"source[{self.name}].renew")
-        except ExceptionGroup as group:
-            ours, foreign = group.split(GatewayError)
-            if ours is None or foreign is not None:
-                raise
-            raise _first(ours) from None
+            raise await self._first_end(session, subscription)
         finally:
             self._saved = subscription.saved
             self._next_sequence = subscription.next_sequence
             self._proofs = subscription.proofs
+
+    async def _first_end(self, session: Session, subscription: Subscription) -> Exception:
+        """Do what a session needs, side by side; return what ended the first of it, once all has ended.
+
+        No TaskGroup: it goes on without a task that was cancelled, which here may be the library's doing.
+        """
+        tasks = {
+            asyncio.create_task(work, name=f"source[{self.name}].{what}")
+            for what, work in (
+                ("publish", subscription.publish()),
+                ("reconcile", subscription.reconciler.reconcile()),
+                ("renew", session.renew_channel()),
+            )
+        }
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(tasks)
+        return _ending(ended)
 
     def _announce(self, subscription: Subscription) -> None:
         handles = [handle for handle, item in subscription.items.items() if item.item_id is not None]
@@ -248,9 +264,22 @@ class OpcUaSource:
             self._receiver.on_connection(status)
 
 
-def _first(errors: ExceptionGroup[GatewayError]) -> GatewayError:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Have tasks end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _ending(tasks: Iterable[asyncio.Task[None]]) -> Exception:
+    """Return why tasks that go on for ever have ended; what nobody foresaw comes first."""
+    errors = [_error_of(task) for task in tasks]
+    return next((error for error in errors if not isinstance(error, GatewayError)), errors[0])
+
+
+def _error_of(task: asyncio.Task[None]) -> Exception:
+    error = None if task.cancelled() else task.exception()
+    return error if isinstance(error, Exception) else SourceError("what was asked of the PLC was given up")
 
 
 def _parse(saved: bytes | None) -> tuple[Saved | None, int]:

@@ -805,3 +805,18 @@ async def test_requests_that_the_library_gives_up_end_no_reading(tmp_path: Path)
             await until(given_up.is_set)
             await server.start(TAGS)
             await until(lambda: gateway.source.status.state == "connected")
+
+
+@pytest.mark.parametrize("what", ["publish", "reconcile", "renew"])
+async def test_no_part_of_a_session_ends_without_a_word(tmp_path: Path, what: str) -> None:
+    """What one of its tasks waits for is cancelled, as the library does with what it gives up."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        async with reading(configured(server.url, [machine(server)], tmp_path), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            name = f"source[{gateway.source.name}].{what}"
+            next(task for task in asyncio.all_tasks() if task.get_name() == name).cancel()
+            await until(lambda: gateway.source.counters.reconnects == 1)
+            await until(lambda: gateway.source.status.state == "connected")
+            await server.write("State", 0)
+            await until(lambda: outbox.states()[-1] == "stopped")
