@@ -52,6 +52,10 @@ class Item:
     """Without a filter, because the server takes none."""
     suspected_us: int = 0
     """[us, our clock] since when reading shows what it has not told; 0 for a tag above suspicion."""
+    asked_us: int = 0
+    """[us, our clock] when it was read, to find that out."""
+    shown_us: int = 0
+    """[us since 1970] the source time that reading showed then."""
     proven_us: int = 0
     """[us, our clock] when it had certainly told everything."""
 
@@ -105,10 +109,17 @@ class Reconciler:
         self._suspects: set[int] = set()
 
     def heard(self, handles: Iterable[int]) -> None:
-        """Take note that tags have told something: those are not dead."""
+        """Take note that tags have told something: those are not dead.
+
+        One that has told what reading showed, or something newer, had told everything when it was read. So a
+        tag that changes all the time, whose last word no reading finds, is known to live, too.
+        """
         if self._suspects:
             for handle in self._suspects.intersection(handles):
-                self._clear(self.items[handle])
+                item = self.items[handle]
+                if self._publishing.stamps.get(handle, 0) >= item.shown_us > 0:
+                    item.proven_us = max(item.proven_us, item.asked_us)
+                self._clear(item)
 
     def _clear(self, item: Item) -> None:
         item.suspected_us = 0
@@ -255,7 +266,7 @@ class Reconciler:
         shown = Columns()
         for item, value in zip(looked, read, strict=True):
             add_value(shown, item.binding.handle, value)
-        gone = [item for place, item in enumerate(looked) if self._is_dead(item, shown, place)]
+        gone = [item for place, item in enumerate(looked) if self._is_dead(item, shown, place, asked_us)]
         self._prove(looked, shown, asked_us)
         dead += gone
         if dead:
@@ -281,7 +292,7 @@ class Reconciler:
             if handle in of_dead and status in GONE:
                 told(partial(self._receiver.on_unreadable, [handle], status))
 
-    def _is_dead(self, item: Item, columns: Columns, place: int) -> bool:
+    def _is_dead(self, item: Item, columns: Columns, place: int, asked_us: int) -> bool:
         shown = columns.values[place], columns.statuses[place]
         if shown[1] in GONE:
             return True
@@ -291,6 +302,7 @@ class Reconciler:
             return False
         if not item.suspected_us:
             item.suspected_us = self._clock_us()
+            item.asked_us, item.shown_us = asked_us, columns.source_us[place]
             self._suspects.add(item.binding.handle)
             return False
         patience_secs = item.binding.sampling_interval_secs + self._connection.publishing_interval_secs

@@ -441,6 +441,28 @@ async def test_what_is_read_of_a_dead_tag_does_not_overtake_what_others_have_to_
             assert record.total_units == (told[steps[last - 1]] if last else 0)
 
 
+async def test_of_a_tag_that_never_rests_no_more_is_withdrawn_than_since_it_was_known_to_live(
+    tmp_path: Path,
+) -> None:
+    """Hardly a look finds the value that was told last: it is known by what it tells next."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        options = {"verify_secs": 0.2, "reconcile_secs": 0.1, "publishing_interval_secs": 1.0}
+        async with reading(configured(server.url, [machine(server)], tmp_path, **options), outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            began_us, total, notifications = clock_us(), 100, gateway.source.counters.notifications
+            while gateway.source.counters.notifications < notifications + 4:
+                total += 1
+                await server.write("Total", total)
+                await asyncio.sleep(0.004)
+            assert outbox.gaps == []
+            deafen(server, "Total")
+            await server.write("Total", total + 1000)
+            await until(lambda: outbox.gaps, 8)
+            assert outbox.gaps[0].from_us > began_us
+            await until(lambda: outbox.telemetry[-1].total_units == total + 1000)
+
+
 def deafen(server: Plc, name: str) -> None:
     """Have the server tell nothing of a tag any more, as if its item were dead."""
 
