@@ -202,7 +202,7 @@ class Figures:
         most_good = min(ideal.good + more, max(planned, ideal.good))
         running = _ratio(ideal.total + more, run + unknown)
         fastest = max(min(1.0, running or 0.0), ratios.performance or 0.0)
-        return {
+        bounds: dict[str, list[float | None]] = {
             "availability": [_ratio(run, planned), _ratio(run + unknown, planned)],
             "performance": [_ratio(ideal.sure_total, run + unknown), fastest],
             "quality": [
@@ -211,6 +211,7 @@ class Figures:
             ],
             "oee": [_ratio(sure_good, planned), _ratio(most_good, planned)],
         }
+        return _capped(bounds, ratios.oee) if self.cap_performance else bounds
 
 
 def pareto(
@@ -305,6 +306,28 @@ def _ratios(sums: Totals, ideal: IdealTime, *, cap: bool) -> Ratios:
 
 def _is_capped(ratios: Ratios, ideal: IdealTime, sums: Totals) -> bool:
     return ratios.performance == 1.0 and ideal.total > sums.run_us * ideal.per
+
+
+def _capped(bounds: dict[str, list[float | None]], oee: float | None) -> dict[str, list[float | None]]:
+    """Return the bounds of figures whose performance is at most 1.
+
+    OEE is then the lesser of what good units come to and of availability x quality.
+
+    oee: as it is shown; without any run time it has no performance that could be capped
+    """
+    performance = [_lesser(each, 1.0) for each in bounds["performance"]]
+    ends = zip(bounds["oee"], bounds["availability"], bounds["quality"], strict=True)
+    least, most = (
+        good if availability is None or quality is None else _lesser(good, availability * quality)
+        for good, availability, quality in ends
+    )
+    if most is not None and oee is not None:
+        most = max(most, oee)
+    return {**bounds, "performance": performance, "oee": [least, most]}
+
+
+def _lesser(one: float | None, other: float) -> float | None:
+    return None if one is None else min(one, other)
 
 
 def _teep(ratios: Ratios, ideal: IdealTime, sums: Totals) -> float | None:

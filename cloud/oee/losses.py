@@ -223,12 +223,12 @@ def judge(segments: Segments, policies: Policies) -> Judged:
     known_role = np.where(said & stands, _looked_up(policies.reason_role, site, text, _NO_ROLE), _NO_ROLE)
     reason = np.where(said, _looked_up(policies.reason_text, site, text, ABSENT), ABSENT).astype(np.int32)
     kind = np.where(known_kind != _NO_KIND, known_kind, _kinds_of_states()[state]).astype(np.int8)
-    may_be_small = np.isin(kind, _MAY_BE_SMALL) & (known_role != EXCLUDED)
+    role = np.where(known_role != _NO_ROLE, known_role, policies.role[machine, kind]).astype(np.int8)
+    may_be_small = np.isin(kind, _MAY_BE_SMALL) & (role != EXCLUDED)
     episode = _runs(segments, may_be_small)
     length = np.bincount(episode, weights=segments.end_us - segments.start_us).astype(np.int64)[episode]
     small = may_be_small & (length < policies.small_stop_us[machine])
     kind[small] = SMALL_STOPS
-    role = np.where(known_role != _NO_ROLE, known_role, policies.role[machine, kind]).astype(np.int8)
     role[small] = policies.role[machine[small], SMALL_STOPS]
     dark = _runs(segments, state == UNKNOWN)
     last = np.zeros(int(dark[-1]) + 1 if len(dark) else 0, dtype=np.int64)
@@ -268,6 +268,8 @@ def lay(judged: Judged, frame: Frame, policies: Policies) -> Cells:
     ran = away & (kind == PRODUCING)
     kind[away] = _KIND_OF_CALENDAR[category[away]]
     role[away] = EXCLUDED
+    scheduled = away & (category == calendar.PLANNED_STOP)
+    _name_planned_stops(whole, frame, interval, scheduled, reason)
     counted = own | (in_break & ~lost)
     return Cells(
         machine=whole.machine,
@@ -280,7 +282,8 @@ def lay(judged: Judged, frame: Frame, policies: Policies) -> Cells:
         order=whole.order,
         kind=kind,
         role=role,
-        begins_stop=_first_of(whole.stop, counted),
+        begins_stop=_first_of(whole.stop, counted)
+        | _first_of(_planned_stops(whole.machine, frame, interval), scheduled),
         begins_failure=_first_of(whole.failure, counted),
         unplanned=ran,
         unknown_until_us=whole.unknown_until_us,
@@ -301,7 +304,8 @@ def is_planned(counts: Counts, frame: Frame, policies: Policies) -> Flags:
     scheduled = (category == calendar.PRODUCTION) | (
         (category == calendar.BREAK) & policies.breaks_are_loss[machine]
     )
-    planned: Flags = (scheduled & (role != EXCLUDED)) | policies.unplanned_included[machine]
+    left_out = (counts.state == UNKNOWN) & (role == EXCLUDED)
+    planned: Flags = (scheduled & (role != EXCLUDED)) | (policies.unplanned_included[machine] & ~left_out)
     planned &= interval >= 0
     return planned
 
@@ -420,6 +424,25 @@ def _take_scheduled_reasons(
     kind[rows] = np.where(known_kind != _NO_KIND, known_kind, PLANNED)
     role[rows] = np.where(known_role != _NO_ROLE, known_role, EXCLUDED)
     reason[rows] = text
+
+
+def _name_planned_stops(
+    whole: Judged, frame: Frame, interval: Ints, scheduled: Flags, reason: Indexes
+) -> None:
+    """Give the calendar's planned stops their reason, or without one the machine's own."""
+    rows = np.flatnonzero(scheduled)
+    stood = (whole.state[rows] != RUNNING) & (whole.state[rows] != UNKNOWN)
+    said = frame.stop_reason[interval[rows]]
+    reason[rows] = np.where(said != ABSENT, said, np.where(stood, reason[rows], ABSENT))
+
+
+def _planned_stops(machine: Indexes, frame: Frame, interval: Ints) -> Ints:
+    """Return a number per planned stop of the calendar, whatever the machine does in it."""
+    category, reason = frame.category[interval], frame.stop_reason[interval]
+    new = firsts(machine)
+    new[1:] |= interval[1:] > interval[:-1] + 1
+    new[1:] |= (category[1:] != category[:-1]) | (reason[1:] != reason[:-1])
+    return np.cumsum(new) - 1
 
 
 def _first_of(number: Ints, counted: Flags) -> Flags:

@@ -112,7 +112,7 @@ def test_losses_sum_to_calendar_time_and_factors_to_oee(items, how, per, level):
             if not row.cap_performance:
                 assert told["oee"] == float(Fraction(ideal.good, sums.planned_us * ideal.per))
         for name, bounds in (told["bounds"] or {}).items():
-            if told[name] is not None and None not in bounds and not row.cap_performance:
+            if told[name] is not None and None not in bounds:
                 least, most = bounds
                 assert least <= told[name] * (1 + 1e-12), name
                 assert told[name] <= most * (1 + 1e-12), name
