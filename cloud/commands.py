@@ -273,10 +273,15 @@ def _try_port(host: str, port: int) -> None:
 def _log_to_stderr(level: str, form: str) -> None:
     import structlog
 
+    # Tracebacks without the values of variables: those are thousands of lines, and passwords among them.
+    plain = structlog.dev.plain_traceback
     renderers: list[Any] = (
         [structlog.processors.JSONRenderer()]
         if form == "json"
-        else [_on_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            _on_one_line,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain),
+        ]
     )
     structlog.configure(
         processors=[

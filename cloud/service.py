@@ -488,7 +488,8 @@ class Cloud:
                 fault = None
             except Exception as error:  # noqa: BLE001  records are taken in whatever happens to figures
                 if fault != str(error):
-                    _log.exception("live figures stand still")
+                    foreseen = isinstance(error, CloudError)
+                    _log.error("live figures stand still", reason=str(error), exc_info=not foreseen)
                 fault = str(error)
             await asyncio.sleep(max(0.01, interval_secs - (loop.time() - began)))
 
