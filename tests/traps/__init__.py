@@ -33,6 +33,8 @@ _FOREIGN: Final = "tests/integration/test_opcua_foreign.py"
 _SECURITY: Final = "tests/integration/test_opcua_security.py"
 _COMMANDS: Final = "tests/integration/test_opcua_commands.py"
 _FORWARD: Final = "tests/integration/test_gateway_forward.py"
+_CLOUD_BROKER: Final = "tests/integration/test_cloud_broker.py"
+_SIMULATOR: Final = "tests/unit/simulator/test_server.py"
 _PORT: Final = "tests/ports/test_uplink_port.py"
 _SUBSCRIPTION: Final = "gateway/sources/subscription.py"
 _REQUESTS: Final = "gateway/sources/publish_requests.py"
@@ -42,6 +44,7 @@ _SOURCE: Final = "gateway/sources/opcua.py"
 _MQTT: Final = "gateway/uplinks/mqtt.py"
 _UPLINK: Final = "gateway/uplinks/sessions.py"
 _FORWARDER: Final = "gateway/forward.py"
+_READER: Final = "cloud/ingest/mqtt.py"
 
 TRAPS: Final = (
     Trap(
@@ -123,6 +126,15 @@ TRAPS: Final = (
         _SUBSCRIPTION,
         "                await asyncio.sleep(_OUTBOX_RETRY_SECS)\n",
         "                break\n",
+        f"{_RESILIENCE}::test_nothing_is_acknowledged_before_it_is_on_disk",
+    ),
+    Trap(
+        "asyncua",
+        "A handler that is a coroutine gets a task for each value: they pile up and overtake each other.",
+        "No task for a value or a message: one message after the other is taken, to its end.",
+        _SUBSCRIPTION,
+        "            await self.commit(merged, self.next_sequence)\n",
+        "            asyncio.ensure_future(self.commit(merged, self.next_sequence))\n",
         f"{_RESILIENCE}::test_nothing_is_acknowledged_before_it_is_on_disk",
     ),
     Trap(
@@ -216,6 +228,15 @@ TRAPS: Final = (
         f"{_COMMANDS}::test_thousands_of_tags_are_found_with_few_questions_and_progress",
     ),
     Trap(
+        "asyncua",
+        "Its server drops the oldest of a full queue and sets no overflow bit, so that nobody sees the loss.",
+        "The simulated plant plays no faster than the smallest queue of those who read it.",
+        "simulator/server.py",
+        "        return min((int(item.queue_size) for item in self._watched.values()), default=1) or 1\n",
+        "        return 10_000\n",
+        f"{_SIMULATOR}::test_a_client_sees_each_write_of_the_past_with_its_time[7]",
+    ),
+    Trap(
         "servers",
         "A node that is deleted and made again leaves a dead item behind, or its last status.",
         "All tags are read every few seconds and compared with what was told.",
@@ -304,5 +325,43 @@ TRAPS: Final = (
         "        if self._subscriptions:\n            self._client.subscribe",
         "        if not self._subscriptions:\n            self._client.subscribe",
         f"{_PORT}::test_a_killed_broker_fails_what_was_in_flight_and_is_found_again[mqtt]",
+    ),
+    Trap(
+        "awscrt",
+        "What is published without a connection waits in its memory.",
+        "Without a session a publish fails at once, and the record waits on disk.",
+        _UPLINK,
+        '            raise UnreachableError("there is no session")\n',
+        "            answer = asyncio.get_running_loop().create_future()\n"
+        "            answer.set_result(None)\n"
+        "            return answer\n",
+        f"{_PORT}::test_publishing_without_a_session_fails_at_once[aws_iot]",
+    ),
+    Trap(
+        "paho",
+        "It acknowledges a message when the callback returns, before anybody has stored it.",
+        "The cloud side acknowledges by itself, after its commit; until then the broker keeps the message.",
+        _READER,
+        "            manual_ack=True,\n",
+        "            manual_ack=False,\n",
+        f"{_CLOUD_BROKER}::test_a_message_comes_again_until_it_is_acknowledged",
+    ),
+    Trap(
+        "paho",
+        "It does not subscribe again at a broker that has forgotten the session.",
+        "The cloud side subscribes on each connection.",
+        _READER,
+        "        client.subscribe(wanted)\n",
+        "        if not is_back:\n            client.subscribe(wanted)\n",
+        f"{_CLOUD_BROKER}::test_a_broker_that_has_forgotten_the_session_is_asked_again",
+    ),
+    Trap(
+        "paho",
+        "An exception in a callback ends the thread that reads, and nobody is told.",
+        "The cloud side waits for that thread's end, whatever ends it, and makes the next connection.",
+        _READER,
+        "            self.ended.set()\n",
+        "            pass\n",
+        f"{_CLOUD_BROKER}::test_a_fault_in_the_brokers_thread_costs_a_session_and_no_message",
     ),
 )
