@@ -120,6 +120,10 @@ def simulate(
     secure: Annotated[
         bool, typer.Option("--secure", help="Offer signed and encrypted connections, too.")
     ] = False,
+    allow_insecure: Annotated[
+        bool,
+        typer.Option("--allow-insecure", help="Serve beyond this machine, although everybody may write."),
+    ] = False,
     duration_secs: Annotated[
         float | None, typer.Option(min=0, help="Leave after so long in the present.")
     ] = None,
@@ -163,6 +167,7 @@ def simulate(
                 fsync=fsync,
                 duration_secs=duration_secs,
                 secure=secure,
+                allow_insecure=allow_insecure,
                 write_configs=write_configs,
                 broker_url=broker_url,
                 telemetry=telemetry,

@@ -1,6 +1,7 @@
 """What `oee simulate` does."""
 
 import asyncio
+import ipaddress
 import json
 import signal
 import sys
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.errors import SimulatorError
+from simulator.errors import OptionError, SimulatorError
 from simulator.timetable import US_PER_SEC
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Options:
     write_configs: folder to write matching gateway.toml and plant.toml to; they name the ports that it then
         serves
     broker_url: for the gateway.toml
+    allow_insecure: serve beyond this machine, although the servers take everybody
     telemetry: write the past as telemetry to this file, with no servers, and leave
     truth: write the true figures of that past to this file
     until_us: [us] where that past ends; None: now
@@ -51,11 +53,19 @@ class Options:
     fsync: bool = False
     duration_secs: float | None = None
     secure: bool = False
+    allow_insecure: bool = False
     write_configs: Path | None = None
     broker_url: str = "mqtt://127.0.0.1:1883"
     telemetry: Path | None = None
     truth: Path | None = None
     until_us: int | None = None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def list_scenarios() -> int:
@@ -89,6 +99,13 @@ def run(options: Options) -> int:
 async def _serve(options: Options) -> int:
     from simulator import server, service
 
+    if not _is_loopback(options.host):
+        if not options.allow_insecure:
+            raise OptionError(
+                f"--host {options.host} serves a network, and these servers let everybody read and write; "
+                "say --allow-insecure if that is meant, or leave --host out"
+            )
+        print(f"warning: anybody who reaches {options.host} can read and write this factory", file=sys.stderr)
     server.quiet_library()
     scenario = _scenario(options)
     folder = options.data_dir
