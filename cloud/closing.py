@@ -31,6 +31,8 @@ _DAY_US: Final = 24 * US_PER_HOUR
 """How much time is closed in one step, so that a long history does not hold up the live figures."""
 _SILENT_DAYS: Final = 20
 """How many days of one machine are closed in one step where nothing was told; of two half as many."""
+_SILENT_SHIFTS: Final = 400
+"""And how many shifts of all of them, where a day has many."""
 _NEVER: Final = 2**62
 _MAX_WAIT_US: Final = 600_000_000
 """How long late records may keep coming before a revision is made all the same."""
@@ -163,7 +165,8 @@ class Closing:
 
     def _chunk_us(self, members: Sequence[Machine], from_us: int, now_us: int) -> int:
         """Return how much time is closed in one step: a day, or more of which nothing was ever told."""
-        silent_us = _SILENT_DAYS // len(members) * _DAY_US
+        of_a_day = len(shifts_between(members[0], from_us, from_us + _DAY_US)) * len(members)
+        silent_us = min(_SILENT_DAYS // len(members), _SILENT_SHIFTS // max(1, of_a_day)) * _DAY_US
         if silent_us <= _DAY_US or now_us < from_us + 2 * _DAY_US:
             return _DAY_US
         until_us = from_us + silent_us
