@@ -4,8 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell packaging/python)
 PYTEST := $(BIN)/python -m pytest
-# Most tests wait for others, so more of them than cores run side by side; a file's tests stay together, and the
-# longest come first, so that nothing is waited for alone at the end.
+# Most tests wait for others, so more of them than cores run side by side; a file's tests stay together.
 WORKERS ?= 3
 SEEDS ?= 20
 SECS ?= 60
@@ -23,7 +22,7 @@ demo: $(VENV)/.installed-demo  ## Install into .venv and run the whole factory o
 
 .PHONY: test
 test: dev system check  ## Install what tests need; check style; run unit, port, integration and end-to-end tests
-	$(PYTEST) -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 tests/e2e tests/integration tests/ports tests/unit $(ARGS)
+	$(PYTEST) -q -n $(WORKERS) --dist loadfile --durations 15 tests/unit tests/ports tests/integration tests/e2e $(ARGS)
 
 .PHONY: unit
 unit: dev  ## Run the quick tests alone
