@@ -87,20 +87,11 @@ def _rate(raw: Mapping[str, Any], place: Sequence[int | str], rate: Mapping[str,
 
 
 def _machines(raw: Mapping[str, Any], tables: PlantFile) -> Iterator[Complaint]:
-    seen: set[tuple[str, str, str]] = set()
+    yield from _names_of_machines(raw)
     bottlenecks: dict[tuple[str, str], str] = {}
     for machine in tables.machine:
         place = f"machine[{item_name(machine.name)}]"
         key = (machine.area, machine.line, machine.name)
-        if key in seen:
-            yield place, f"{'/'.join(key)} stands twice", "one [[machine]] per area, line and name"
-        seen.add(key)
-        if machine.calendar not in _names(raw, "calendar"):
-            yield (
-                f"{place}.calendar",
-                f"unknown calendar {machine.calendar!r}",
-                _one_of(_names(raw, "calendar")),
-            )
         if machine.bottleneck and (other := bottlenecks.setdefault(key[:2], machine.name)) != machine.name:
             yield (
                 f"{place}.bottleneck",
@@ -114,6 +105,22 @@ def _machines(raw: Mapping[str, Any], tables: PlantFile) -> Iterator[Complaint]:
                 f"must be below half of the {machine.counter_bits}-bit counter",
             )
     yield from _lines(raw, tables, set(bottlenecks))
+
+
+def _names_of_machines(raw: Mapping[str, Any]) -> Iterator[Complaint]:
+    """Name machines that stand twice or work by no calendar, as written: a rate of zero hides neither."""
+    seen: set[tuple[str, ...]] = set()
+    for row in _rows(raw, "machine"):
+        key = tuple(said for part in ("area", "line", "name") if isinstance(said := row.get(part), str))
+        if not isinstance(row.get("name"), str):
+            continue
+        place = f"machine[{item_name(row['name'])}]"
+        if key in seen and len(key) == 3:
+            yield place, f"{'/'.join(key)} stands twice", "one [[machine]] per area, line and name"
+        seen.add(key)
+        calendar = row.get("calendar")
+        if isinstance(calendar, str) and calendar not in _names(raw, "calendar"):
+            yield f"{place}.calendar", f"unknown calendar {calendar!r}", _one_of(_names(raw, "calendar"))
 
 
 def _lines(

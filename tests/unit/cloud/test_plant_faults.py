@@ -330,6 +330,15 @@ def test_an_unknown_calendar_is_named_with_those_that_are() -> None:
     ]
 
 
+def test_a_fault_of_a_machine_hides_no_other() -> None:
+    text = plant_text(machines=("a", "a")).replace('calendar = "main"', 'calendar = "mian"')
+    found = faults(text.replace("ideal_run_rate = 60", "ideal_run_rate = 0"))
+    rate = "machine[a].ideal_run_rate: is 0; must be greater than 0"
+    twice = "machine[a]: packaging/line-1/a stands twice; one [[machine]] per area, line and name"
+    calendar = "machine[a].calendar: unknown calendar 'mian'; defined are: main"
+    assert set(found) == {f"plant.toml: {fault}" for fault in (rate, twice, calendar)}
+
+
 def test_a_machine_without_a_rate_is_named() -> None:
     assert faults(plant_text().replace("ideal_run_rate = 60", "")) == [
         (
@@ -383,6 +392,7 @@ def test_every_fault_of_a_file_comes_at_once() -> None:
             "plant.toml: calendar.main.shifts['2']: shift 2 overlaps shift 1 by 60 min"
             " on mon, tue, wed, thu, fri, sat, sun"
         ),
+        "plant.toml: machine[a]: packaging/line-1/a stands twice",
     ]
 
 
