@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cloud.oee.calendar import ShiftWindow, shifts_between
 from cloud.plant import Machine, Plant
+from cloud.render import plain
 from contract.machine_key import MachineKey
 
 Format = Literal["table", "json", "csv"]
@@ -73,8 +74,8 @@ def calendar_table(rows: Sequence[CalendarRow]) -> Table:
     table = Table(title="Shifts", caption="times are local to the site", box=box.SIMPLE_HEAD)
     for heading in ("site", "calendar", "date", "shift", "start", "end", "crew"):
         table.add_column(heading)
-    for heading in ("minutes", "breaks", "planned"):
-        table.add_column(heading, justify="right")
+    for heading in ("length", "breaks", "planned"):
+        table.add_column(plain(f"{heading} [min]"), justify="right")
     table.add_column("machines")
     for row in rows:
         table.add_row(
@@ -88,6 +89,8 @@ def calendar_table(rows: Sequence[CalendarRow]) -> Table:
             *(f"{minutes:g}" for minutes in (row.shift_minutes, row.break_minutes, row.planned_minutes)),
             _summary(row.machines),
         )
+    if not all(row.crew for row in rows):
+        table.caption = f"{table.caption}; crew -: none is planned"
     if any(row.is_exception for row in rows):
         table.caption = f"{table.caption}; * differs from the ordinary week"
     return table

@@ -154,7 +154,9 @@ def calendar(
     machine: Annotated[
         str | None, typer.Option(metavar="KEY", help="Of this one alone: site/area/line/machine.")
     ] = None,
-    form: Form = Format.TABLE,
+    form: Annotated[
+        Format, typer.Option("--format", help="JSON and CSV name all machines of each shift.")
+    ] = Format.TABLE,
 ) -> None:
     """Print the shifts that a plant's calendars come to, with crew, breaks and planned minutes."""
     require("cloud", "numpy")

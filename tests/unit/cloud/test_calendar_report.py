@@ -82,3 +82,6 @@ def test_the_table_marks_what_differs_from_the_ordinary_week() -> None:
     assert "x *" in text
     assert "Sun 28 Mar 10:00" in text
     assert "* differs from the ordinary week" in text
+    assert "crew -: none is planned" in text
+    for heading in ("length [min]", "breaks [min]", "planned [min]"):
+        assert heading in text
