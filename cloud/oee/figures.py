@@ -177,7 +177,10 @@ class Figures:
         elif not sums.run_us and made.total and not sums.unknown_us:
             found.append(f"{made.total} units were made without any run time")
         if made.off < 0:
-            found.append(f"off-quality units are negative: {made.off}; the counters contradict each other")
+            found.append(
+                f"off-quality units are negative: {made.off};"
+                " the counters contradict each other, or corrections take away more than there were"
+            )
         if made.off > made.total:
             found.append(f"{made.off} off-quality units are more than the {made.total} units made")
         if ratios.oee is None and sums.unplanned_total:
