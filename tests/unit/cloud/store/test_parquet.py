@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -340,6 +341,18 @@ def test_duckdb_reads_the_files_without_us(history: History) -> None:
         ("berlin", day, "filler-1", int((NOON + secs) * 1e6), "running", 5, "17", "1.5")
         for day, secs in (("2021-06-30", 0), ("2021-07-01", 86_400))
     ]
+
+
+def test_what_the_documentation_says_to_duckdb_and_pandas_works(history: History) -> None:
+    history.add("berlin", DAY, [arrow([said(0, **FULL), said(7200, **FULL)])])
+    text = (Path(__file__).parents[4] / "docs" / "history.md").read_text()
+    query = text[text.index("-- DuckDB") : text.index("ORDER BY ALL;")] + "ORDER BY ALL;"
+    assert "read_parquet('history/" in query
+    rows = duckdb.sql(query.replace("'history/", f"'{history.root}/")).fetchall()
+    assert [(row[0], str(row[1]), *row[2:]) for row in rows] == [("filler-1", "2021-06-30", "running", 2.0)]
+    assert len(pd.read_parquet(history.root)) == 2
+    assert len(pd.read_parquet(history.root, filters=[("day", "=", "2021-06-30")])) == 2
+    assert len(pd.read_parquet(history.root, filters=[("day", "=", "2021-07-01")])) == 0
 
 
 def test_every_column_stands_in_the_documentation() -> None:
