@@ -40,7 +40,8 @@ from contract import topics
 from contract.machine_key import MachineKey
 from contract.states import MachineState
 from contract.telemetry import Telemetry
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 
 GOAL_MS_PER_SEC = 5.0
 GOAL_KB = 500.0

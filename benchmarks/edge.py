@@ -53,7 +53,8 @@ from benchmarks.harness import alternate, arguments, conclude, cpu_timed, machin
 from gateway.sources import stock
 from gateway.sources.decoder import Decoder
 from tests.support.foreign_server import NodeMissingError, installed
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 
 FEW: Final = 20
 RESTLESS_SECS: Final = 20

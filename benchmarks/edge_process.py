@@ -27,7 +27,8 @@ from benchmarks.edge_parts.parts import Part
 from benchmarks.edge_parts.plant import MACHINES, gateway_toml
 from benchmarks.edge_parts.store import Arrival, Store
 from benchmarks.harness import arguments, conclude, machine, table, versions
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 
 GOAL_START_SECS: Final = 1.5
 GOAL_MB: Final = 80.0

@@ -35,7 +35,8 @@ from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry, encode
 from gateway.outbox.port import Kind
 from gateway.outbox.sqlite import DEFAULT_MAX_BYTES, ROW_BYTES, SqliteOutbox
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 
 RATED_PER_SEC: Final = MACHINES
 GOAL_DAYS: Final = 40

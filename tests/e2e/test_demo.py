@@ -20,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from contract.delivery import Alert, Status, decode
 from simulator import scenarios
 from tests.support.demo_process import ALONE, URL_SECS, Demo, crowding, wait_until
-from tests.support.mosquitto import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SHIFT_SECS = 20.0

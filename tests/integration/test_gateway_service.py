@@ -22,8 +22,9 @@ from gateway.outbox.sqlite import SqliteOutbox
 from tests.support.gateway_parts import START_US, STATUS_TOPIC, Clock, Store, eventually, open_outbox
 from tests.support.gateway_process import configuration_text, counting
 from tests.support.gateway_service import running, written
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
 from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -22,9 +22,10 @@ from gateway.sources.opcua import identity
 from gateway.sources.session import open_session
 from tests.support.certificates import make
 from tests.support.foreign_server import foreign_server
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
 from tests.support.opcua_gateway import configured
 from tests.support.opcua_server import Plc, plc
+from tests.support.ports import free_port
 
 TAGS = {"State": 1, "TotalUnits": 5, "Rejects": 1, "Product": "cola", "Speed": 1.5}
 MACHINE: dict[str, Any] = {"name": "m1", "state": {"node": "/Objects/Plant/State", "map": {"1": "running"}}}

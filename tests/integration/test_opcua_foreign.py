@@ -14,9 +14,9 @@ from gateway.sources.certificates import CertificateStore
 from gateway.sources.session import Resumable
 from gateway.sources.subscription import Saved
 from tests.support.foreign_server import ForeignServer, foreign_server
-from tests.support.mosquitto import free_port
 from tests.support.opcua_gateway import MemoryOutbox, Reading, clock_us, configured, reading
 from tests.support.opcua_server import until
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 STATES = {"0": "stopped", "1": "running", "2": "idle"}

@@ -16,7 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from contract import telemetry
 from contract.delivery import Receipt, decode
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

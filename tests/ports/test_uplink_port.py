@@ -15,8 +15,9 @@ from gateway.uplinks.mqtt import Broker, MqttUplink, Tls
 from gateway.uplinks.port import Limits, Will, backoff_secs
 from tests.support.authority import Authority
 from tests.support.gateway_parts import SITE, Store, eventually
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
 from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 
 TOPIC = f"oee/v1/{SITE}/area/line/filler/telemetry"
 ECHO = f"oee/v1/{SITE}/gateways/edge/receipt"

@@ -9,7 +9,7 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
-from tests.support.mosquitto import free_port
+from tests.support.ports import free_port
 
 
 class Mailbox:

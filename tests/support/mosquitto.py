@@ -1,7 +1,6 @@
 """A real mosquitto on a free port of loopback, for as long as a `with` lasts."""
 
 import contextlib
-import itertools
 import os
 import shutil
 import signal
@@ -9,17 +8,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
+
 MISSING = "these tests need the mosquitto broker: install it (Debian: apt-get install mosquitto)"
 _START_SECS = 10.0
-_PORTS = range(15_000, 32_000)
-_WORKERS = 4
-_PORTS_EACH = len(_PORTS) // _WORKERS
-_APART = 5
 
 
 class MosquittoMissingError(RuntimeError):
@@ -34,31 +31,6 @@ def find(program: str = "mosquitto") -> str:
     if found is None:
         raise MosquittoMissingError(f"{program} was not found; {MISSING}")
     return found
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now; the few behind it are given to nobody else soon.
-
-    From below those that the kernel gives to connections that go out: a server that is killed and started
-    again must not find one of them on its port. Each process that runs tests has ports of its own, and gives
-    none twice before it has given all: what is given is listened on only seconds later.
-    """
-    while True:
-        port = next(_ports)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-
-
-def _own_ports() -> Iterator[int]:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
-    first = _PORTS.start + worker * _PORTS_EACH
-    places = range(first, first + _PORTS_EACH, _APART)
-    begin = os.getpid() % len(places)
-    return itertools.cycle([*places[begin:], *places[:begin]])
-
-
-_ports = _own_ports()
 
 
 class Mosquitto:

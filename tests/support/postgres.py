@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import psycopg
 
-from tests.support.mosquitto import free_port
 from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 
 _PLACES = ("/usr/lib/postgresql", "/usr/local/lib/postgresql")
 

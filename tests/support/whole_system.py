@@ -19,8 +19,9 @@ from typing import Any, Self
 
 from simulator import configuration, scenarios
 from simulator.scenarios import Scenario
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
 from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 
 _STOP_SECS = 15.0
 _PR_SET_PDEATHSIG = 1

@@ -26,8 +26,8 @@ from simulator.timetable import windows
 from simulator.truth import Truth
 from tests.support import judge, kept
 from tests.support.demo_process import Demo, crowding, wait_until
-from tests.support.mosquitto import free_port
 from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

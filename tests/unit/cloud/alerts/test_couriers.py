@@ -24,8 +24,8 @@ from cloud.service import Cloud
 from cloud.store.sqlite import SqliteStore
 from cloud.views import AlertView
 from contract.delivery import Alert
-from tests.support.mosquitto import free_port
 from tests.support.patience import until
+from tests.support.ports import free_port
 
 T0 = 1_625_184_000
 
