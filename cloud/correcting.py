@@ -10,8 +10,12 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from cloud.errors import CorrectionError
+from cloud.evaluation import Evaluation
 from cloud.oee import corrections
 from cloud.oee.corrections import Correction
+from cloud.oee.frame import Window
+from cloud.oee.totals import Totals, totals
 from cloud.plant import Plant
 from cloud.store.port import Store
 from cloud.store.rows import US_PER_HOUR
@@ -45,14 +49,33 @@ class Corrections:
 
     def _keep(self, said: Correction) -> int | None:
         """Keep a correction unless there is one that it was not judged beside; return its number."""
-        others = self.all()
-        corrections.check(said, others, self._plant(), now_us=said.when_us)
+        others, plant = self.all(), self._plant()
+        corrections.check(said, others, plant, now_us=said.when_us)
+        if said.units is not None and said.units < 0:
+            self._check_taken_away(said, plant)
         machine, from_us, to_us = corrections.touched(said, others)
         from_us = max(from_us, self._first_record_us(machine, said.when_us))  # rates and orders may be open
         hours = range(from_us // US_PER_HOUR, (min(to_us, said.when_us) - 1) // US_PER_HOUR + 1)
         what = "correction taken back" if said.kind == "void" else said.kind.replace("_", " ")
         why, last = f"{what} by {said.who}", others[-1].number if others else 0
         return self._store.add_correction(corrections.encode(said), machine, hours, why, after=last)
+
+    def _check_taken_away(self, said: Correction, plant: Plant) -> None:
+        """Raise CorrectionError when a shift would be left with less than no off quality."""
+        evaluation = Evaluation(plant, self._store)
+        before = _by_shift(evaluation, said)
+        evaluation.corrections = [*evaluation.corrections, said]
+        for window, after in _by_shift(evaluation, said).items():
+            there = before.get(window, Totals())
+            for what, were, left in (
+                ("off-quality units", there.made.off, after.made.off),
+                ("off-quality units outside planned time", there.unplanned_off, after.unplanned_off),
+            ):
+                if left < min(were, 0):
+                    raise CorrectionError(
+                        f"{were - left:,} units cannot be taken away from shift {window.shift} of"
+                        f" {window.production_date}: it has {were:,} {what}"
+                    )
 
     def _first_record_us(self, machine: MachineKey, now_us: int) -> int:
         number = self._store.names.find("machine", tuple(machine))
@@ -104,3 +127,11 @@ class Corrections:
             return
         for item in before:
             self.correct(msgspec.structs.replace(made, kind="void", voids=item.number))
+
+
+def _by_shift(evaluation: Evaluation, said: Correction) -> dict[Window, Totals]:
+    """Return the sums of the shifts of a correction's machine around its range."""
+    machine, from_us, to_us = corrections.touched(said, ())
+    whole, _ = evaluation.timeline([machine], from_us, to_us, said.when_us)
+    sums = totals(whole, evaluation.plant, evaluation.names)
+    return {group.window: each for group, each in sums.items()}

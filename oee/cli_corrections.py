@@ -78,7 +78,7 @@ def corrections_add(
         str | None, typer.Option(metavar="KEY", help="A reason of plant.toml: why it stood.")
     ] = None,
     units: Annotated[
-        int | None, typer.Option(help="Off-quality units to add; below zero to take away.")
+        int | None, typer.Option(help="Off-quality units to add; below zero to take away what is there.")
     ] = None,
     product: Annotated[str | None, typer.Option(metavar="NAME", help="What was made.")] = None,
     order: Annotated[str | None, typer.Option(metavar="NAME", help="Which order ran.")] = None,

@@ -6,9 +6,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
-from cloud.masterdata.config import REQUIRED, MasterDataTable
+from cloud.masterdata.config import FIELDS, REQUIRED, MasterDataTable
 from cloud.oee.calendar import YEARS
-from cloud.oee.corrections import Correction
+from cloud.oee.corrections import MAX_UNITS, Correction
 from cloud.plant import Plant
 from contract.machine_key import MachineKey
 
@@ -78,6 +78,8 @@ def read_row(row: Row, table: MasterDataTable, plant: Plant) -> Said | BadRow:
 
 
 def _said(row: Row, table: MasterDataTable, field: str, read: Callable[[Any], Value]) -> Value | None:
+    if field not in FIELDS[table.kind]:
+        return None  # a column of another meaning that a query or file has, too
     value = row.get(table.column(field))
     return None if is_empty(value) else read(value)
 
@@ -153,6 +155,8 @@ def _number(value: Any) -> Decimal:
 
 def _whole(value: Any) -> int:
     number = _number(value)
+    if abs(number) > MAX_UNITS:  # asked first: a whole number may have a million digits
+        raise _UnusableError(f"{number} units are more than any machine makes: {MAX_UNITS:,} at most")
     if number != number.to_integral_value() or number == 0:
         raise _UnusableError(f"{number} is not a number of units")
     return int(number)

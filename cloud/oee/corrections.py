@@ -25,6 +25,17 @@ _CLASSIFYING: Final = ("classify", "move")
 _PLANNING: Final = ("planned_stop", "ideal_rate", "order")
 """Kinds that may speak of the future."""
 _CUTTING: Final = (*_CLASSIFYING, "ideal_rate", "order")
+_SAYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "classify": ("reason",),
+    "move": ("reason",),
+    "off_quality": ("units", "product"),
+    "planned_stop": ("reason",),
+    "ideal_rate": ("rate", "product"),
+    "order": ("order", "product"),
+}
+"""What each kind may say beside why; it would have no effect on the others."""
+MAX_UNITS: Final = 1_000_000_000
+"""More than any machine makes in the time of one correction, and few enough that sums stay exact."""
 _DAY_US: Final = 86_400_000_000
 _LATER: Final = 1
 
@@ -49,7 +60,7 @@ class Correction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     why: Text = ""
     reason: Annotated[str, Meta(max_length=256)] | None = None
     """Key of a reason of the plant."""
-    units: int | None = None
+    units: Annotated[int, Meta(ge=-MAX_UNITS, le=MAX_UNITS)] | None = None
     """Off-quality units to add; negative when fewer were bad than counted."""
     product: Annotated[str, Meta(max_length=256)] | None = None
     """What the units were, where it is not what the machine made in the range."""
@@ -264,10 +275,15 @@ def _check_fields(correction: Correction, reasons: Mapping[str, object]) -> None
         raise CorrectionError("ideal_rate needs the rate [units/min]")
     if kind == "order" and correction.order is None and correction.product is None:
         raise CorrectionError("order needs an order, a product or both")
-    if kind != "off_quality" and correction.units is not None:
-        raise CorrectionError(f"{kind} has no units")
+    for field in ("reason", "units", "product", "rate", "order"):
+        if getattr(correction, field) is not None and field not in _SAYS.get(kind, ()):
+            raise CorrectionError(f"{kind} has no {field}: {_words(_SAYS.get(kind, ('why',)))}")
     if kind == "comment" and not correction.why:
         raise CorrectionError("a comment needs its text in `why`")
+
+
+def _words(fields: Sequence[str]) -> str:
+    return f"it says {' and '.join(fields)} alone"
 
 
 def _check_lock(shifts: Sequence[ShiftWindow], lock_after_days: int, now_us: int) -> None:

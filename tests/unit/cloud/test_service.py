@@ -270,6 +270,24 @@ def test_a_reason_is_moved_split_and_taken_back(rig: Rig) -> None:
     assert [item.kind for item in rig.cloud.corrections()] == ["classify", "move", "void", "void"]
 
 
+def test_no_more_off_quality_is_taken_away_than_a_shift_has(rig: Rig) -> None:
+    """Neither of what its counter says nor of what was found later, alone or together."""
+    day(rig)
+    whole = (SHIFT, SHIFT + 8 * HOUR)
+    with pytest.raises(
+        CorrectionError,
+        match=r"1 units cannot be taken away from shift 1 of 2021-06-30: it has 0 off-quality units",
+    ):
+        rig.cloud.correct(correction("off_quality", *whole, units=-1))
+    rig.cloud.correct(correction("off_quality", *whole, units=100))
+    rig.cloud.correct(correction("off_quality", *whole, units=-70))
+    with pytest.raises(CorrectionError, match=r"31 units cannot .* it has 30 off-quality units"):
+        rig.cloud.correct(correction("off_quality", SHIFT, SHIFT + 1, units=-31))
+    rig.cloud.correct(correction("off_quality", SHIFT, SHIFT + 1, units=-30))
+    rig.turn(SHIFT + 9 * HOUR + 10)
+    assert rig.cloud.revisions(SCOPE, SHIFT * SEC)[-1].figures["off_quality_units"] == 0
+
+
 def test_corrections_outlive_a_restart_and_reach_the_running_shift(rig: Rig) -> None:
     rig.run(SHIFT, SHIFT + HOUR)
     rig.turn(SHIFT + HOUR)

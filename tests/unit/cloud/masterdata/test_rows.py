@@ -116,3 +116,17 @@ def test_a_deleted_row_says_so() -> None:
 def test_a_bad_row_says_what_is_wrong(change: dict[str, Any], words: str) -> None:
     row = {"ref": "r", "machine": "filler-1", "from": 1795410000, "rate": 60} | change
     assert words in problem(row)
+
+
+@pytest.mark.parametrize("units", ["1000000001", "-1e10", "1e99999", 10**30])
+def test_units_that_no_machine_makes_are_refused(units: Any) -> None:
+    """They would overflow the sums of every shift for as long as they stand."""
+    row = {"ref": "r", "machine": "filler-1", "from": "2026-11-23T06:00:00", "units": units}
+    assert "more than any machine makes: 1,000,000,000 at most" in problem(row, LAB)
+
+
+def test_a_column_that_a_kind_has_not_is_nothing_that_it_says() -> None:
+    """Such as the reason of a reject, which is none of the plant's for a stop."""
+    row = {"ref": "r", "machine": "filler-1", "from": "2026-11-23T06:00:00", "units": 5}
+    plain = said(row, LAB).correction
+    assert said(row | {"reason": "leaking cap", "rate": "n/a", "order": "A1"}, LAB).correction == plain

@@ -94,6 +94,13 @@ def test_a_correction_survives_its_own_text():
     assert decode(encode(made), 7) == msgspec.structs.replace(made, number=7)
 
 
+@pytest.mark.parametrize("units", [10**9 + 1, -(10**9) - 1, 10**20])
+def test_units_that_no_machine_makes_are_refused_and_break_no_sums(units):
+    """They would overflow the sums of every shift for as long as the correction stands."""
+    with pytest.raises(CorrectionError, match=r"not a correction: .*\$\.units"):
+        decode(encode(correction("off_quality", units=units)), 1)
+
+
 @pytest.mark.parametrize("text", [b"{}", b"[]", b'{"machine":"a"}', b"\xff"])
 def test_what_is_no_correction_is_refused(text):
     with pytest.raises(CorrectionError, match="not a correction"):
@@ -114,7 +121,10 @@ def test_a_void_touches_what_the_voided_one_touched():
         (correction("classify"), "needs a reason"),
         (correction("off_quality"), "number of units"),
         (correction("off_quality", units=0), "number of units"),
-        (correction("classify", reason="jam", units=3), "has no units"),
+        (correction("classify", reason="jam", units=3), "has no units: it says reason alone"),
+        (correction("off_quality", units=3, reason="jam"), "has no reason: it says units and product alone"),
+        (correction("planned_stop", 1, 2, order="A1"), "has no order"),
+        (correction("comment", why="x", product="cola"), "has no product: it says why alone"),
         (correction("comment"), "needs its text"),
         (
             correction("comment", why="x", machine=MachineKey("a", "b", "c", "d")),
