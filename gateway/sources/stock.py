@@ -8,9 +8,10 @@ from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 from asyncua.ua.uaerrors import UaStatusCodeError
 
 from gateway.sources.columns import Columns
-from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
+from gateway.sources.decoder import Decoder, Published
 from gateway.sources.errors import LIBRARY_ERRORS
 from gateway.sources.values import columns, epoch_us, moment
+from gateway.sources.wire import DecodeError, UnknownLayoutError
 
 
 class BoundedBuffer(Buffer):

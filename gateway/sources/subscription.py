@@ -19,7 +19,7 @@ from gateway.source_clock import SourceClock
 from gateway.sources import stock
 from gateway.sources.bridge import Told, bridge
 from gateway.sources.columns import Columns
-from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
+from gateway.sources.decoder import Decoder, Published
 from gateway.sources.errors import NoAnswerError, ServiceError, mapped
 from gateway.sources.history import read_history
 from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
@@ -28,6 +28,7 @@ from gateway.sources.reconciler import GONE, Item, Reconciler, told
 from gateway.sources.session import Resumable, Session
 from gateway.sources.statuses import status_name
 from gateway.sources.values import add_value, epoch_us, stamp_us
+from gateway.sources.wire import DecodeError, UnknownLayoutError
 from gateway.tags import Binding, Role
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from asyncua import ua
 from asyncua.ua.uaerrors import UaStatusCodeError
 
 from gateway.sources import stock
-from gateway.sources.decoder import DecodeError, Decoder, Published, UnknownLayoutError
+from gateway.sources.decoder import Decoder, Published
+from gateway.sources.wire import DecodeError, UnknownLayoutError
 from tests.fuzz.errors import DisagreementError
 from tests.support.publish_messages import any_message, damaged
 

@@ -3,12 +3,15 @@
 import os
 import random
 import struct
+from typing import Any
 
 import pytest
 from asyncua import ua
 
-from gateway.sources import stock
-from gateway.sources.decoder import DecodeError, Decoder, UnknownLayoutError
+from gateway.sources import plans, stock
+from gateway.sources.decoder import Decoder
+from gateway.sources.items import one_by_one
+from gateway.sources.wire import DecodeError, UnknownLayoutError
 from tests.fuzz.opcua_messages import OpcuaFuzz, same
 from tests.support.publish_messages import NOON, PLAIN, any_message, data_change, response, value
 
@@ -57,6 +60,57 @@ def test_a_plan_that_does_not_fit_is_not_believed() -> None:
     ]
     for message in [*first, *second, *first, *second] * 4:
         assert same(decoder.decode(message), stock.decode(message))
+
+
+def test_tags_that_come_in_between_or_are_missing_are_read_right() -> None:
+    """A plant in its usual order, of which now and then a tag has nothing new, or one more has."""
+    dice = random.Random(11)
+    kinds = {handle: dice.randrange(len(PLAIN)) for handle in range(300)}
+    usual = [handle for handle in kinds if handle % 7]
+    decoder = Decoder()
+    for number in range(60):
+        missing = set(dice.sample(usual, number % 4))
+        added = dice.sample(range(0, 300, 7), number % 3)
+        told = sorted({*usual, *added} - missing)
+        items = [value(dice, odd=number % 10 == 9, mask=13, kind=kinds[handle]) for handle in told]
+        change = data_change(items)
+        for handle, item in zip(told, change.MonitoredItems, strict=True):
+            item.ClientHandle = ua.UInt32(handle)
+        message = response([change])
+        try:
+            assert same(decoder.decode(message), stock.decode(message))
+        except UnknownLayoutError:
+            assert number % 10 == 9  # values in values are left to the library
+
+
+def test_a_tag_in_between_costs_the_plans_of_its_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the message is still taken out of it by plans."""
+    slow: list[int] = []
+
+    def counting(*args: Any) -> tuple[int, int]:
+        columns = args[4]
+        before = len(columns)
+        found = one_by_one(*args)
+        slow.append(len(columns) - before)
+        return found
+
+    monkeypatch.setattr(plans, "one_by_one", counting)
+    decoder = Decoder()
+    dice = random.Random(12)
+    for extra in (None, None, 500, None, 5, 900):
+        items = [value(dice, odd=False, mask=13, kind=8) for _ in range(1000 if extra is None else 1001)]
+        change = data_change(items)
+        handles = list(range(1000))
+        if extra is not None:
+            handles.insert(extra, 5000)
+        for handle, item in zip(handles, change.MonitoredItems, strict=True):
+            item.ClientHandle = ua.UInt32(handle)
+        message = response([change])
+        slow.clear()
+        assert decoder.decode(message).columns.handles == handles
+        if extra is not None:
+            assert 0 < sum(slow) <= 130
+    assert sum(slow) < 130
 
 
 def test_texts_of_other_lengths_with_the_same_sum_are_read_right() -> None:

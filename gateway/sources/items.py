@@ -1,0 +1,267 @@
+"""Items of a data change notification, taken apart one by one, by a table of layouts. Pure.
+
+Neighbours of equal layout are taken apart together; what is in no table (arrays, times, structures) is walked
+over.
+"""
+
+import struct
+from collections.abc import Callable, Container, Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.sources.columns import CODE_BITS, NO_DATA, OVERFLOW, Columns
+from gateway.sources.wire import (
+    SCALARS,
+    STRING,
+    DecodeError,
+    UnknownLayoutError,
+    i32,
+    i64,
+    read_text,
+    read_variant,
+    u32,
+)
+
+TICKS_PER_US: Final = 10
+TICKS_TO_1970: Final = 116_444_736_000_000_000
+US_TO_1970: Final = TICKS_TO_1970 // TICKS_PER_US
+LATEST_US: Final = 253_402_300_799_000_000
+"""The last second of the year 9999, where the stock way ends time."""
+_RUN_WORTH: Final = 3
+_MAX_TEXT: Final = 255
+"""Bytes of the longest text that has a layout; a longer one is walked over."""
+_HAS_VALUE, _HAS_STATUS, _HAS_SOURCE, _HAS_SERVER, _HAS_SOURCE_PICO, _HAS_SERVER_PICO = 1, 2, 4, 8, 16, 32
+
+_handle_and_layout: Final = struct.Struct("<IBB").unpack_from
+
+
+class _Layout(NamedTuple):
+    """How the bytes of an item lie whose mask and type are known.
+
+    unpack: returns handle, value, and what the mask adds of status, source ticks, server ticks
+    """
+
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
+    iterate: Callable[[Any], Any]
+    size: int
+
+
+class _Mask:
+    """How items of one mask lie.
+
+    tail: what follows the value, as `struct` has it; tail_size: [bytes]
+    status, source, server: positions in what a layout's `unpack` returns; 0 where the mask has none
+    scalars: the layout of each type with a fixed size, by its number
+    """
+
+    def __init__(self, mask: int, types: Mapping[int, str]) -> None:
+        self.tail = ""
+        self.status = self.source = self.server = 0
+        position = 2
+        for bit, name, part in _TAIL:
+            if mask & bit:
+                self.tail += part
+                if name:
+                    setattr(self, name, position)
+                    position += 1
+        self.tail_size = struct.calcsize("<" + self.tail)
+        self.scalars = {kind: self._layout(sign) for kind, sign in types.items()}
+        self._texts: dict[int, _Layout] = {}
+
+    def text(self, length: int) -> _Layout | None:
+        """Return the layout of a text of so many bytes, left as bytes by `unpack`; None for a long one."""
+        known = self._texts.get(length)
+        if known is None and 0 <= length <= _MAX_TEXT:
+            known = self._texts[length] = self._layout(f"4x{length}s")
+        return known
+
+    def _layout(self, sign: str) -> _Layout:
+        packed = struct.Struct(f"<I2x{sign}{self.tail}")
+        return _Layout(packed.unpack_from, packed.iter_unpack, packed.size)
+
+
+_TAIL: Final = (
+    (_HAS_STATUS, "status", "I"),
+    (_HAS_SOURCE, "source", "q"),
+    (_HAS_SOURCE_PICO, "", "2x"),
+    (_HAS_SERVER, "server", "q"),
+    (_HAS_SERVER_PICO, "", "2x"),
+)
+MASKS: Final = {mask: _Mask(mask, SCALARS) for mask in range(1, 64, 2)}
+_NO_LAYOUTS: Final = _Mask(0, {})
+
+
+def _append(
+    columns: Columns,
+    handles: Any,
+    values: Any,
+    statuses: Any,
+    times: tuple[Any, Any],
+) -> None:
+    """Append columns whose status codes and times are still as they stand in the message.
+
+    statuses: None where all are good; times: ticks of source and of server, None where there are none
+    """
+    count = len(handles)
+    before = len(columns.handles)
+    columns.handles += handles
+    columns.values += values
+    if statuses is None or not any(statuses):
+        columns.statuses += [0] * count
+    else:
+        columns.statuses += [status & CODE_BITS for status in statuses]
+        columns.overflowed += [
+            position for position, status in enumerate(statuses, before) if status & OVERFLOW == OVERFLOW
+        ]
+    source, server = times
+    first = source if source is not None else server
+    if first is None:
+        columns.source_us += [0] * count
+        return
+    stamps = [ticks // TICKS_PER_US - US_TO_1970 for ticks in first]
+    if min(stamps) <= 0 or max(stamps) >= LATEST_US:
+        stamps = [_stamp(one, other) for one, other in zip(first, server or (0,) * count, strict=True)]
+    columns.source_us += stamps
+
+
+def _stamp(source: int, server: int) -> int:
+    """Return the source's time or else the server's [us since 1970], as the stock way does; 0 for neither."""
+    for ticks in (source, server):
+        if ticks > TICKS_TO_1970:
+            stamp = min(ticks // TICKS_PER_US - US_TO_1970, LATEST_US)
+            if stamp > 0:
+                return stamp
+    return 0
+
+
+def one_by_one(
+    b: bytes, p: int, end: int, count: int, columns: Columns, stops: Container[int] = ()
+) -> tuple[int, int]:
+    """Append at most so many items of any layout; return where they end, and how many were in no table.
+
+    stops: handles: an item of one of them, unless it is the first, is not taken any more
+    """
+    unhurried = 0
+    left = count
+    mask = kind_before = -1
+    layouts = _NO_LAYOUTS
+    scalars = layouts.scalars.get
+    rows: list[tuple[Any, ...]] = []
+    append = rows.append
+    texts: list[int] = []
+    while left:
+        if stops and left < count and u32(b, p)[0] in stops:
+            break
+        kind = b[p + 5]
+        if b[p + 4] != mask:
+            _append_rows(columns, layouts, rows, texts)
+            mask, kind_before = b[p + 4], -1
+            layouts = MASKS.get(mask, _NO_LAYOUTS)
+            scalars = layouts.scalars.get
+        layout = scalars(kind)
+        if layout is None:
+            # Under a mask without a value (or of no sense), what stands there is no type but something else.
+            is_text = kind == STRING and layouts is not _NO_LAYOUTS
+            layout = layouts.text(i32(b, p + 6)[0]) if is_text else None
+            if layout is None:
+                _append_rows(columns, layouts, rows, texts)
+                p, walked = _walk_item(b, p, end, columns)
+                unhurried += walked
+                left -= 1
+                kind_before = -1
+                continue
+            texts.append(len(rows))
+        unpack, iterate, size = layout
+        if kind == kind_before and kind != STRING:
+            run = _run(b, p, size, min(left, (end - p) // size))
+            if run >= _RUN_WORTH:
+                rows += iterate(memoryview(b)[p : p + run * size])
+                p += run * size
+                left -= run
+                continue
+        append(unpack(b, p))
+        p += size
+        left -= 1
+        kind_before = kind
+    _append_rows(columns, layouts, rows, texts)
+    return p, unhurried
+
+
+def _run(b: bytes, p: int, size: int, most: int) -> int:
+    """Return how many items from here on are of the layout of the first."""
+    if b[p + 4 + size : p + 6 + size] != b[p + 4 : p + 6]:
+        return 1
+    reach = p + most * size
+    masks, kinds = b[p + 4 : reach : size], b[p + 5 : reach : size]
+    return min(len(masks) - len(masks.lstrip(masks[:1])), len(kinds) - len(kinds.lstrip(kinds[:1])))
+
+
+def _append_rows(columns: Columns, layouts: _Mask, rows: list[tuple[Any, ...]], texts: list[int]) -> None:
+    """Append what layouts of one mask have unpacked, and forget it.
+
+    texts: which of them have a text, still as bytes
+    """
+    if not rows:
+        return
+    found = list(zip(*rows, strict=True))
+    values: Any = found[1]
+    if texts:
+        values = list(values)
+        for item in texts:
+            values[item] = values[item].decode("utf-8", "surrogateescape")
+    _append(
+        columns,
+        found[0],
+        values,
+        found[layouts.status] if layouts.status else None,
+        (
+            found[layouts.source] if layouts.source else None,
+            found[layouts.server] if layouts.server else None,
+        ),
+    )
+    rows.clear()
+    texts.clear()
+
+
+def _walk_item(b: bytes, p: int, end: int, columns: Columns) -> tuple[int, int]:
+    """Append one item of any type; return where it ends, and whether it was more than a plain text."""
+    handle, mask, kind = _handle_and_layout(b, p)
+    walked = 0
+    p += 5
+    if mask & ~63:
+        raise UnknownLayoutError("a value with parts that are not known")
+    value: Any = None
+    fault = 0
+    if mask & _HAS_VALUE:
+        if kind == STRING:
+            value, p = read_text(b, p + 1, end)
+        else:
+            walked = 1
+            value, fault, p = read_variant(b, p, end, 0)
+    else:
+        walked = 1
+    code = source = server = 0
+    if mask & _HAS_STATUS:
+        (code,) = u32(b, p)
+        p += 4
+    if mask & _HAS_SOURCE:
+        (source,) = i64(b, p)
+        p += 8
+    if mask & _HAS_SOURCE_PICO:
+        p += 2
+    if mask & _HAS_SERVER:
+        (server,) = i64(b, p)
+        p += 8
+    if mask & _HAS_SERVER_PICO:
+        p += 2
+    if p > end:
+        raise DecodeError("an item that is longer than its notification")
+    status = code & CODE_BITS
+    if value is None and status >> 30 < 2:
+        status = fault or NO_DATA
+    columns.handles.append(handle)
+    columns.values.append(value)
+    columns.statuses.append(status)
+    columns.source_us.append(_stamp(source, server))
+    if code & OVERFLOW == OVERFLOW:
+        columns.overflowed.append(len(columns.handles) - 1)
+    return p, walked
