@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 from cloud.errors import UnknownMachineError
 from cloud.evaluation import Evaluation
 from cloud.live import Picture
-from cloud.oee.calendar import shifts_between
-from cloud.oee.figures import Figures
+from cloud.oee.calendar import ShiftWindow, shifts_between
+from cloud.oee.figures import Figures, Place
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, place_of, rolled_up, speaks_for
 from cloud.oee.totals import Group, Totals, totals
@@ -53,8 +53,8 @@ def figures(
     settled: whoever keeps the sums of days that are over; None: they are made from the records
 
     Each row is the flat object that `oee compute --format json` prints, with `target_units`: the good units
-    that the OEE target asks for in its planned production time until now. Closed shifts are as their newest
-    revision keeps them, without that; those of machines and lines that are not closed yet have revision 0.
+    that the OEE target asks for in its planned production time until now. Closed shifts of machines and lines
+    are as their newest revision keeps them, without that; what is not all closed yet has revision 0.
     """
     if len(plant.by_timezone) > 1:
         parts = [
@@ -89,10 +89,14 @@ def figures(
     else:
         days = (settled or Settled(store)).days(plant, machines, from_us, to_us, now_us)
         found = _of_settled(days, plant.machines[machines[0]].timezone, (from_us, to_us), every)
-    rows = [
-        {**_as_of(row, now_us), "target_units": _target_units(row, found, plant, level)}
+    made = [
+        row
         for row in rolled_up(found, plant, level=level, revision=0 if revised else 1)
         if (scope_of(row), row.window.start_us) not in kept
+    ]
+    rows = [
+        {**row.to_dict(), "target_units": _target_units(row, found, plant, level)}
+        for row in _as_of(made, plant, store, now_us)
     ]
     return sorted([*kept.values(), *rows], key=lambda row: str(row["start"]))
 
@@ -192,7 +196,8 @@ def shift_table(
     """Return the shifts that touch [from_us, to_us), oldest first, of all places of a level.
 
     Closed shifts of machines and lines are as their newest revision says, running ones as in the picture;
-    those that are over and being closed have revision 0, too.
+    those that are over and being closed have revision 0, too. Areas and sites keep no revisions: theirs is 1
+    once the shift is closed on all their lines.
     """
     if level in ("machine", "line"):
         return _stored_table(plant, store, picture, from_us, to_us, level)
@@ -200,15 +205,35 @@ def shift_table(
     for part in plant.by_timezone if from_us < now_us else ():
         days = settled.days(part, list(part.machines), from_us, min(to_us, now_us), now_us)
         found |= _of_settled(days, next(iter(part.sites.values())).timezone, (from_us, to_us), "shift")
-    return sorted(
-        (_as_of(row, now_us) for row in rolled_up(found, plant, level=level)),
-        key=lambda row: str(row["start"]),
-    )
+    rows = _as_of(rolled_up(found, plant, level=level), plant, store, now_us)
+    return sorted((row.to_dict() for row in rows), key=lambda row: str(row["start"]))
 
 
-def _as_of(row: Figures, now_us: int) -> ShiftRow:
-    """Return a row as it is shown; what still runs has no revision yet."""
-    return (row if row.window.end_us <= now_us else replace(row, revision=0)).to_dict()
+def _as_of(rows: Sequence[Figures], plant: Plant, store: Store, now_us: int) -> list[Figures]:
+    """Return rows as they are shown: what still runs or is not all closed has revision 0."""
+    ended = [row for row in rows if row.revision and now_us - _DAY_US < row.window.end_us <= now_us]
+    unclosed = {
+        line: _unclosed(store, line, members, now_us - _DAY_US, now_us)
+        for line, members in plant.lines.items()
+        if any(_is_within(line, row.place) for row in ended)
+    }
+    return [
+        replace(row, revision=0)
+        if row.window.end_us > now_us
+        or any(
+            window.start_us < row.window.end_us and row.window.start_us < window.end_us
+            for line, windows in unclosed.items()
+            if _is_within(line, row.place)
+            for window in windows
+        )
+        else row
+        for row in rows
+    ]
+
+
+def _is_within(line: tuple[str, str, str], place: Place) -> bool:
+    """Tell whether a line is part of a place, or the place of the line."""
+    return all(own == other for own, other in zip(line, filter(None, place), strict=False))
 
 
 def _of_days(
@@ -320,18 +345,13 @@ def _being_closed(
     oldest_us = max(from_us, now_us - _DAY_US)
     rows: dict[tuple[str, str], ShiftRow] = {}
     for line, members in plant.lines.items():
-        since_us = max(oldest_us, _closed_until(store, line, members, now_us))
-        ended_us = max(
-            (
-                window.end_us
-                for machine in members
-                for window in shifts_between(machine, since_us, now_us)
-                if since_us < window.end_us <= now_us and window.start_us < to_us
-            ),
-            default=0,
-        )
-        if not ended_us:
+        ended = [
+            window for window in _unclosed(store, line, members, oldest_us, now_us) if window.start_us < to_us
+        ]
+        if not ended:
             continue
+        since_us = max(oldest_us, _closed_until(store, line, members, now_us))
+        ended_us = max(window.end_us for window in ended)
         keys = [machine.key for machine in members]
         found = _of_records(plant, store, now_us, keys, (since_us, ended_us), "shift", None)
         for row in rolled_up(found, plant, level=level, revision=0):
@@ -339,6 +359,17 @@ def _being_closed(
                 figures = row.to_dict()
                 rows[scope_of(row), figures["start"]] = figures
     return rows
+
+
+def _unclosed(
+    store: Store, line: tuple[str, str, str], members: Sequence[Machine], oldest_us: int, now_us: int
+) -> list[ShiftWindow]:
+    """Return the shifts of a line's machines that ended after an instant and are not closed yet."""
+    since_us = max(oldest_us, _closed_until(store, line, members, now_us))
+    if since_us >= now_us:
+        return []
+    windows = {window for machine in members for window in shifts_between(machine, since_us, now_us)}
+    return [window for window in windows if since_us < window.end_us <= now_us]
 
 
 def _closed_until(store: Store, line: tuple[str, str, str], members: Iterable[Machine], now_us: int) -> int:

@@ -287,11 +287,16 @@ def ratio(row: ShiftRow, name: str) -> float | None:
 
 
 def standing(row: ShiftRow, now: float) -> str:
-    """Return how final a row is: `running`, `being closed`, or the number of its revision."""
+    """Return how final a row is: `running`, `being closed`, or the number of its revision.
+
+    Machines and lines keep revisions; what is summed of them, and what was made of one product, is `closed`.
+    """
     if instant(row["end"]) > now:
         return "running"
     revision = row.get("revision")
-    return "being closed" if revision == 0 else str(revision or "")
+    if revision == 0:
+        return "being closed"
+    return "closed" if row.get("line") is None or row.get("product") is not None else str(revision or "")
 
 
 def short_shift(row: ShiftRow) -> str:

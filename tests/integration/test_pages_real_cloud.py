@@ -298,12 +298,20 @@ async def test_a_shift_that_is_being_closed_is_listed_and_leads_to_its_figures(c
     asked = {"from": SHIFT, "to": SHIFT + 24 * HOUR, "at": LINE}
     listed = (await client.get("/api/v1/shifts", params=asked)).json()
     assert [(row["shift"], row["revision"]) for row in listed] == [("1", 1), ("2", 0), ("3", 0)]
+    assert await standings_of_the_site(client) == ["running", "being closed", "closed", "closed"]
     turn(cloud)
     cloud.now.now += HOUR
     turn(cloud)
     page = (await client.get(f"/reports?at={LINE}")).text
     assert "being closed" not in page
+    assert await standings_of_the_site(client) == ["running", "closed", "closed", "closed"]
     assert 'data-refresh="0"' in (await client.get("/")).text
+
+
+async def standings_of_the_site(client):
+    """A site keeps no revisions: its shifts are closed when its lines' are."""
+    page = (await client.get("/shifts?at=berlin&days=1")).text
+    return re.findall(r'<td class="n"><span class="quiet">([\w ]+)</span></td>', page)
 
 
 async def test_the_archive_goes_back_by_thirty_days(cloud, client):

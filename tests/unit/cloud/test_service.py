@@ -194,6 +194,25 @@ def test_a_shift_that_is_over_is_in_the_table_before_it_is_closed(rig: Rig, leve
     assert over[1] | {"revision": 1} == closed[1]
 
 
+@pytest.mark.parametrize("level", ["area", "site"])
+def test_the_shift_of_an_area_or_site_is_being_closed_until_its_lines_are_closed(
+    rig: Rig, level: Level
+) -> None:
+    day(rig)
+    rig.run(SHIFT + 9 * HOUR, SHIFT + 17 * HOUR)
+    span = (SHIFT * SEC, (SHIFT + 24 * HOUR) * SEC)
+
+    def revisions(now: float) -> list[tuple[str, int]]:
+        rig.turn(now)
+        table = [(row["shift"], row["revision"]) for row in rig.cloud.shift_table(*span, level)]
+        asked = rig.cloud.figures(*span, every="shift", level=level)
+        assert [(row["shift"], row["revision"]) for row in asked] == table
+        return table
+
+    assert revisions(SHIFT + 16 * HOUR + 20) == [("1", 1), ("2", 0), ("3", 0)]
+    assert revisions(SHIFT + 17 * HOUR) == [("1", 1), ("2", 1), ("3", 0)]
+
+
 @pytest.mark.parametrize("level", ["machine", "line"])
 def test_what_a_clock_that_was_ahead_has_closed_hides_no_running_shift(rig: Rig, level: Level) -> None:
     day(rig)
