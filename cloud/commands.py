@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from cloud.errors import CloudError, ConfigError, Fault
+from cloud.errors import AskedError, CloudError, ConfigError, Fault
 from contract.printable import printable
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cloud.store.port import DeadLetter
     from cloud.store.sqlite import SqliteStore
 
-OK, FAILED, BAD_CONFIG = 0, 1, 2
+OK, FAILED, UNUSABLE = 0, 1, 2
+"""Exit codes: done; it did not work this time; what was asked for or configured must be changed first."""
 Arguments = ParamSpec("Arguments")
 
 
@@ -40,10 +41,10 @@ def told(work: Callable[Arguments, int]) -> Callable[Arguments, int]:
         except ConfigError as error:
             for fault in error.faults:
                 say(str(fault))
-            return BAD_CONFIG
+            return UNUSABLE
         except CloudError as error:
             say(str(error))
-            return FAILED
+            return UNUSABLE if isinstance(error, AskedError) else FAILED
 
     return doing
 

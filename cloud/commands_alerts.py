@@ -9,7 +9,7 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud.commands import BAD_CONFIG, FAILED, OK, opened, say, told
+from cloud.commands import FAILED, OK, UNUSABLE, opened, say, told
 
 if TYPE_CHECKING:
     from cloud.plant import Plant
@@ -42,7 +42,7 @@ def acknowledge(config: Path, alert: str, *, by: str, note: str = "") -> int:
         found = [each.id for each in store.alerts(open_only=True, limit=100_000) if alert in each.id]
         if len(found) != 1:
             say(f"{len(found) or 'no'} open alerts have {alert!r} in their id; see `oee alerts list`")
-            return FAILED
+            return UNUSABLE
         store.add_errand(msgspec.json.encode(Errand(alert=found[0], by=by, note=note)))
     sys.stdout.write(f"{found[0]}: {by} looks after it; the service tells it as soon as it runs\n")
     return OK
@@ -63,12 +63,12 @@ def mute(
     from cloud.alerts.desk import checked
     from cloud.clock import clock_us
     from cloud.compute import parse_moment
-    from cloud.errors import CloudError
+    from cloud.errors import AskedError
     from cloud.receivers import local_moment
     from cloud.views import MuteView
 
     if (until is None) == (minutes is None):
-        raise CloudError("say either --until or --minutes")
+        raise AskedError("say either --until or --minutes")
     with opened(config) as (_, plant, store):
         now_us = clock_us()
         if minutes is not None:
@@ -76,7 +76,7 @@ def mute(
         else:
             moment = parse_moment(until or "")
             if not isinstance(moment, datetime):
-                raise CloudError(f"{until} is a day; name a moment, such as {until}T14:00")
+                raise AskedError(f"{until} is a day; name a moment, such as {until}T14:00")
             end = (moment if moment.tzinfo else moment.replace(tzinfo=_zone(plant))).timestamp()
         wanted = MuteView(
             id=0,
@@ -101,7 +101,7 @@ def unmute(config: Path, number: int, *, by: str) -> int:
         lifted = store.lift_mute(number, by, clock_us())
     if lifted is None:
         say(f"no mute {number} is in force; see `oee alerts list`")
-        return FAILED
+        return UNUSABLE
     sys.stdout.write(f"{number}: {lifted.place} is no longer muted\n")
     return OK
 
@@ -160,16 +160,16 @@ def try_channels(config: Path, channel: str | None = None) -> int:
     settings = load(config)
     if settings.cloud.alerts is None:
         say(f"{config}: cloud.alerts: is not set; name the file that lists the channels")
-        return BAD_CONFIG
+        return UNUSABLE
     found = load_alerts(settings.cloud.alerts).channel
     chosen = [table for table in found if channel in (None, table.name)]
     if not found:
         say(f"{settings.cloud.alerts}: lists no [[channel]]; `oee config show alerts` explains what one has")
-        return BAD_CONFIG
+        return UNUSABLE
     if not chosen:
         names = ", ".join(table.name for table in found) or "none"
         say(f"{settings.cloud.alerts}: no channel {channel!r}; there are: {names}")
-        return BAD_CONFIG
+        return UNUSABLE
     now = time.time()
     alert = Alert(
         id=f"test-{now:.0f}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from cloud.commands import OK, opened, told
-from cloud.errors import CloudError
+from cloud.errors import AskedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Amounts(NamedTuple):
 
 @told
 def add(config: Path, kind: "Kind", machine: str, span: Span, said: Amounts, *, why: str, by: str) -> int:
-    """Make a correction of one machine's past; raise CloudError when it may not be made."""
+    """Make a correction of one machine's past; raise AskedError when it may not be made."""
     from cloud.clock import clock_us
     from cloud.correcting import Corrections
     from cloud.oee.corrections import Correction
@@ -55,7 +55,7 @@ def add(config: Path, kind: "Kind", machine: str, span: Span, said: Amounts, *, 
         try:
             found = plant.machine(MachineKey.parse(machine))
         except ValueError as error:
-            raise CloudError(f"{machine}: {error}") from error
+            raise AskedError(f"{machine}: {error}") from error
         from_us, to_us = _range_us(found, kind, span)
         wanted = Correction(
             machine=str(found.key),
@@ -74,7 +74,7 @@ def add(config: Path, kind: "Kind", machine: str, span: Span, said: Amounts, *, 
 
 @told
 def take_back(config: Path, number: int, *, why: str, by: str) -> int:
-    """Take a correction back by one more, which voids it; raise CloudError when none of that number is."""
+    """Take a correction back by one more, which voids it; raise AskedError when none of that number is."""
     from cloud.clock import clock_us
     from cloud.correcting import Corrections
     from cloud.oee.corrections import Correction
@@ -83,7 +83,7 @@ def take_back(config: Path, number: int, *, why: str, by: str) -> int:
         made = Corrections(store, plant=lambda: plant, now_us=clock_us)
         taken = next((each for each in made.all() if each.number == number), None)
         if taken is None:
-            raise CloudError(f"there is no correction {number}; see `oee corrections list`")
+            raise AskedError(f"there is no correction {number}; see `oee corrections list`")
         wanted = Correction(
             machine=taken.machine,
             kind="void",
@@ -147,10 +147,10 @@ def _range_us(machine: "Machine", kind: str, span: Span) -> tuple[int, int]:
 
     if span.shift is not None:
         if span.since is not None or span.until is not None:
-            raise CloudError("say either --shift or --from and --to")
+            raise AskedError("say either --shift or --from and --to")
         return _shift_us(machine, span.shift)
     if span.since is None or (span.until is None and kind not in _MOMENTARY):
-        raise CloudError(
+        raise AskedError(
             f"say of which time: --from and --to, or --shift such as 2021-06-30/{_a_shift(machine)}"
         )
     from_us, to_us = (
@@ -171,7 +171,7 @@ def _shift_us(machine: "Machine", shift: str) -> tuple[int, int]:
     day, _, name = shift.partition("/")
     date = parse_moment(day)
     if isinstance(date, datetime) or not name:
-        raise CloudError(f"{shift!r} names no shift: such as 2021-06-30/{_a_shift(machine)}")
+        raise AskedError(f"{shift!r} names no shift: such as 2021-06-30/{_a_shift(machine)}")
     noon_us = instant(machine.timezone, datetime(date.year, date.month, date.day, 12))  # noqa: DTZ001  local
     near = shifts_between(machine, noon_us - 36 * 3_600_000_000, noon_us + 36 * 3_600_000_000)
     of_day = [window for window in near if window.production_date == date]
@@ -179,7 +179,7 @@ def _shift_us(machine: "Machine", shift: str) -> tuple[int, int]:
         if window.name == name:
             return window.start_us, window.end_us
     names = ", ".join(window.name for window in of_day) or "none"
-    raise CloudError(f"{machine.key} has no shift {name!r} on {day}; there are: {names}")
+    raise AskedError(f"{machine.key} has no shift {name!r} on {day}; there are: {names}")
 
 
 def _within(plant: "Plant", since: str | None, until: str | None) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
-from cloud.commands import BAD_CONFIG, OK, say, told
-from cloud.errors import CloudError
+from cloud.commands import OK, UNUSABLE, say, told
+from cloud.errors import AskedError
 
 if TYPE_CHECKING:
     from cloud.compute import Computation, Moment
@@ -58,13 +58,13 @@ def compute(
 
     if bool(telemetry) == bool(history):
         say("compute reads either telemetry files or one history: give --telemetry or --history")
-        return BAD_CONFIG
+        return UNUSABLE
     if corrections and history:
         say("corrections are applied to telemetry files: --corrections goes with --telemetry")
-        return BAD_CONFIG
+        return UNUSABLE
     if engine == "spark" and not history:
         say("a cluster reads a history: --engine spark goes with --history")
-        return BAD_CONFIG
+        return UNUSABLE
     the_plant = plants.load(plant)
     wanted: _Wanted = {
         "since": None if since is None else parse_moment(since),
@@ -113,7 +113,7 @@ def calendar(
             for row in calendar_rows(part, *span_us(part, begin, end), None if only is None else [only])
         ]
     except ValueError as error:
-        raise CloudError(str(error)) from error
+        raise AskedError(str(error)) from error
     if form == "table":
         from cloud.render import wide_console
 
@@ -124,7 +124,7 @@ def calendar(
 
 
 def _corrections(file: Path | None) -> "list[Correction]":
-    """Read what people said; raise CloudError with the file's name for anything else."""
+    """Read what people said; raise AskedError with the file's name for anything else."""
     import msgspec
 
     from cloud.oee.corrections import Correction
@@ -134,7 +134,7 @@ def _corrections(file: Path | None) -> "list[Correction]":
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[Correction])
     except (OSError, ValueError) as error:
-        raise CloudError(f"{file}: {error}") from error
+        raise AskedError(f"{file}: {error}") from error
 
 
 def _of_files(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud.commands import BAD_CONFIG, FAILED, OK, alone, say, told
+from cloud.commands import FAILED, OK, UNUSABLE, alone, say, told
 from cloud.errors import CloudError
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ def results_test(config: Path, name: str | None = None) -> int:
     settings = load(config)
     if settings.cloud.results is None:
         say(f"{config}: cloud.results: is not set; name the file that says where results go")
-        return BAD_CONFIG
+        return UNUSABLE
     found = load_results(settings.cloud.results)
     names = [mail.name for mail in found.mails()]
     names += [*(hook.name for hook in found.webhook), *(table.name for table in found.export)]
     if name is not None and name not in names:
         say(f"{settings.cloud.results}: nothing is called {name!r}; there are: {', '.join(names) or 'none'}")
-        return BAD_CONFIG
+        return UNUSABLE
     failed = False
     for receiver, problem in _tried(found, name):
         failed = failed or problem is not None
@@ -189,7 +189,7 @@ def masterdata_check(config: Path) -> int:
     settings = load(config)
     if settings.cloud.masterdata is None:
         say(f"{config}: cloud.masterdata: is not set; name the file that lists the sources")
-        return BAD_CONFIG
+        return UNUSABLE
     the_plant = plant.load(settings.cloud.plant)
     sources = load_sources(settings.cloud.masterdata)
     with contextlib.closing(open_store(settings)) as store:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cloud.errors import CloudError
+from cloud.errors import AskedError
 from cloud.ingest import files as telemetry_files
 from cloud.ingest.files import BadLine
 from cloud.oee import records, rollup, timeline
@@ -146,7 +146,7 @@ def figures_from(
     if until is None:
         to_us = max(to_us, from_us + 1)  # a record at a window's end ends it and opens no other
     if to_us <= from_us:
-        raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
+        raise AskedError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     whole_range = per in ("range", "product", "order")
     valid = in_force(corrections)
     begin_us = from_us
@@ -200,13 +200,13 @@ def read_telemetry(
 
 
 def parse_moment(text: str) -> Moment:
-    """Read an ISO date or moment of the years 1970 to 2999; raise CloudError for anything else."""
+    """Read an ISO date or moment of the years 1970 to 2999; raise AskedError for anything else."""
     try:
         found = date.fromisoformat(text) if len(text) <= len("2021-06-30") else datetime.fromisoformat(text)
     except ValueError:
         found = date.min
     if found.year not in YEARS:
-        raise CloudError(
+        raise AskedError(
             f"{text!r} is neither a date such as 2021-06-30 nor a moment such as 2021-06-30T06:00"
         )
     return found

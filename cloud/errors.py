@@ -2,11 +2,12 @@
 
 CloudError
 ├── ConfigError             a configuration or plant file cannot be used: all its faults at once
-├── UnknownMachineError     a machine that plant.toml does not name
-├── UnknownReasonError      a reason that plant.toml does not name
-├── CorrectionError         a correction that may not be made
+├── AskedError              what was asked for cannot be, and has to be asked otherwise
+│   ├── UnknownMachineError a machine that plant.toml does not name
+│   ├── UnknownReasonError  a reason that plant.toml does not name
+│   ├── CorrectionError     a correction that may not be made
+│   └── TelemetryFileError  a file of telemetry cannot be read
 ├── ControlError            a gateway cannot be asked to start or stop a connection
-├── TelemetryFileError      a file of telemetry cannot be read
 ├── StoreError              the store cannot be opened, read or written
 │   └── HistoryError        a Parquet partition of the history cannot be read or written
 ├── NotificationError       a channel of alerts cannot be reached or refuses us
@@ -52,15 +53,19 @@ class ConfigError(CloudError):
         return cls([Fault(str(file), "", problem)])
 
 
-class UnknownMachineError(CloudError):
+class AskedError(CloudError):
+    """What was asked for cannot be; the text says what to ask for instead. Asking again changes nothing."""
+
+
+class UnknownMachineError(AskedError):
     """A machine that plant.toml does not name."""
 
 
-class UnknownReasonError(CloudError):
+class UnknownReasonError(AskedError):
     """A reason that plant.toml does not name."""
 
 
-class CorrectionError(CloudError):
+class CorrectionError(AskedError):
     """A correction that may not be made; the text says why and what would be possible."""
 
 
@@ -68,7 +73,7 @@ class ControlError(CloudError):
     """A gateway cannot be asked to start or stop a connection."""
 
 
-class TelemetryFileError(CloudError):
+class TelemetryFileError(AskedError):
     """A file of telemetry cannot be read."""
 
 

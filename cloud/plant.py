@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from cloud.errors import CloudError, ConfigError, Fault, UnknownMachineError, UnknownReasonError
+from cloud.errors import AskedError, ConfigError, Fault, UnknownMachineError, UnknownReasonError
 from cloud.plant_faults import faults_between
 from cloud.plant_tables import (
     WEEKDAYS,
@@ -146,9 +146,9 @@ class Plant:
 
     @property
     def site(self) -> Site:
-        """Return the only site; raise CloudError where there are several."""
+        """Return the only site; raise AskedError where there are several."""
         if len(self.sites) != 1:
-            raise CloudError(f"the plant has {len(self.sites)} sites; say which: {', '.join(self.sites)}")
+            raise AskedError(f"the plant has {len(self.sites)} sites; say which: {', '.join(self.sites)}")
         return next(iter(self.sites.values()))
 
     @property

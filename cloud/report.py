@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from cloud.compute import Moment, instant_us
-from cloud.errors import CloudError
+from cloud.errors import AskedError
 from cloud.evaluation import Evaluation
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
@@ -17,6 +17,7 @@ from cloud.store.port import AfterLock, Store
 from cloud.views import Revision
 
 _NOT_COMPARED = frozenset({"revision"})
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,23 +86,19 @@ def report(
     evaluation = Evaluation(plant, store)
     from_us, to_us = span_us(plant, since, until)
     if from_us >= now_us:
-        raise CloudError(f"nothing is known from {since} on: it is still to come")
+        raise AskedError(f"nothing is known from {since} on: it is still to come")
     whole_range = per in ("range", "product", "order")
     whole, _ = evaluation.timeline(
         list(plant.machines), from_us, min(to_us, now_us), now_us, widen="none" if whole_range else "day"
     )
 
     def wanted(window: Window) -> bool:
-        """Tell whether a window is of the range; dates mean production dates."""
-        day = window.production_date
-        begins_after = window.end_us > from_us if isinstance(since, datetime) or day is None else day >= since
-        ends_before = window.start_us < to_us if isinstance(until, datetime) or day is None else day < until
-        return whole_range or (begins_after and ends_before)
+        return whole_range or lies_within(window, plant, since, until)
 
     found = figures(whole, plant, evaluation.names, per=per, level=level, wanted=wanted, outside_shifts=True)
     if per != "shift" or level not in ("machine", "line"):
         if revision is not None:
-            raise CloudError("only shifts of machines and lines have revisions: use --by shift")
+            raise AskedError("only shifts of machines and lines have revisions: use --by shift")
         return found
     rows: list[Figures] = []
     for row in found:
@@ -116,13 +113,19 @@ def report(
 
 
 def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Level) -> Iterator[Shift]:
-    """Yield the closed shifts that begin in [since, until) with all their revisions."""
+    """Yield the closed shifts that `report` gives of [since, until), with all their revisions."""
     if level not in ("machine", "line"):
-        raise CloudError(f"only shifts of machines and lines are closed and revised, not of a whole {level}")
+        raise AskedError(f"only shifts of machines and lines are closed and revised, not of a whole {level}")
     for part in plant.by_timezone:
         from_us, to_us = span_us(part, since, until)
         for scope in map(str, part.machines) if level == "machine" else map("/".join, part.lines):
-            for shift in store.closed_between(scope, from_us, to_us):
+            for shift in store.closed_between(scope, from_us - _DAY_US, to_us + _DAY_US):
+                day = shift.revision.figures["production_date"]
+                window = Window(
+                    shift.start_us, shift.end_us, None if day is None else date.fromisoformat(day)
+                )
+                if not lies_within(window, part, since, until):
+                    continue
                 late = after_lock(plant, store, scope, shift.start_us, shift.end_us)
                 yield Shift(scope, store.closed(scope, shift.start_us), late)
 
@@ -169,8 +172,17 @@ def span_us(plant: Plant, since: Moment, until: Moment) -> tuple[int, int]:
     """Return [since, until) as instants, of sites of one time zone; dates begin at local midnight."""
     from_us, to_us = (instant_us(plant, moment) for moment in (since, until))
     if to_us <= from_us:
-        raise CloudError(f"nothing lies from {since} until {until}: the end is not after the beginning")
+        raise AskedError(f"nothing lies from {since} until {until}: the end is not after the beginning")
     return from_us, to_us
+
+
+def lies_within(window: Window, plant: Plant, since: Moment, until: Moment) -> bool:
+    """Tell whether a window is of [since, until); dates mean production dates, moments cut no window."""
+    from_us, to_us = span_us(plant, since, until)
+    day = window.production_date
+    begins_after = window.end_us > from_us if isinstance(since, datetime) or day is None else day >= since
+    ends_before = window.start_us < to_us if isinstance(until, datetime) or day is None else day < until
+    return begins_after and ends_before
 
 
 def last_days(plant: Plant, now_us: int, days: int = 2) -> tuple[date, date]:

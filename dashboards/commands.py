@@ -14,11 +14,11 @@ def write_report(config: Path, path: Path, *, place: str | None = None, shift: s
 
     from cloud import config as settings
     from cloud import plant as plants
-    from cloud.errors import CloudError, ConfigError
+    from cloud.errors import AskedError, CloudError, ConfigError
     from cloud.opening import open_store
     from cloud.service import Cloud
     from dashboards.reports import files
-    from dashboards.reports.paper import ReportError
+    from dashboards.reports.paper import ReportError, WishError
 
     errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
@@ -33,7 +33,7 @@ def write_report(config: Path, path: Path, *, place: str | None = None, shift: s
         files.write(Cloud(found, plant, store), path, place=place, shift=shift)
     except (ReportError, CloudError, OSError) as error:
         errors.print(str(error))
-        return 1
+        return 2 if isinstance(error, AskedError | WishError) else 1
     finally:
         store.close()
     Console(highlight=False, markup=False, soft_wrap=True).print(f"{path} is written.")

@@ -92,7 +92,8 @@ def corrections_add(
     made; planned_stop makes time planned; ideal_rate and order say what could be made and was.
 
     Nothing that was measured is changed, and every shift that it touches gets a new revision. What would say
-    two things of the same time is refused, and so is what lies in a locked period or outside all shifts.
+    two things of the same time is refused with exit code 2, and so is what lies in a locked period or outside
+    all shifts, or takes away more off-quality units than a shift has.
     """
     require("cloud", "numpy")
     from cloud import commands_corrections

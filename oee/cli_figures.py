@@ -85,7 +85,7 @@ def compute(
     "Print figures, revisions and what they changed, from the store.",
     "oee report                                   yesterday's and today's shifts",
     "oee report --from 2021-06-01 --by week --level line",
-    "oee report --from 2021-06-30 --to 2021-07-01 --diff     what each revision changed",
+    "oee report --shift 2021-06-30/2 --at berlin/packaging/line-1 --diff     what each revision changed",
     "oee report --pdf shift.pdf --at berlin/packaging/line-1   sheets of the last closed shift",
 )
 def report(
@@ -108,10 +108,11 @@ def report(
         typer.Option("--pdf", "--write", metavar="FILE", help="A report file: .pdf .xlsx .csv .json .html"),
     ] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Of that file: site/area/line/machine or less.")
+        str | None, typer.Option(metavar="PLACE", help="Only of site/area/line/machine, or its beginning.")
     ] = None,
     shift: Annotated[
-        str | None, typer.Option(metavar="DATE/NAME", help="Of that file; the last closed one.")
+        str | None,
+        typer.Option(metavar="DATE/NAME", help="Only of this one; of a file the last closed one."),
     ] = None,
 ) -> None:
     """Print figures from the store: the same numbers as on the board."""
@@ -135,6 +136,8 @@ def report(
             revision=revision,
             history=history,
             diff=diff,
+            place=at,
+            shift=shift,
         )
     )
 

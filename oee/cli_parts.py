@@ -73,7 +73,9 @@ def tell_version(asked: bool) -> None:  # noqa: FBT001 - how typer hands a flag 
 
 app = group(
     "Overall equipment effectiveness from PLC to shift report: OPC UA tags in, exact figures out.\n\n"
-    "New here? `oee demo` runs a whole factory on this machine."
+    "New here? `oee demo` runs a whole factory on this machine.\n\n"
+    "Exit codes: 0 done; 1 it did not work this time; 2 something must be changed first: an option, what was "
+    "asked for, a file, a missing package."
 )
 gateway = group("The edge daemon: reads PLCs over OPC UA and keeps every record on disk until it is stored.")
 trust = group("Certificates of PLCs: which are trusted, and which were rejected and wait for a decision.")

@@ -8,7 +8,7 @@ from typing import Final
 
 EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
-"""Something must be changed by hand first: an option, a configuration file, a missing package."""
+"""Something must be changed by hand first: an option, what was asked for, a file, a missing package."""
 EXIT_INTERRUPTED: Final = 130
 
 EXTRA_OF_PACKAGE: Final[dict[str, str]] = {
@@ -44,8 +44,9 @@ EXTRA_OF_PACKAGE: Final[dict[str, str]] = {
 """Top-level package -> the extra of `oee-gateway` that brings it."""
 
 _ROOMS: Final = ("gateway", "cloud", "simulator", "dashboards")
-_UNUSABLE: Final = frozenset({"ConfigError", "StartError"})
-"""Errors of any room that a person must mend in a file or on the machine before another try makes sense."""
+_UNUSABLE: Final = frozenset({"ConfigError", "StartError", "AskedError"})
+"""Errors of any room after which a person must change something before another try makes sense: a file, the
+machine, or what was asked."""
 
 
 class CommandError(Exception):

@@ -21,7 +21,7 @@ from cloud.alerts.life import Event, Memory
 from cloud.alerts.rule_tables import PLANT_IDLE, RuleTable
 from cloud.alerts.subjects import Subject, lies_in
 from cloud.alerts.windows import Sums, Tally, Window
-from cloud.errors import CloudError, StoreError
+from cloud.errors import AskedError, CloudError, StoreError
 from cloud.evaluation import Evaluation
 from cloud.live import Live, Picture
 from cloud.oee.calendar import shift_at
@@ -126,16 +126,16 @@ class AlertDesk:
     # What people do
 
     def acknowledge(self, alert_id: str, by: str, note: str, now_us: int) -> AlertView:
-        """Note who looks after an open alert; raise CloudError when it is not open."""
+        """Note who looks after an open alert; raise AskedError when it is not open."""
         with self._lock:
             alert = self._open.get(alert_id)
             if alert is None:
-                raise CloudError(f"{alert_id} is not an open alert")
+                raise AskedError(f"{alert_id} is not an open alert")
             alert = life.acknowledged(alert, by, note, now_us)
             return self._keep(alert, "acknowledged", now_us)
 
     def mute(self, mute: MuteView, now_us: int) -> MuteView:
-        """Let alerts of a place wake nobody until a moment; raise CloudError when that may not be said."""
+        """Let alerts of a place wake nobody until a moment; raise AskedError when that may not be said."""
         with self._lock:
             kept = self._store.add_mute(checked(mute, self._plant, self._store, now_us))
             self._mutes = self._store.mutes(now_us - _MUTES_KEPT_US)
@@ -143,11 +143,11 @@ class AlertDesk:
         return kept
 
     def unmute(self, number: int, by: str, now_us: int) -> MuteView:
-        """End a mute; raise CloudError when none of that number is in force."""
+        """End a mute; raise AskedError when none of that number is in force."""
         with self._lock:
             lifted = self._store.lift_mute(number, by[:256], now_us)
             if lifted is None:
-                raise CloudError(f"no mute {number} is in force")
+                raise AskedError(f"no mute {number} is in force")
             self._mutes = self._store.mutes(now_us - _MUTES_KEPT_US)
         _log.info("unmuted", place=lifted.place, by=by)
         return lifted
@@ -464,19 +464,19 @@ class AlertDesk:
 
 
 def checked(mute: MuteView, plant: Plant, store: Store, now_us: int) -> MuteView:
-    """Return a mute as it is kept; raise CloudError when it may not be."""
+    """Return a mute as it is kept; raise AskedError when it may not be."""
     place = mute.place.strip().strip("/")
     known = [*map(str, plant.machines)]
     for site, gateway in (each.gateway for each in store.gateways()):
         known.append(f"{site}/gateways/{gateway}")
     if not any(lies_in(each, place) or lies_in(place, each) for each in known) or not place:
-        raise CloudError(f"{place or 'nothing'} is no site, line, machine or gateway that is known")
+        raise AskedError(f"{place or 'nothing'} is no site, line, machine or gateway that is known")
     now = now_us / 1e6
     if not now < mute.until_epochtime <= now + MAX_MUTE_SECS:
-        raise CloudError(f"a mute ends in the future, within {MAX_MUTE_SECS / 86_400:.0f} days")
+        raise AskedError(f"a mute ends in the future, within {MAX_MUTE_SECS / 86_400:.0f} days")
     who, why = mute.who.strip()[:256], mute.why.strip()[:_TEXT_LENGTH]
     if not who or not why:
-        raise CloudError("say who mutes, and why")
+        raise AskedError("say who mutes, and why")
     return msgspec.structs.replace(mute, place=place, who=who, why=why, from_epochtime=now)
 
 

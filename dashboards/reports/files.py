@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from dashboards.port import CloudReader
 from dashboards.reports import model, paper, plain, workbook
 from dashboards.reports.model import Report
-from dashboards.reports.paper import ReportError
+from dashboards.reports.paper import WishError
 from dashboards.selection import AddressError, Selection, select
 
 
@@ -54,7 +54,7 @@ def gather(cloud: CloudReader, chosen: Selection) -> list[Report]:
     ]
     reports = [report for report in found if report is not None]
     if not chosen.is_live and not any(_says_something(report) for report in reports):
-        raise ReportError(f"Nothing is known of {chosen.place} in that time: {chosen.title}.")
+        raise WishError(f"Nothing is known of {chosen.place} in that time: {chosen.title}.")
     return reports
 
 
@@ -77,18 +77,18 @@ def render(reports: Sequence[Report], suffix: str) -> bytes:
         case "html":
             return paper.html(reports).encode()
         case _:
-            raise ReportError(f"No report is written as .{suffix}: use {', '.join(FORMATS)}.")
+            raise WishError(f"No report is written as .{suffix}: use {', '.join(FORMATS)}.")
 
 
 def write(cloud: CloudReader, path: Path, *, place: str | None = None, shift: str | None = None) -> None:
-    """Write a report file in the format of its suffix; raise ReportError for what cannot be.
+    """Write a report file in the format of its suffix; raise WishError for what cannot be.
 
     place: `site/area/line/machine` from the left; the site when None
     shift: such as `2021-06-30/2`; the last closed shift when None, else the running one
     """
     suffix = path.suffix.lstrip(".").lower()
     if suffix not in FORMATS:
-        raise ReportError(f"No report is written as {path.suffix or path}: use .{', .'.join(FORMATS)}.")
+        raise WishError(f"No report is written as {path.suffix or path}: use .{', .'.join(FORMATS)}.")
     board = cloud.board()
     query = {name: value for name, value in (("at", place), ("shift", shift)) if value}
     zone = ZoneInfo(board.timezone)
@@ -97,5 +97,5 @@ def write(cloud: CloudReader, path: Path, *, place: str | None = None, shift: st
         if shift is None and chosen.is_live and (before := chosen.neighbour(-1)) is not None:
             chosen = select(cloud, board, zone, {**query, "shift": before.key})
     except AddressError as error:
-        raise ReportError(str(error)) from error
+        raise WishError(str(error)) from error
     path.write_bytes(render(gather(cloud, chosen), suffix))

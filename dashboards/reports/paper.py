@@ -44,6 +44,10 @@ class ReportError(Exception):
     """A report could not be made."""
 
 
+class WishError(ReportError):
+    """A report that cannot be as it was asked for; the text says why."""
+
+
 class Toolbar(NamedTuple):
     """What stands above a report in a browser."""
 

@@ -156,14 +156,14 @@ def test_what_cannot_be_meant_is_refused_and_leaves_nothing(
     said: dict[str, object],
     told: str,
 ) -> None:
-    assert add(config, kind, span, **said) == 1
+    assert add(config, kind, span, **said) == 2
     assert told in capsys.readouterr().err
     assert store.corrections() == []
 
 
 def test_a_locked_period_stays_as_it_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.with_name("plant.toml").write_text(PLANT.format(lock=7))
-    assert add(config, "classify", STOP, reason="jam") == 1
+    assert add(config, "classify", STOP, reason="jam") == 2
     assert "shift 1 of 2021-06-30 is locked" in capsys.readouterr().err
 
 
@@ -233,8 +233,8 @@ def test_the_list_is_of_a_place_and_a_time_and_keeps_what_was_taken_back(
 
 def test_only_what_is_in_force_is_taken_back(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(config, "classify", STOP, reason="jam")
-    assert commands.take_back(config, 9, why="?", by="Ana") == 1
+    assert commands.take_back(config, 9, why="?", by="Ana") == 2
     assert "there is no correction 9" in capsys.readouterr().err
     assert commands.take_back(config, 1, why="no", by="Ana") == 0
-    assert commands.take_back(config, 1, why="no", by="Ana") == 1
+    assert commands.take_back(config, 1, why="no", by="Ana") == 2
     assert "taken back before" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cloud import commands_report, commands_work
 from cloud import plant as plants
@@ -17,6 +18,7 @@ from cloud.errors import CloudError
 from cloud.evaluation import Evaluation
 from cloud.plant import Plant
 from cloud.report import differences, history, last_days, report
+from cloud.revision_report import difference_table
 from cloud.store.port import Arrivals
 from cloud.store.sqlite import SqliteStore
 from contract.states import MachineState
@@ -53,6 +55,7 @@ T0 = int(datetime(2021, 6, 30, 4, tzinfo=UTC).timestamp())
 HOUR, SEC = 3600, 1_000_000
 SCOPE = "berlin/packaging/line-1/filler-1"
 END = date(2021, 7, 2)
+UNSAID = {"since": None, "until": None}
 
 
 def telemetry() -> list[Telemetry]:
@@ -210,7 +213,7 @@ def test_the_command_prints_every_form(
     assert {row["why"] for row in json.loads(capsys.readouterr().out)} == {"shift ended"}
     assert commands_report.report(config, **span, diff=True) == 0
     capsys.readouterr()
-    assert commands_report.report(config, since="tomorrow") == 1
+    assert commands_report.report(config, since="tomorrow") == 2
     assert "neither a date" in capsys.readouterr().err
     assert commands_report.report(tmp_path / "none.toml") == 2
     assert commands_work.jobs(config) == 0
@@ -244,6 +247,66 @@ def test_people_read_revisions_in_local_time_percent_and_hours(
     assert "1 → 2" in shown
     assert re.search(r"unknown +1:\d\d:\d\d +0:00:00", shown)
     assert re.search(r"availability +\d+\.\d\d % +\d+\.\d\d %", shown)
+    assert shown.index(" availability ") < shown.index(" performance ") < shown.index(" unknown ")
+    assert "iso22400" not in shown
+    assert shown.count("1 → 2") == 1
+
+
+def test_two_ratios_that_differ_never_read_the_same(plant: Plant) -> None:
+    shift = {"scope": SCOPE, "production_date": "2021-06-30", "shift": "1", "start": "2021-06-30T04:00:00Z"}
+    row = {**shift, "revision": "1 → 2", "why": "late data"}
+    rows = [{**row, "figure": "quality", "before": 0.9966170, "after": 0.9966182}]
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(difference_table(rows, plant))
+    assert "99.6617 %   99.6618 %" in shown.get()
+
+
+def test_one_shift_and_one_place_are_shown_alone(
+    tmp_path: Path,
+    plant: Plant,
+    store: SqliteStore,
+    records: list[Telemetry],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "cloud.toml"
+    config.write_text('[cloud]\ndata_dir = "store"\n')
+    late = [item for item in records if 2 * HOUR <= item.epochtime - T0 < 3 * HOUR]
+    store.append(Arrivals([item for item in records if item not in late]))
+    close(plant, store, NOW)
+    store.append(Arrivals(late))
+    close(plant, store, NOW + 60)
+    capsys.readouterr()
+
+    def shown(**asked: Any) -> list[Any]:
+        assert commands_report.report(config, form="json", **asked) == 0
+        found: list[Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    one: dict[str, Any] = {"shift": "2021-06-30/1", "place": SCOPE}
+    assert [(row["machine"], row["shift"]) for row in shown(**one)] == [("filler-1", "1")]
+    assert [row["revision"] for row in shown(**one, history=True)] == [1, 2]
+    assert {row["scope"] for row in shown(**one, diff=True)} == {SCOPE}
+    line = shown(shift="2021-06-30/1", place="berlin/packaging/", level="line", history=True)
+    assert {row["scope"] for row in line} == {"berlin/packaging/line-1"}
+    assert len(shown(shift="2021-06-30/1")) == 2
+
+
+def test_history_and_report_mean_the_same_shifts_where_nights_belong_to_the_next_day(
+    tmp_path: Path, store: SqliteStore, records: list[Telemetry]
+) -> None:
+    path = tmp_path / "nights.toml"
+    path.write_text(PLANT + '[definitions]\nproduction_date = "next_day"\n')
+    plant = plants.load(path)
+    store.append(Arrivals(records))
+    close(plant, store, NOW)
+    span = {"since": date(2021, 7, 1), "until": date(2021, 7, 2)}
+    reported = [row.to_dict()["start"] for row in report(plant, store, **span, now_us=NOW * SEC)]
+    revised = [
+        each.revisions[-1].figures["start"] for each in history(plant, store, *span.values(), "machine")
+    ]
+    assert revised == reported
+    assert revised[0] == "2021-06-30T20:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +317,22 @@ def test_people_read_revisions_in_local_time_percent_and_hours(
         ({"since": "2999-01-01", "until": "2999-01-02"}, "still to come"),
         ({"since": "2999-01-01", "until": None}, "still to come"),
         ({"since": "2021-07-02", "until": "2021-07-01"}, "the end is not after the beginning"),
+        ({"history": True, "diff": True}, "say either --history or --diff"),
+        ({"diff": True, "per": "week"}, "only shifts are revised: --diff goes with --by shift"),
+        ({"history": True, "revision": 1}, "--history shows all revisions: leave --revision out"),
+        ({"place": "berlin/packing"}, "berlin/packing is not in the plant; berlin has: packaging"),
+        ({"place": "rome"}, "rome is not in the plant; there is: berlin"),
+        ({"place": f"{SCOPE}/x"}, f"{SCOPE} has: nothing below"),
+        ({"place": SCOPE, "level": "line"}, f"{SCOPE} lies below a line: use --level machine"),
+        ({"shift": "2021-06-30/1"}, "say either --shift or --from and --to"),
+        ({"shift": "2021-06-30/9"} | UNSAID, "2021-06-30 has no shift '9'; there are: 1, 2"),
+        ({"shift": "2021-06-30"} | UNSAID, "'2021-06-30' names no shift: such as 2021-06-30/1"),
+        ({"shift": "2021-06-30/2", "diff": True} | UNSAID, "no shift 2021-06-30/2 is closed"),
+        ({"shift": "2021-06-30/1", "per": "day"} | UNSAID, "--shift goes with --by shift"),
+        (
+            {"shift": "2021-06-30/1", "revision": 9, "place": SCOPE} | UNSAID,
+            f"no shift 2021-06-30/1 has a revision 9 at {SCOPE}: see --history",
+        ),
     ],
 )
 def test_what_there_is_not_is_told(
@@ -269,5 +348,5 @@ def test_what_there_is_not_is_told(
     config.write_text('[cloud]\ndata_dir = "store"\n')
     store.append(Arrivals(records[:2000]))
     close(plant, store, T0 + 9 * HOUR)
-    assert commands_report.report(config, **{"since": "2021-06-30", "until": "2021-07-02", **asked}) == 1
+    assert commands_report.report(config, **{"since": "2021-06-30", "until": "2021-07-02", **asked}) == 2
     assert said in capsys.readouterr().err

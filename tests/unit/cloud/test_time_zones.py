@@ -127,7 +127,7 @@ def test_the_calendar_lists_each_sites_own_day(
         commands_files.calendar(folder, since="2021-06-30", until="2021-07-01", machine=only, form="csv") == 0
     )
     assert len(capsys.readouterr().out.splitlines()) == 4
-    assert commands_files.calendar(folder, since="2021-07-01", until="2021-06-30") == 1
+    assert commands_files.calendar(folder, since="2021-07-01", until="2021-06-30") == 2
     assert "not after the beginning" in capsys.readouterr().err
-    assert commands_files.calendar(folder, machine="tokyo/packaging/line-1/none") == 1
+    assert commands_files.calendar(folder, machine="tokyo/packaging/line-1/none") == 2
     assert "is not in the plant" in capsys.readouterr().err
