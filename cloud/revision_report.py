@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
+from itertools import groupby
 from typing import Any, Final, Literal
 
 from rich import box
@@ -20,7 +21,10 @@ _DASH: Final = "\N{EN DASH}"
 _RATIOS: Final = frozenset(
     ("availability", "performance", "quality", "oee", "teep", "utilisation", "nee", "scrap_ratio")
 ) | {"first_pass_yield"}
-_OF_TIME: Final = ("losses.", "six_big_losses.")
+_OF_TIME: Final = ("losses.",)
+_FIRST: Final = ("oee", "availability", "performance", "quality")
+_SAME_AGAIN: Final = ("iso22400.", "six_big_losses.", "teep", "nee", "scrap_ratio", "first_pass_yield")
+"""What follows from the factors, losses and units, or is one of them under another name."""
 
 
 def history_rows(shifts: Iterable[Shift]) -> list[Row]:
@@ -89,19 +93,37 @@ def history_table(rows: Sequence[Row], plant: Plant) -> Table:
 
 
 def difference_table(rows: Sequence[Row], plant: Plant) -> Table:
-    """Return changes as a table for people; times as h:mm:ss."""
+    """Return changes as a table for people; times as h:mm:ss.
+
+    The factors come first; what tells the same under other names is left to JSON and CSV.
+    """
     table = _table("revision", "why", "figure", "before", "after")
-    for row in rows:
-        key = row["figure"]
-        table.add_row(
-            *_place(row, _zone(row, plant)),
-            row["revision"],
-            plain(row["why"]),
-            key.removesuffix("_secs").replace("_", " "),
-            _shown(key, row["before"]),
-            _shown(key, row["after"]),
-        )
+    for (*_, revision, why), of_one in groupby(rows, key=_revision):
+        told = [row for row in of_one if not row["figure"].startswith(_SAME_AGAIN)]
+        told.sort(key=lambda row: _FIRST.index(row["figure"]) if row["figure"] in _FIRST else len(_FIRST))
+        for number, row in enumerate(told):
+            place = (*_place(row, _zone(row, plant)), revision, plain(why))
+            key = row["figure"]
+            table.add_row(
+                *(place if number == 0 else [""] * len(place)),
+                key.removesuffix("_secs").replace("_", " "),
+                *_before_and_after(key, row["before"], row["after"]),
+                end_section=number == len(told) - 1,
+            )
     return table
+
+
+def _revision(row: Row) -> tuple[Any, ...]:
+    return row["scope"], row["start"], row["revision"], row["why"]
+
+
+def _before_and_after(key: str, before: Any, after: Any) -> tuple[str, str]:
+    """Return two values as people read them; two ratios with as many decimals as tell them apart."""
+    for decimals in range(2, 12):
+        shown = _shown(key, before, decimals), _shown(key, after, decimals)
+        if shown[0] != shown[1]:
+            break
+    return shown
 
 
 def _table(*further: str) -> Table:
@@ -128,11 +150,11 @@ def _local(moment: str | None, zone: tzinfo) -> str:
     return _DASH if moment is None else f"{datetime.fromisoformat(moment).astimezone(zone):%Y-%m-%d %H:%M}"
 
 
-def _shown(key: str, value: Any) -> str:
+def _shown(key: str, value: Any, decimals: int) -> str:
     if value is None:
         return _DASH
     if key in _RATIOS:
-        return percent(value)
+        return f"{value * 100:.{decimals}f} %"
     if key.endswith("_secs") or key.startswith(_OF_TIME):
         return clock(value)
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
