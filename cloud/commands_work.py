@@ -199,7 +199,7 @@ def masterdata_check(config: Path) -> int:
                 if table.kind == "shift":
                     outcome = schedule.preview(table, store, the_plant, clock_us())
                 else:
-                    outcome = preview(table, the_plant, made)
+                    outcome = preview(table, the_plant, made, clock_us())
             except CloudError as error:
                 failed = True
                 say(str(error))

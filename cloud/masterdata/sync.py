@@ -12,7 +12,7 @@ from cloud.errors import CorrectionError
 from cloud.masterdata.config import MasterDataTable
 from cloud.masterdata.rows import BadRow, Row, Said, read_row
 from cloud.masterdata.sources import Found, from_json, source_of, to_json
-from cloud.oee.corrections import Correction, in_force
+from cloud.oee.corrections import Correction, check, in_force
 from cloud.plant import Plant
 from cloud.views import RefusedRow
 
@@ -63,7 +63,9 @@ def plan(rows: Iterable[Said | BadRow], made: Sequence[Correction], who: str) ->
         item.ref: item for item in in_force(made) if item.who == who and item.ref is not None
     }
     last = {row.ref: row for row in rows}  # of two rows of one ref the later holds
-    bad_rows = [row for row in last.values() if isinstance(row, BadRow)]
+    bad_rows = [
+        _staying(row) if row.ref in standing else row for row in last.values() if isinstance(row, BadRow)
+    ]
     changes = []
     unchanged = 0
     for ref, row in last.items():
@@ -78,10 +80,65 @@ def plan(rows: Iterable[Said | BadRow], made: Sequence[Correction], who: str) ->
     return Outcome(changes, bad_rows, unchanged)
 
 
-def preview(table: MasterDataTable, plant: Plant, made: Sequence[Correction]) -> Outcome:
+def judged(outcome: Outcome, made: Sequence[Correction], plant: Plant, now_us: int) -> Outcome:
+    """Return what may be done of an outcome, each change beside all the others that may. Pure.
+
+    One row may make room for another. What a row said before stands, and keeps others out, until what it says
+    now may be said.
+    """
+    refused: dict[str, BadRow] = {}
+    going = outcome.changes
+    while True:
+        gone = {change.taken_back.number for change in going if change.taken_back is not None}
+        beside = [item for item in in_force(made) if item.number not in gone]
+        found: dict[str, BadRow] = {}
+        for change in going:
+            try:
+                _check(change, made, beside, plant, now_us)
+            except CorrectionError as error:
+                bad = BadRow(change.ref, str(error))
+                found[change.ref] = bad if change.taken_back is None else _staying(bad)
+        stays = any(change.taken_back is not None and change.ref in found for change in going)
+        going = [change for change in going if change.ref not in found]
+        refused |= found
+        if not stays:
+            return outcome._replace(changes=going, bad_rows=[*outcome.bad_rows, *refused.values()])
+
+
+def _check(
+    change: Change, made: Sequence[Correction], beside: list[Correction], plant: Plant, now_us: int
+) -> None:
+    """Raise CorrectionError unless a change may be made; put what it says beside the rest."""
+    if change.taken_back is not None:
+        check(_void(change), made, plant, now_us=now_us)
+    if change.said is not None:
+        check(change.said, beside, plant, now_us=now_us)
+        beside.append(change.said)
+
+
+def _void(change: Change) -> Correction:
+    taken: Correction = change.taken_back
+    return Correction(
+        machine=taken.machine,
+        kind="void",
+        from_us=taken.from_us,
+        to_us=taken.to_us,
+        who=taken.who,
+        when_us=0,
+        why="said otherwise" if change.said else "taken back at its source",
+        voids=taken.number,
+    )
+
+
+def _staying(bad: BadRow) -> BadRow:
+    return bad._replace(problem=f"{bad.problem}; what it said before stays in force")
+
+
+def preview(table: MasterDataTable, plant: Plant, made: Sequence[Correction], now_us: int) -> Outcome:
     """Return what reading a source from its beginning would change; raise MasterDataError."""
     rows = source_of(table).read(None).rows
-    return plan((read_row(found.row, table, plant) for found in rows), made, table.name)
+    outcome = plan((read_row(found.row, table, plant) for found in rows), made, table.name)
+    return judged(outcome, made, plant, now_us)
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -204,11 +261,14 @@ class Sync:
 
     def work(self, rows: Iterable[Any], made: Sequence[Correction]) -> Outcome:
         """Work rows in; return what was done and refused."""
-        return self._work_in(plan(rows, made, self.table.name))
+        outcome = plan(rows, made, self.table.name)
+        if any(change.taken_back is not None for change in outcome.changes):
+            outcome = judged(outcome, made, self._plant(), self._now_us())
+        return self._work_in(outcome)
 
     def _work_in(self, outcome: Outcome) -> Outcome:
         """Take back first and say then, since one row may make room for another; return what was done."""
-        refused = dict.fromkeys(bad.ref for bad in outcome.bad_rows)
+        refused: dict[str, None] = {}
         bad_rows = list(outcome.bad_rows)
         for take in (self._take_back, self._say):
             for change in outcome.changes:
@@ -218,29 +278,27 @@ class Sync:
                     take(change)
                 except CorrectionError as error:
                     refused[change.ref] = None
-                    bad_rows.append(BadRow(change.ref, str(error)))
+                    bad = BadRow(change.ref, str(error))
+                    is_gone = take == self._say and change.taken_back is not None
+                    bad_rows.append(self._said_again(change.taken_back, bad) if is_gone else bad)
         done = [change for change in outcome.changes if change.ref not in refused]
         return Outcome(done, bad_rows, outcome.unchanged)
 
     def _take_back(self, change: Change) -> None:
-        taken = change.taken_back
-        if taken is not None:
-            self._correct(
-                Correction(
-                    machine=taken.machine,
-                    kind="void",
-                    from_us=taken.from_us,
-                    to_us=taken.to_us,
-                    who=self.table.name,
-                    when_us=0,
-                    why="said otherwise" if change.said else "taken back at its source",
-                    voids=taken.number,
-                )
-            )
+        if change.taken_back is not None:
+            self._correct(_void(change))
 
     def _say(self, change: Change) -> None:
         if change.said is not None:
             self._correct(change.said)
+
+    def _said_again(self, taken: Correction, bad: BadRow) -> BadRow:
+        """Say again what was taken back for something that is refused only now, by what came meanwhile."""
+        try:
+            self._correct(structs.replace(taken, number=0, when_us=0))
+        except CorrectionError as error:
+            return bad._replace(problem=f"{bad.problem}; what it said before was taken back: {error}")
+        return _staying(bad)
 
     def _refused(self, bad: BadRow, item: Found) -> Refused:
         """Return what is kept of a bad row; a problem that is a new one is logged."""

@@ -309,8 +309,9 @@ def _check_overlaps(correction: Correction, others: Iterable[Correction]) -> Non
             and correction.from_us < other.to_us
         ):
             remedy = "move it instead, or take" if correction.kind == "classify" else "take"
+            which = f"correction {other.number}" if other.number else f"row {other.ref}"
             raise CorrectionError(
-                f"the range overlaps correction {other.number} ({other.kind}"
+                f"the range overlaps {which} ({other.kind}"
                 f"{f' as {other.reason}' if other.reason else ''} by {other.who}): {remedy} that back first"
             )
 

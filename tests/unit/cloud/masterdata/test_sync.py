@@ -20,6 +20,8 @@ from cloud.plant import Plant
 from tests.support.plants import plant
 
 PLANT = plant(machines=("filler-1", "capper-1"))
+NOW_US = 1_795_496_400_000_000
+"""A day after what the rows are of."""
 
 
 class Book:
@@ -28,9 +30,10 @@ class Book:
     def __init__(self) -> None:
         self.made: list[Correction] = []
         self.refused = ""
+        self.refused_rate = 0.0
 
     def correct(self, correction: Correction) -> int:
-        if correction.machine == self.refused:
+        if correction.machine == self.refused or correction.rate == self.refused_rate:
             raise CorrectionError("locked")
         self.made.append(structs.replace(correction, number=len(self.made) + 1, when_us=1))
         return len(self.made)
@@ -98,7 +101,7 @@ def sync_of(
         plant=plant_now,
         corrections=lambda: book.made,
         correct=book.correct,
-        now_us=lambda: 0,
+        now_us=lambda: NOW_US,
     )
 
 
@@ -293,9 +296,58 @@ def test_refused_rows_of_a_file_go_with_the_file(tmp_path: Path, notes: Notes) -
     assert [row.ref for row in sync.refused()] == ["q2"]
 
 
+def test_what_a_row_said_before_stays_until_what_it_says_now_may_be_said(mes: Mes, notes: Notes) -> None:
+    """Be it refused by what stands beside it, by itself, or only when it is said."""
+    book = Book()
+    sync = sync_of(rates(mes), book, notes)
+    mes.say("a", 60, 1)
+    mes.say("b", 90, 2, machine="capper-1")
+    assert sync.run() == "2 new"
+    mes.say("b", 95, 3)
+    assert sync.run() == "1 refused"
+    (bad,) = sync.refused()
+    assert bad.problem == (
+        "the range overlaps correction 1 (ideal_rate by mes): take that back first;"
+        " what it said before stays in force"
+    )
+    assert book.standing["b"].rate == 90
+    assert [item.kind for item in book.made] == ["ideal_rate", "ideal_rate"]
+    mes.say("b", -1, 4)
+    assert sync.run() == "1 refused"
+    assert sync.refused()[0].problem == "-1 units/min is not a rate; what it said before stays in force"
+    book.refused_rate = 97
+    mes.say("b", 97, 5, machine="capper-1")
+    assert sync.run() == "1 refused"
+    assert sync.refused()[0].problem == "locked; what it said before stays in force"
+    assert book.standing["b"].rate == 90
+
+
+def test_rows_that_change_places_do_so_together_or_not_at_all(mes: Mes, notes: Notes) -> None:
+    book = Book()
+    sync = sync_of(rates(mes), book, notes)
+    mes.say("a", 60, 1)
+    mes.say("b", 90, 2, machine="capper-1")
+    sync.run()
+    mes.say("a", 61, 3, machine="capper-1")
+    mes.say("b", 91, 4, machine="filler-1")
+    assert sync.run() == "2 changed"
+    mes.say("a", 62, 5)
+    mes.say("b", 92, 6, machine="none")
+    assert sync.run() == "2 refused"
+    assert {ref: item.rate for ref, item in book.standing.items()} == {"a": 61, "b": 91}
+
+
+def test_a_preview_tells_what_would_be_refused(mes: Mes) -> None:
+    mes.say("a", 60, 1)
+    mes.say("b", 90, 2)
+    outcome = preview(rates(mes), PLANT, [], NOW_US)
+    assert str(outcome) == "1 new, 1 refused"
+    assert outcome.bad_rows[0].problem.startswith("the range overlaps row a (ideal_rate by mes)")
+
+
 def test_a_preview_changes_nothing(mes: Mes) -> None:
     mes.say("a", 60, 1)
-    outcome = preview(rates(mes), PLANT, [])
+    outcome = preview(rates(mes), PLANT, [], NOW_US)
     assert [change.ref for change in outcome.changes] == ["a"]
 
 
