@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+import structlog
+
 from cloud.config import is_loopback
 from cloud.errors import NotificationError
 
@@ -20,6 +22,8 @@ _sending: contextvars.ContextVar[str | None] = contextvars.ContextVar("_sending"
 """The key of what is sent in this context."""
 _LOADING = threading.Lock()
 """Apprise loads its services when the first URL is read, which two threads may not do at once."""
+
+_log = structlog.get_logger("cloud.postbox")
 
 Tone = Literal["plain", "good", "warning"]
 
@@ -44,10 +48,11 @@ def key_of(*told: bytes | str) -> str:
 class Postbox:
     """Where messages of one URL go out; the URL is a secret, and never told."""
 
-    def __init__(self, name: str, url: str, *, allow_insecure: bool = True) -> None:
+    def __init__(self, name: str, url: str, *, allow_insecure: bool = False) -> None:
         """Read the URL; raise NotificationError when it is of no known service, or lacks a part.
 
-        allow_insecure: whether a service may be spoken to in plain text over a network
+        allow_insecure: whether a service may be spoken to over a network in plain text, or without a look at
+            its certificate; what does so is logged
         """
         import apprise
         from apprise.attachment.memory import AttachMemory
@@ -75,11 +80,14 @@ class Postbox:
                 service.request_rate_per_sec = 0
             elif isinstance(headers := getattr(service, "headers", None), dict):
                 self._headers.append(headers)
-            host = mail_host or service.host
-            if not allow_insecure and not service.secure and host and not is_loopback(host):
+            weakness = _weakness(service, mail_host or service.host)
+            if weakness is not None and not allow_insecure:
                 raise NotificationError(
-                    f"{name}: its URL would speak in plain text: use mailtos://, or say allow_insecure = true"
+                    f"{name}: its URL would {weakness}: use TLS, such as mailtos:// or jsons://,"
+                    " or say allow_insecure = true"
                 )
+            if weakness is not None:
+                _log.warning(f"messages {weakness}", to=name)
 
     def send(
         self,
@@ -116,6 +124,17 @@ class Postbox:
             _sending.reset(token)
         if not taken:
             raise NotificationError(f"{self._name}: the service cannot be reached or refuses the message")
+
+
+def _weakness(service: Any, host: str | None) -> str | None:
+    """Return what lets others on the network read messages, or take them in another's name; None: nothing."""
+    if not host or is_loopback(host):
+        return None
+    mode = getattr(service, "secure_mode", None)  # of mail; what ?mode= says goes before mailtos://
+    is_plain = bool(service.protocol) and not service.secure if mode is None else mode == "insecure"
+    if is_plain:
+        return "go to another machine in plain text"
+    return None if service.verify_certificate else "go to another machine whatever certificate it shows"
 
 
 def _give_mails_our_keys() -> None:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from cloud.alerts import quiet
-from cloud.alerts.config import ChannelTable
+from cloud.alerts.config import ChannelTable, is_plain
 from cloud.carrier import Carrier, Running
 from cloud.errors import NotificationError
 from cloud.postbox import Postbox, key_of
@@ -49,7 +49,7 @@ class AppriseDoor:
 
     def __init__(self, channel: ChannelTable) -> None:
         self._name = channel.name
-        self._postbox = Postbox(channel.name, channel.secret_url())
+        self._postbox = Postbox(channel.name, channel.secret_url(), allow_insecure=channel.allow_insecure)
 
     def send(self, alert: Alert, title: str, body: str) -> None:
         """Send one message; raise NotificationError when it was not taken."""
@@ -72,6 +72,8 @@ class SnsDoor:
         assert channel.topic_arn is not None
         self._name = channel.name
         self._topic = channel.topic_arn
+        if (url := channel.endpoint_url) is not None and is_plain(url):
+            _log.warning("messages go to another machine in plain text", to=channel.name)
         self._errors = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
         try:
             self._client: Any = boto3.client(

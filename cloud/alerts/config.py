@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from pydantic import Field
 from cloud.alerts.life import Event
 from cloud.alerts.rule_tables import PLANT_IDLE, RuleTable, StepTable, oddities, steps_oddities
 from cloud.alerts.subjects import Subject, lies_in
-from cloud.config import File, PositiveSecs
+from cloud.config import File, PositiveSecs, is_loopback
 from cloud.errors import Fault, NotificationError
 from cloud.plant import Plant
 from cloud.toml_file import Array, TomlModel, load_model
@@ -74,6 +75,7 @@ class ChannelTable(TomlModel):
     url: str | None = None
     url_env: str | None = None
     url_file: File | None = None
+    allow_insecure: bool = False
     topic_arn: str | None = None
     region: str | None = None
     endpoint_url: str | None = None
@@ -277,6 +279,12 @@ def _oddities(table: ChannelTable) -> Iterator[tuple[str, str, str]]:
                 "is missing" if table.topic_arn is None else f"is {table.topic_arn!r}",
                 "arn:aws:sns:REGION:ACCOUNT:NAME",
             )
+        if (url := table.endpoint_url) is not None and is_plain(url) and not table.allow_insecure:
+            yield (
+                "endpoint_url",
+                "would carry alerts to another machine in plain text",
+                "https://, or say allow_insecure = true",
+            )
     if table.timezone is not None:
         try:
             ZoneInfo(table.timezone)
@@ -285,6 +293,15 @@ def _oddities(table: ChannelTable) -> Iterator[tuple[str, str, str]]:
     for key in ("title", "body"):
         if (problem := _template_problem(getattr(table, key))) is not None:
             yield key, problem, f"fields: {', '.join(FIELDS)}"
+
+
+def is_plain(url: str) -> bool:
+    """Tell whether a web address is another machine's and without TLS."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme != "https" and not is_loopback(parts.hostname or "")
+    except ValueError:
+        return True
 
 
 def _template_problem(template: str) -> str | None:

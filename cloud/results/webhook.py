@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import msgspec
+import structlog
 
 from cloud.errors import ResultsError
 from cloud.results.config import WebhookTable, web_fault
@@ -26,6 +27,8 @@ _BASE64: Final = "whsec_"
 """What stands before a secret that is written as base64."""
 _AT_ONCE: Final = 100
 _TAKEN: Final = range(200, 300)
+
+_log = structlog.get_logger("cloud.results.webhook")
 
 
 class ShiftMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,10 @@ class WebAddress:
         self._target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (
             f"?{parts.query}" if parts.query else ""
         )
+        if web_fault(url, allow_insecure=False) is not None:
+            _log.warning("figures go to another machine in plain text", to=table.name)
+        if self._secret is None:
+            _log.warning("messages are not signed", to=table.name)
         self._context: ssl.SSLContext | None = None
         if parts.scheme == "https":
             try:

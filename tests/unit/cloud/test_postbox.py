@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cloud.alerts.channels import AppriseDoor
+from cloud.alerts.channels import AppriseDoor, open_door
 from cloud.alerts.config import ChannelTable
-from cloud.errors import StoreError
+from cloud.errors import NotificationError, StoreError
 from cloud.postbox import Postbox, key_of
 from cloud.results.config import ReportTable
-from cloud.results.letters import Letter, Post, encode
+from cloud.results.letters import Letter, Post, encode, open_postbox
 from cloud.store.port import Delivery
 from cloud.store.sqlite import SqliteStore
 from contract.delivery import Alert
@@ -25,6 +25,60 @@ NOW = 1_625_000_000.0
 def mailbox() -> Iterator[Mailbox]:
     with Mailbox() as opened:
         yield opened
+
+
+HIDDEN = "u:hidden@mail.example.com/?from=a@example.com&to=b@example.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "weakness"),
+    [
+        ("mailto://mail.example.com/?from=a@example.com&to=b@example.com", "in plain text"),
+        (f"mailtos://{HIDDEN}&mode=insecure", "in plain text"),
+        (f"mailtos://{HIDDEN}&verify=no", "whatever certificate"),
+        ("json://erp.example.com/hidden", "in plain text"),
+        ("jsons://erp.example.com/hidden?verify=no", "whatever certificate"),
+        ("ntfy://ntfy.example.com/hidden", "in plain text"),
+        ("rsyslog://10.0.0.1", "in plain text"),
+    ],
+)
+def test_what_is_not_safe_on_its_way_needs_a_line_that_says_so_and_is_logged(
+    url: str, weakness: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an alert's channel as of a report's mail."""
+    fields = {"name": "c", "kind": "apprise", "url": url}
+    with pytest.raises(NotificationError, match=f"{weakness}.*allow_insecure = true") as caught:
+        open_door(ChannelTable.model_validate(fields))
+    with pytest.raises(NotificationError, match=weakness):
+        open_postbox(ReportTable(name="r", url=url), None)
+    assert "hidden" not in str(caught.value)
+    assert "machine" not in capsys.readouterr().out
+    open_door(ChannelTable.model_validate({**fields, "allow_insecure": True}))
+    told = capsys.readouterr().out
+    assert weakness in told
+    assert "to=c" in told
+    assert "hidden" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mailtos://{HIDDEN}",
+        f"mailto://{HIDDEN}&mode=starttls",
+        "mailto://127.0.0.1/?from=a@example.com&to=b@example.com",
+        f"mailto://{HIDDEN}&smtp=localhost",
+        "json://127.0.0.1:8000",
+        "jsons://erp.example.com/hidden",
+        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general",
+        "tgram://123456789:abcdefg_hijklmnop/12315544/",
+        "ntfy://topic",
+    ],
+)
+def test_what_is_safe_on_its_way_needs_no_such_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Chat services have no name for their TLS, and speak nothing else."""
+    open_door(ChannelTable.model_validate({"name": "c", "kind": "apprise", "url": url}))
+    open_postbox(ReportTable(name="r", url=url), None)
+    assert "machine" not in capsys.readouterr().out
 
 
 class Forgetful(Post):

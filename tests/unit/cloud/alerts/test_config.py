@@ -61,6 +61,21 @@ def test_the_example_says_the_defaults() -> None:
             assert (tuple(value) if isinstance(value, list) else value) == default, key
 
 
+def test_a_topic_is_reached_by_tls_unless_a_line_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.toml"
+    text = (
+        '[[channel]]\nname = "a"\nkind = "sns"\ntopic_arn = "arn:aws:sns:eu-central-1:123456789012:oee"\n'
+        'endpoint_url = "http://{}"\n'
+    )
+    path.write_text(text.format("vpce.example.com"))
+    with pytest.raises(ConfigError, match=r"channel\[a\].endpoint_url: would carry alerts .* in plain text"):
+        load(path)
+    path.write_text(text.format("vpce.example.com") + "allow_insecure = true\n")
+    load(path)
+    path.write_text(text.format("127.0.0.1:5000"))
+    load(path)
+
+
 def test_all_faults_are_told_at_once_and_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "alerts.toml"
     path.write_text("""
