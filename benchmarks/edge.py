@@ -10,7 +10,8 @@ own; PLC, broker and store run on the other.
    handler and iterator, node-opcua's own client
 3. the whole path: `oee gateway run`, from the socket to the store's receipt over mosquitto, each record on
    disk before its values are acknowledged. Beside it the naive path: asyncua's handler, JSON and an MQTT
-   message for each value, nothing on disk
+   message for each value, nothing on disk; and thingsboard-gateway up to the broker, nothing on disk either.
+   That one is played to after the others: it is never at rest, and would take the processor from them
 
 Those that cost more are given fewer messages; all figures are per value, medians of the rounds.
 
@@ -34,6 +35,7 @@ from typing import Any, Final, NamedTuple
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_to_binary
 
+from benchmarks.edge_parts import thingsboard
 from benchmarks.edge_parts.parts import Part
 from benchmarks.edge_parts.plant import (
     ALL_TAGS,
@@ -63,13 +65,12 @@ GOAL_PER_SEC: Final = 400_000
 GOAL_STOCK: Final = 15
 GOAL_NODE: Final = 3
 GOAL_DECODE: Final = 15
-SHARE: Final = {"handler": 0.08, "iterator": 0.08, "naive": 0.03, "node-opcua": 0.35}
+SHARE: Final = {"handler": 0.08, "iterator": 0.08, "naive": 0.03, "node-opcua": 0.35, "thingsboard": 0.07}
 """Of the messages that ours get, what the others get."""
 SETTLE_SECS: Final = 3.0
 HERE: Final = Path(__file__).parent / "edge_parts"
 NOT_MEASURED: Final = {
     "gopcua": "a Go library; no Go toolchain is assumed",
-    "thingsboard-gateway": "needs asyncua 1.1.5, and someone to answer it as a ThingsBoard does",
 }
 
 
@@ -313,8 +314,8 @@ class Wire(NamedTuple):
     """What the rounds over the wire showed."""
 
     cost: dict[str, float]
+    walls: dict[str, list[float]]
     gateway: Gateway
-    listeners: dict[str, Listener]
     lost: int
     records: int
 
@@ -365,8 +366,16 @@ def over_the_wire(folder: Path, messages: int, rounds: int, missing: dict[str, s
         before = len(store.records)
         sides = {"gateway": gateway.run, **{name: one.run for name, one in listeners.items()}}
         cost = alternate(sides, rounds)
+        walls = {"gateway": gateway.walls, **{name: one.walls for name, one in listeners.items()}}
+        try:
+            few = max(3, round(messages * SHARE["thingsboard"]))
+            with thingsboard.reading(url, player, folder, measured, few) as peer:
+                cost |= alternate({"thingsboard": peer.run}, rounds)
+                walls["thingsboard"] = peer.walls
+        except thingsboard.NotInstalledError as error:
+            missing["thingsboard-gateway"] = str(error)
         lost = gateway.lost() + listeners["ours"].lost
-        return Wire(cost, gateway, listeners, lost, len(store.records) - before)
+        return Wire(cost, walls, gateway, lost, len(store.records) - before)
 
 
 def in_a_folder(messages: int, rounds: int, missing: dict[str, str]) -> Wire:
@@ -389,12 +398,12 @@ def show(decoded: dict[str, float], wire: Wire, missing: dict[str, str]) -> None
         "iterator": "receive, asyncua's iterator",
         "node-opcua": "receive, node-opcua's client",
         "naive": "whole path, naive",
+        "thingsboard": "whole path, thingsboard-gateway",
         "gateway": "whole path, ours",
     }
     for side, title in names.items():
         if side in wire.cost:
-            walls = wire.gateway.walls if side == "gateway" else wire.listeners[side].walls
-            rows[title] = f"{wire.cost[side]:>8.2f} us CPU/value, {median(walls):>9,.0f} values/s"
+            rows[title] = f"{wire.cost[side]:>8.2f} us CPU/value, {median(wire.walls[side]):>9,.0f} values/s"
     rows["whole path, ours, by its own clock"] = f"{1e6 / wire.cost['gateway']:>8,.0f} values/CPU s"
     rows["values in, records stored, lost"] = f"{wire.gateway.played:,}, {wire.records:,}, {wire.lost:,}"
     rows |= {f"not measured: {name}": why for name, why in missing.items()}
@@ -419,7 +428,7 @@ def main() -> None:
         print(f"once more, because: {error}", file=sys.stderr)
         wire = in_a_folder(chosen.messages, chosen.rounds, missing)
     show(decoded, wire, missing)
-    per_sec = median(wire.gateway.walls)
+    per_sec = median(wire.walls["gateway"])
     receive = wire.cost["ours"]
     ratios = {
         "stock_asyncua_receive": wire.cost["handler"] / receive,
@@ -427,7 +436,7 @@ def main() -> None:
         "stock_asyncua_decode_worst_mix": min(
             decoded[f"{mix}, stock"] / decoded[f"{mix}, ours"] for mix in ("steady", "restless", "scattered")
         ),
-        "naive": per_sec / median(wire.listeners["naive"].walls),
+        "naive": per_sec / median(wire.walls["naive"]),
     }
     goals: dict[str, float] = {
         "values_per_sec": GOAL_PER_SEC,
@@ -437,6 +446,8 @@ def main() -> None:
     if "node-opcua" in wire.cost:
         ratios["node_opcua_receive"] = wire.cost["node-opcua"] / receive
         goals["node_opcua_receive"] = GOAL_NODE
+    if "thingsboard" in wire.cost:
+        ratios["thingsboard_gateway"] = wire.cost["thingsboard"] / wire.cost["gateway"]
     reached = {"values_per_sec": per_sec, **ratios}
     goals_met = {name: reached[name] >= goal for name, goal in goals.items()} | {"lost": not wire.lost}
     conclude(
