@@ -6,6 +6,7 @@ PYTHON ?= $(shell packaging/python)
 PYTEST := $(BIN)/python -m pytest
 # Most tests wait for others, so more of them than cores run side by side; a file's tests stay together.
 WORKERS ?= 3
+OURS := contract gateway cloud dashboards oee simulator tests/support tests/chaos
 SEEDS ?= 20
 SECS ?= 60
 JOBS ?= 2
@@ -22,6 +23,7 @@ demo: $(VENV)/.installed-demo  ## Install into .venv and run the whole factory o
 
 .PHONY: test
 test: dev system check  ## Install what tests need; check style; run unit, port, integration and end-to-end tests
+	@$(BIN)/python -m compileall -q $(OURS)  # hundreds of processes are started, at times told to keep no bytecode
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile --durations 15 tests/unit tests/ports tests/integration tests/e2e $(ARGS)
 
 .PHONY: unit

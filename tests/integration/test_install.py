@@ -43,8 +43,9 @@ def _answers(path: str, version: str) -> bool:
     return answer.returncode == 0 and answer.stdout.strip() == version
 
 
-ALONE = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-"""Environment variables that bring in no code from elsewhere."""
+_LEFT_OUT = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
+ALONE = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+"""Environment variables that bring in no code from elsewhere, and let be kept what was compiled once."""
 
 
 class Environment:
