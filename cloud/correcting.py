@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from cloud import locks
 from cloud.errors import CorrectionError
 from cloud.evaluation import Evaluation
 from cloud.oee import corrections
@@ -54,6 +55,13 @@ class Corrections:
         if said.units is not None and said.units < 0:
             self._check_taken_away(said, plant)
         machine, from_us, to_us = corrections.touched(said, others)
+        gone_us = locks.forgotten_before_us(self._store, plant.machines[machine])
+        if gone_us is not None and to_us <= gone_us:
+            first = locks.forgotten_before(self._store, machine.site)
+            raise CorrectionError(
+                f"the records of {machine} from before {first} have left the history (keep_days):"
+                " its shifts of that time keep their figures"
+            )
         from_us = max(from_us, self._first_record_us(machine, said.when_us))  # rates and orders may be open
         hours = range(from_us // US_PER_HOUR, (min(to_us, said.when_us) - 1) // US_PER_HOUR + 1)
         what = "correction taken back" if said.kind == "void" else said.kind.replace("_", " ")

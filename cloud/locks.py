@@ -1,10 +1,12 @@
-"""Locks the past: which shifts keep their figures for good, by lock_after_days.
+"""Locks the past: which shifts keep their figures for good, by lock_after_days or without their records.
 
 A shift is locked so many days after it ended, but never sooner than so many days after it was closed: what
 waited on the edge while this side was down is not late through any fault of its own. Records of a locked time
-that arrive are stored apart, listed, and in no figure, until the configuration says otherwise.
+that arrive are stored apart, listed, and in no figure, until the configuration says otherwise. Likewise those
+of shifts whose other records have left the history: figures of what is left would be wrong.
 """
 
+from datetime import UTC, date, datetime, time
 from typing import Final
 
 from cloud.plant import Machine, Plant
@@ -15,8 +17,40 @@ _LOOK_BACK_DAYS: Final = (8, 400)
 """How far before the lock a closed shift is looked for: over a week, over a year's rest."""
 
 
+def forget_before(store: Store, site: str, before: date) -> None:
+    """Note that the records of a site's days (UTC) before a date go: said before they do."""
+    store.set_note(_note_name(site), before.isoformat().encode())
+
+
+def forgotten_before(store: Store, site: str) -> date | None:
+    """Return the first day (UTC) whose records were kept; None when none ever went."""
+    body = store.note(_note_name(site))
+    return None if body is None else date.fromisoformat(body.decode())
+
+
+def forgotten_before_us(store: Store, machine: Machine) -> int | None:
+    """Return the end of the last closed shift of a machine that lacks records by now; None when none does."""
+    before = forgotten_before(store, machine.site.name)
+    if before is None:
+        return None
+    before_us = round(datetime.combine(before, time.min, UTC).timestamp() * 1e6)
+    for days in _LOOK_BACK_DAYS:
+        if shifts := store.closed_between(str(machine.key), before_us - days * _DAY_US, before_us):
+            return shifts[-1].end_us
+    return None
+
+
 def locked_before_us(store: Store, machine: Machine, now_us: int) -> int | None:
     """Return the end of the last locked shift of a machine; None when none is."""
+    ends = (_locked_by_time(store, machine, now_us), forgotten_before_us(store, machine))
+    return max((end_us for end_us in ends if end_us is not None), default=None)
+
+
+def _note_name(site: str) -> str:
+    return f"forgotten:{site}"
+
+
+def _locked_by_time(store: Store, machine: Machine, now_us: int) -> int | None:
     lock_us = machine.definitions.lock_after_days * _DAY_US
     if not lock_us:
         return None

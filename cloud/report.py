@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from cloud.compute import Moment, instant_us
 from cloud.errors import AskedError
 from cloud.evaluation import Evaluation
+from cloud.locks import forgotten_before
 from cloud.oee.figures import Figures
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, Per, figures
@@ -95,8 +96,11 @@ def report(
     def wanted(window: Window) -> bool:
         return whole_range or lies_within(window, plant, since, until)
 
+    is_kept = per == "shift" and level in ("machine", "line")
+    if not is_kept:
+        _check_remembered(plant, store, since, from_us)
     found = figures(whole, plant, evaluation.names, per=per, level=level, wanted=wanted, outside_shifts=True)
-    if per != "shift" or level not in ("machine", "line"):
+    if not is_kept:
         if revision is not None:
             raise AskedError("only shifts of machines and lines have revisions: use --by shift")
         return found
@@ -161,6 +165,17 @@ def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif not isinstance(value, Sequence) or isinstance(value, str):
             found[prefix + key] = value
     return found
+
+
+def _check_remembered(plant: Plant, store: Store, since: Moment, from_us: int) -> None:
+    """Raise AskedError where records are gone: what is left would be told as if it were all."""
+    for site in plant.sites:
+        first = forgotten_before(store, site)
+        if first is not None and from_us < instant_us(plant, first):
+            raise AskedError(
+                f"records of {site} from before {first} have left the history (keep_days): of the time since"
+                f" {since} only shifts of machines and lines are kept; use --by shift, or --from {first}"
+            )
 
 
 def scope_of(row: Figures) -> str:

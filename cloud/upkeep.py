@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from cloud import backup, memory
+from cloud import backup, locks, memory
 from cloud.config import CloudConfig
 from cloud.jobs import Job
 from cloud.store.port import Store
@@ -63,7 +63,11 @@ def _archive(store: TieredStore, before: date) -> str:
 
 def _forget(store: TieredStore, before: date) -> str:
     sites = {partition.site for partition in store.history.partitions()}
-    gone = [partition for site in sorted(sites) for partition in store.history.forget(site, before)]
+    gone = []
+    for site in sorted(sites):
+        if any(partition.day < before for partition in store.history.partitions(site)):
+            locks.forget_before(store, site, before)
+            gone += store.history.forget(site, before)
     return f"{len(gone)} days left the history" if gone else ""
 
 
