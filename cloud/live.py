@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from cloud.oee.pieces import NOTHING, Piece, Rules, merged_counts, merged_segmen
 from cloud.oee.records import ABSENT, UNKNOWN, Records
 from cloud.oee.rollup import place_of, rolled_up
 from cloud.oee.totals import Group, Timeline, Totals, timeline, totals
+from cloud.plant import Definitions
 from cloud.shown import (
     CATEGORIES,
     MachinePast,
@@ -35,7 +37,7 @@ from cloud.shown import (
 from cloud.store.rows import Rows
 from cloud.views import LineView, MachineView, Segment
 from contract.machine_key import MachineKey
-from contract.states import STATES_BY_CODE
+from contract.states import STATES_BY_CODE, MachineState
 
 _LOOK_AHEAD_US: Final = 6 * 3_600_000_000
 _REREAD_US: Final = 2_000_000
@@ -182,8 +184,8 @@ class Live:
         chosen = self._choose(now_us)
         if len(chosen):
             self._renew(chosen, now_us)
-        views, lines = self._views | self._strangers, dict(self._lines)
-        return Picture(now_us, views, lines, self._pasts_now(now_us), self._overflows)
+        views = self._views | {key: self._stranger(view, now_us) for key, view in self._strangers.items()}
+        return Picture(now_us, views, dict(self._lines), self._pasts_now(now_us), self._overflows)
 
     def segments(self, machine: MachineKey, from_us: int, to_us: int, now_us: int) -> list[Segment] | None:
         """Return a machine's timeline; None when it begins before what is held here."""
@@ -397,6 +399,14 @@ class Live:
             in_plant=False,
             total_units=max(int(newest["total_units"]), 0),
         )
+
+    def _stranger(self, view: MachineView, now_us: int) -> MachineView:
+        """Return a stranger as it is shown now: its last state is believed for as long as that of others."""
+        site = self._plant.sites.get(view.site)
+        rules = site.definitions if site else Definitions()
+        if now_us - (view.last_data_epochtime or 0.0) * 1e6 <= rules.max_gap_us:
+            return view
+        return msgspec.structs.replace(view, state=MachineState.UNKNOWN.value)
 
     def _reread_late(self, now_us: int) -> None:
         due = [

@@ -297,6 +297,8 @@ def test_a_machine_that_is_not_in_the_plant_is_shown_as_such(plant: Plant, store
     assert (view.state, view.last_data_epochtime) == ("running", SHIFT + 1)
     again = Live(Evaluation(plant, store), (SHIFT + 5) * SEC).look((SHIFT + 5) * SEC)
     assert again.machines[stranger] == view
+    later = live.look((SHIFT + 40) * SEC).machines[stranger]
+    assert (later.state, later.last_data_epochtime) == ("unknown", SHIFT + 1)
 
 
 def test_the_goal_by_now_follows_planned_time(plant: Plant, store: SqliteStore) -> None:
