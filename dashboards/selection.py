@@ -133,6 +133,25 @@ def select(cloud: CloudReader, board: BoardView, zone: tzinfo, query: Mapping[st
     )
 
 
+_RANGE: Final = ("days", "from", "to", "product")
+_HANDED_ON: Final[Mapping[str, tuple[str, ...]]] = {
+    "timeline": ("at", "shift"),
+    "stops": ("at", "shift"),
+    "losses": ("at", "shift", *_RANGE),
+    "hourly": ("at", "shift", "product"),
+    "shifts": ("at", *_RANGE),
+    "trends": ("at", *_RANGE),
+    "reports": ("at",),
+}
+
+
+def handed_on(page: str, chosen: Selection | None) -> dict[str, str]:
+    """Return what the address of another page takes over of place, time and product, if it shows them."""
+    if chosen is None or not chosen.machines:
+        return {}
+    return {name: chosen.query[name] for name in _HANDED_ON.get(page, ()) if name in chosen.query}
+
+
 def plain(query: Mapping[str, str]) -> dict[str, str]:
     """Return an address as it is written, from what the filter's form sends without a script.
 

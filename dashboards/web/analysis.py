@@ -177,6 +177,7 @@ class AnalysisPages(Screen):
             chosen = self._last_days(request, board, 7)
         rows = self._rows(chosen, "shift", chosen.place.level)
         rows = [row for row in rows if model.instant(row["start"]) < chosen.now][-60:]
+        rows = rows if any(map(model.has_records, rows)) else []
         targets = model.targets(self.cloud, chosen.machines)
         return self.answer(
             request,

@@ -175,12 +175,12 @@ class PeoplePages(Screen):
                 )
         except TooManyTriesError as error:
             self._people.note(name[:64], "sign-in refused", "too many tries", address)
-            answer = self._door(request, str(error), name, status=429)
+            answer = self._door(request, str(error), form, status=429)
             answer.headers["retry-after"] = str(error.wait_secs)
             return answer
         except PeopleError as error:
             self._people.note(name[:64], "sign-in failed", "", address)
-            return self._door(request, str(error), name, status=401)
+            return self._door(request, str(error), form, status=401)
         self._people.note(account.name, "signed in", "", address)
         return self._welcome(request, token, form.get("to", ""))
 
@@ -287,8 +287,14 @@ class PeoplePages(Screen):
         )
 
     def _door(
-        self, request: Request, fault: str | None = None, name: str = "", *, status: int = 200
+        self,
+        request: Request,
+        fault: str | None = None,
+        said: Mapping[str, str] | None = None,
+        *,
+        status: int = 200,
     ) -> Response:
+        said = said or request.query_params
         return self.answer(
             request,
             "sign_in.html",
@@ -296,8 +302,8 @@ class PeoplePages(Screen):
             self.cloud.board(),
             status=status,
             fault=fault,
-            name=name,
-            onward=request.query_params.get("to", "/"),
+            name=said.get("name", ""),
+            onward=said.get("to", "/"),
         )
 
     def _first(self, request: Request, fault: str | None = None, status: int = 200) -> Response:

@@ -5,7 +5,7 @@ from typing import Any, Final
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from dashboards import words
+from dashboards import selection, words
 from dashboards.links import Place, link
 from dashboards.reports import model
 from dashboards.web.assets import Assets
@@ -44,6 +44,7 @@ def environment(assets: Assets, base: str = "") -> Environment:
         "words": words,
         "LOOKS": words.LOOKS,
         "NAVIGATION": NAVIGATION,
+        "handed_on": selection.handed_on,
         "base": base,
         "static": lambda name: f"{base}/static/{assets.path(name)}",
         "link": lambda path, **query: link(base + path, **query),

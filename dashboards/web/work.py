@@ -108,8 +108,8 @@ class WorkPages(Screen):
                     small += 1
         found.sort(key=lambda stop: stop.start, reverse=True)
         waiting = [stop for stop in found if not stop.is_explained]
-        may_answer = chosen.is_live and not sought and may_act(request)
-        asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None) if may_answer else None
+        asks = chosen.is_live and not sought and may_act(request)
+        asked = next((stop for stop in waiting if stop.end < chosen.now - 1), None) if asks else None
         return self.answer(
             request,
             "stops.html",
@@ -117,6 +117,7 @@ class WorkPages(Screen):
             board,
             selection=chosen,
             asked=asked,
+            may_answer=may_act(request),
             groups=self._groups(asked.machine) if asked else [],
             operator=operator_name(request),
             waiting=waiting[:_MOST_CARDS],

@@ -87,6 +87,28 @@ async def test_a_page_that_fails_says_so_and_leaves_the_others_alone(cloud, clie
     assert (await client.get("/losses?days=2")).status_code == 200
 
 
+async def navigation(client, address):
+    page = (await client.get(address)).text
+    return {word: to for to, word in re.findall(r'<a [^>]*?href="([^"]*)"[^>]*>(\w+)</a>', page)}
+
+
+async def test_place_and_shift_are_handed_on_to_the_other_pages_and_the_path_leads_up(client):
+    closed = "shift=2021-06-30/1"
+    links = await navigation(client, f"/losses?at={LINE}/filler-1&{closed}")
+    for word in ("Timeline", "Stops", "Hourly"):
+        assert links[word] == f"/{word.lower()}?at={LINE}/filler-1&amp;{closed}"
+    assert links["Trends"] == f"/trends?at={LINE}/filler-1"
+    assert links["Reports"] == f"/reports?at={LINE}/filler-1"
+    assert links["Alerts"] == "/alerts"
+    assert links["packaging"] == f"/losses?at=berlin/packaging&amp;{closed}"
+
+
+async def test_days_are_handed_on_to_pages_that_show_so_many(client):
+    links = await navigation(client, "/losses?days=30")
+    assert links["Trends"] == "/trends?days=30"
+    assert links["Hourly"] == "/hourly"
+
+
 async def test_the_last_stop_is_asked_for_with_the_reasons_as_buttons(cloud, client):
     made = life(FILLER, 0)[-1]
     later = [
@@ -130,6 +152,16 @@ async def test_a_wall_display_gives_many_machines_less_room_each(cloud, client, 
         board, lines=[msgspec.structs.replace(line, machines=crowd)]
     )
     assert f'<div class="tiles {layout}">' in (await client.get("/tv")).text
+
+
+async def test_nothing_of_a_gateway_that_is_offline_looks_live(cloud, client):
+    assert "</svg> connected</span>" in (await client.get("/connections")).text
+    gone = msgspec.structs.replace(small_cloud.status_of_its_gateway(cloud.now.now), online=False)
+    cloud._store.set_status(gone, cloud.now())
+    turn(cloud)
+    page = (await client.get("/connections")).text
+    assert "</svg> was connected</span>" in page
+    assert "</svg> connected</span>" not in page
 
 
 async def test_a_machine_of_which_nothing_is_known_has_no_percentage_on_the_board_either(cloud, client):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import re
 import time
 
 import httpx
@@ -125,6 +126,14 @@ async def test_signing_in_leads_to_where_one_wanted_to_go_by_a_safe_cookie(serve
             assert (await client.get(path)).status_code == 200, path
         assert (await client.post("/sign-out")).status_code == 303
         assert (await client.get("/")).status_code == 303
+
+
+async def test_a_wrong_password_forgets_neither_the_name_nor_where_one_wanted_to_go(served, people):
+    async with served(people) as client:
+        wrong = await enter(client, "vi", "wrong horse battery")
+        assert wrong.status_code == 401
+        for name, value in (("to", "/timeline"), ("name", "vi")):
+            assert re.search(rf'name="{name}"[^>]* value="{value}"', wrong.text), name
 
 
 @pytest.mark.parametrize(
@@ -259,7 +268,10 @@ async def test_who_may_only_look_is_not_asked_for_reasons(served, people):
         query = "/stops?days=2"
         assert 'name="reason"' in (await client.get(query)).text
         await enter(client, "vi")
-        assert 'name="reason"' not in (await client.get(query)).text
+        listed = (await client.get(query)).text
+        assert 'name="reason"' not in listed
+        assert "no reason yet" in listed
+        assert "Say why" not in listed
         stop = f"/stop?at={FILLER}&since={SHIFT + HOUR}&until={SHIFT + HOUR + 1200}"
         page = (await client.get(stop)).text
         assert 'name="reason"' not in page

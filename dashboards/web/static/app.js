@@ -8,7 +8,7 @@ const zone = page.zone;
 const wallFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone });
 const secondsFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone: zone });
 const STALE_SECS = 12;
-const OLD_DATA_SECS = 30;
+const OLD_SECS = { data: 30, status: 120 }; // after which an age stands out
 const BUSY_AFTER_SECS = 0.6;
 
 // The server's clock is the plant's: a tablet with a wrong clock must not show wrong ages.
@@ -49,7 +49,7 @@ function tick() {
     const secs = moment - Number(node.dataset.age);
     const what = node.dataset.ageOf ?? "data";
     put(node, what ? `${what} ${age(secs)}` : age(secs));
-    node.classList.toggle("old", secs > OLD_DATA_SECS && what === "data");
+    node.classList.toggle("old", secs > (OLD_SECS[what] ?? Infinity));
   }
 }
 

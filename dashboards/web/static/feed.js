@@ -60,7 +60,8 @@ function lay(fragments) {
 // Take the whole page anew without losing where its reader is.
 export async function refresh(address = location.href) {
   const answer = await fetch(address, { headers: { accept: "text/html" } });
-  if (!answer.ok) return false;
+  if (answer.redirected) location.reload(); // the door asks who it is
+  if (!answer.ok || answer.redirected) return false;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   const main = fresh.getElementById("main");
   if (!main) return false;
