@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -107,13 +107,21 @@ class Clock:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, *, idle_alert_secs: float | None = None) -> Iterator[tuple[Cloud, Clock]]:
+def opened(
+    folder: Path, *, idle_alert_secs: float | None = None, silent: Iterable[MachineKey] = ()
+) -> Iterator[tuple[Cloud, Clock]]:
     """Run the cloud side in a folder, with the records stored and the first shift closed.
 
     idle_alert_secs: of the capper; without it no alert is raised
+    silent: machines beside the two, of which nothing is known
     """
     alert = "" if idle_alert_secs is None else f"idle_alert_secs = {idle_alert_secs}\n"
-    (folder / "plant.toml").write_text(PLANT + alert)
+    others = "".join(
+        f'[[machine]]\narea = "{key.area}"\nline = "{key.line}"\nname = "{key.machine}"\n'
+        'calendar = "three-shift"\nideal_run_rate = 60.0\n'
+        for key in silent
+    )
+    (folder / "plant.toml").write_text(PLANT + alert + others)
     config = CloudConfig.model_validate(
         {
             "cloud": {

@@ -6,23 +6,30 @@ What needs no plant of a special kind is tried on the real demo, in test_demo_br
 import asyncio
 import contextlib
 import re
+import time
 from typing import NamedTuple
 
 import pytest
+from argon2 import PasswordHasher
 from msgspec.structs import replace
 from playwright.async_api import Browser, async_playwright, expect
 
 from cloud.service import Cloud
 from contract.states import MachineState
+from dashboards.people import People
 from dashboards.web import server
+from dashboards.web.signin import SESSION_COOKIE
 from tests.support import small_cloud
 from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 from tests.support.small_cloud import FILLER, LINE, life
 
 pytestmark = pytest.mark.browser
 
 MACHINES = ("filler-1", "capper-1")
 DESKTOP = (1440, 900)
+PASSWORD = "correct horse battery"
+QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 FOLLOWS_MS = PATIENCE * 5_000
 expect.set_options(timeout=FOLLOWS_MS)
 
@@ -35,16 +42,23 @@ class Plant(NamedTuple):
     address: str
 
 
+@contextlib.asynccontextmanager
+async def served(cloud: Cloud, port: int = 0, people: People | None = None):
+    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        server.serve(cloud, "127.0.0.1", port, stop=stop, on_ready=ready.set_result, people=people),
+        name="pages",
+    )
+    yield (await ready).rstrip("/")
+    stop.set()
+    await asyncio.wait_for(serving, PATIENCE * 5)
+
+
 @pytest.fixture
 async def plant(tmp_path):
-    stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     with small_cloud.opened(tmp_path) as (cloud, clock):
-        serving = asyncio.create_task(
-            server.serve(cloud, "127.0.0.1", 0, stop=stop, on_ready=ready.set_result), name="pages"
-        )
-        yield Plant(cloud, clock, (await ready).rstrip("/"))
-        stop.set()
-        await asyncio.wait_for(serving, PATIENCE * 5)
+        async with served(cloud) as address:
+            yield Plant(cloud, clock, address)
 
 
 @pytest.fixture
@@ -145,6 +159,54 @@ async def test_the_keyboard_reaches_the_content_and_every_machine(plant, browser
             await page.keyboard.press("Tab")
             reached.add(await page.evaluate("document.activeElement.textContent.trim()"))
         assert set(MACHINES) <= reached
+
+
+async def test_a_page_left_open_beyond_its_session_leads_to_the_door_and_back(plant, browser, tmp_path):
+    """A tablet at the line stays open for months."""
+    people, port = People(tmp_path / "people.sqlite3", time.time, QUICK), free_port()
+    people.add("op", "operator", PASSWORD)
+    with contextlib.closing(people):
+        async with opened(browser, plant) as page:
+
+            async def sign_in():
+                await page.get_by_label("Name").fill("op")
+                await page.get_by_label("Password").fill(PASSWORD)
+                await page.get_by_role("button", name="Sign in").click()
+                await expect(page.get_by_role("heading", name="Stop reasons")).to_be_visible()
+                assert page.url.endswith(f"/stops?at={LINE}")
+
+            async with served(plant.cloud, port, people) as address:
+                await page.goto(f"{address}/stops?at={LINE}")
+                await sign_in()
+                (session,) = [each for each in await page.context.cookies() if each["name"] == SESSION_COOKIE]
+                people.sign_out(session["value"])
+            async with served(plant.cloud, port, people):
+                await page.get_by_label("Password").wait_for(timeout=4 * FOLLOWS_MS)
+                await sign_in()
+
+
+NOT_WHOLE = (
+    "names => names.filter(each => each.scrollHeight > each.clientHeight + 2).map(each => each.textContent)"
+)
+
+
+async def test_long_names_and_many_machines_fit_on_walls_and_phones(browser, tmp_path):
+    long = "packaging-line-".ljust(64, "m")
+    crowd = [FILLER._replace(line=long, machine=f"filler-no-{number:03}") for number in range(40)]
+    with small_cloud.opened(tmp_path, silent=crowd) as (cloud, clock):
+        async with served(cloud) as address:
+            plant = Plant(cloud, clock, address)
+            walls = [(f"/tv?line={long}", size) for size in ((1280, 720), (1920, 1080))]
+            for path, size in (*walls, ("/alerts", (390, 844)), ("/", (390, 844))):
+                async with opened(browser, plant, size=size) as page:
+                    await page.goto(address + path)
+                    seen = page.locator(".tile:visible")
+                    assert await page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+                    assert await seen.locator("h3").evaluate_all(NOT_WHOLE) == [], path
+                    if path.startswith("/tv"):
+                        assert await seen.count() == 40
+                        box = await seen.last.bounding_box()
+                        assert box["y"] + box["height"] <= size[1]
 
 
 async def test_hostile_names_stay_text(plant, browser):
