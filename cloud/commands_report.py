@@ -44,13 +44,13 @@ def report(
     from cloud.compute import instant_us, parse_moment
     from cloud.render import print_figures
     from cloud.report import history as history_of
-    from cloud.report import last_days, scope_of
+    from cloud.report import last_days, scope_of, scopes
     from cloud.report import report as report_of
 
     _check_together(per, revision, history=history, diff=diff)
     day, name = (None, None) if shift is None else _of_one_shift(shift, since, until, per)
     with opened(config) as (_, the_plant, store):
-        below = "" if place is None else _checked_place(the_plant, place, level)
+        below = "" if place is None else _checked_place(scopes(the_plant, store, "machine"), place, level)
         first, last = last_days(the_plant, clock_us()) if day is None else (day, day + timedelta(days=1))
         begin = first if since is None else parse_moment(since)
         end = last if until is None else parse_moment(until)
@@ -117,15 +117,14 @@ def _of_one_shift(shift: str, since: str | None, until: str | None, per: "Per") 
     return day, name
 
 
-def _checked_place(plant: "Plant", place: str, level: "Level") -> str:
-    """Return how the scopes in a place begin; raise AskedError for a place that the plant has not."""
+def _checked_place(machines: "Iterable[str]", place: str, level: "Level") -> str:
+    """Return how the scopes in a place begin; raise AskedError for a place that no machine is of."""
     from contract.machine_key import MachineKey
 
+    keys = [MachineKey.parse(machine) for machine in machines]
     parts = tuple(place.strip("/").split("/"))
     for depth, part in enumerate(parts):
-        known = dict.fromkeys(
-            key[depth] for key in plant.machines if key[:depth] == parts[:depth] and depth < len(key)
-        )
+        known = dict.fromkeys(key[depth] for key in keys if key[:depth] == parts[:depth] and depth < len(key))
         if part not in known:
             there = f"{'/'.join(parts[:depth])} has" if depth else "there is"
             raise AskedError(f"{place} is not in the plant; {there}: {', '.join(known) or 'nothing below'}")

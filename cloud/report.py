@@ -1,6 +1,6 @@
 """Figures out of the store: of any window from the records, of closed shifts as they were kept."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -10,12 +10,14 @@ from cloud.compute import Moment, instant_us
 from cloud.errors import AskedError
 from cloud.evaluation import Evaluation
 from cloud.locks import forgotten_before
-from cloud.oee.figures import Figures
+from cloud.oee.figures import Figures, Place
 from cloud.oee.frame import Window
 from cloud.oee.rollup import Level, Per, figures
+from cloud.oee.totals import Totals
 from cloud.plant import Plant
-from cloud.store.port import AfterLock, Store
+from cloud.store.port import AfterLock, ClosedShift, Store
 from cloud.views import Revision
+from contract.machine_key import MachineKey
 
 _NOT_COMPARED = frozenset({"revision"})
 _DAY_US = 86_400_000_000
@@ -64,8 +66,8 @@ def report(
 ) -> list[Figures]:
     """Return the figures of [since, until), as far as that has come.
 
-    Shifts of machines and lines are as their newest revision keeps them once they are closed; everything else
-    is made from the records.
+    Shifts of machines and lines are as their newest revision keeps them once they are closed, whatever the
+    plant says by now of their calendar or of the machine; everything else is made from the records.
 
     revision: only closed shifts that have this revision, as it keeps them
     """
@@ -104,16 +106,34 @@ def report(
         if revision is not None:
             raise AskedError("only shifts of machines and lines have revisions: use --by shift")
         return found
-    rows: list[Figures] = []
+    made: dict[str, list[Figures]] = {scope: [] for scope in scopes(plant, store, level)}
     for row in found:
+        made.setdefault(scope_of(row), []).append(row)
+    rows: list[Figures] = []
+    for scope, of_scope in made.items():
         # A clock that was ahead may have closed what has not ended.
-        is_shift = row.window.shift is not None and row.window.end_us <= now_us
-        revisions = store.closed(scope_of(row), row.window.start_us) if is_shift else []
+        closed = [shift for shift in _closed_near(store, scope, from_us, to_us) if shift.end_us <= now_us]
         if revision is None:
-            rows.append(_as_kept(row, revisions[-1]) if revisions else row)
-        else:
-            rows += [_as_kept(row, each) for each in revisions if each.revision == revision]
+            rows += _together(of_scope, closed, wanted)
+            continue
+        rows += [
+            _as_kept(None, shift._replace(revision=each))
+            for shift in closed
+            if wanted(_window_of(shift))
+            for each in store.closed(scope, shift.start_us)
+            if each.revision == revision
+        ]
     return rows
+
+
+def scopes(plant: Plant, store: Store, level: Level) -> list[str]:
+    """Return the machines or lines of the plant, and those that it no longer has and shifts are kept of."""
+    named = [str(key) for key in plant.machines]
+    gone = (str(MachineKey(*key)) for key in store.names.all("machine") if key[0] in plant.sites)
+    found = dict.fromkeys([*named, *(scope for scope in gone if store.closed_span(scope) is not None)])
+    if level == "machine":
+        return list(found)
+    return list(dict.fromkeys(scope.rpartition("/")[0] for scope in found))
 
 
 def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Level) -> Iterator[Shift]:
@@ -122,13 +142,9 @@ def history(plant: Plant, store: Store, since: Moment, until: Moment, level: Lev
         raise AskedError(f"only shifts of machines and lines are closed and revised, not of a whole {level}")
     for part in plant.by_timezone:
         from_us, to_us = span_us(part, since, until)
-        for scope in map(str, part.machines) if level == "machine" else map("/".join, part.lines):
-            for shift in store.closed_between(scope, from_us - _DAY_US, to_us + _DAY_US):
-                day = shift.revision.figures["production_date"]
-                window = Window(
-                    shift.start_us, shift.end_us, None if day is None else date.fromisoformat(day)
-                )
-                if not lies_within(window, part, since, until):
+        for scope in scopes(part, store, level):
+            for shift in _closed_near(store, scope, from_us, to_us):
+                if not lies_within(_window_of(shift), part, since, until):
                     continue
                 late = after_lock(plant, store, scope, shift.start_us, shift.end_us)
                 yield Shift(scope, store.closed(scope, shift.start_us), late)
@@ -206,13 +222,56 @@ def last_days(plant: Plant, now_us: int, days: int = 2) -> tuple[date, date]:
     return min(today) - timedelta(days=days - 1), max(today) + timedelta(days=1)
 
 
-def _as_kept(row: Figures, revision: Revision) -> Figures:
-    if {**row.to_dict(), "revision": revision.revision} == revision.figures:
-        return replace(row, revision=revision.revision)
+def _closed_near(store: Store, scope: str, from_us: int, to_us: int) -> list[ClosedShift]:
+    """Return the closed shifts of [from_us, to_us) and around it: production dates reach beyond."""
+    return store.closed_between(scope, from_us - _DAY_US, to_us + _DAY_US)
+
+
+def _window_of(shift: ClosedShift) -> Window:
+    figures = shift.revision.figures
+    day = figures["production_date"]
+    return Window(
+        shift.start_us,
+        shift.end_us,
+        None if day is None else date.fromisoformat(day),
+        figures["shift"],
+        figures.get("crew"),
+    )
+
+
+def _together(
+    made: Iterable[Figures], closed: Sequence[ClosedShift], wanted: Callable[[Window], bool]
+) -> list[Figures]:
+    """Return the figures of one scope in order: of closed shifts as they were kept, else as they were made.
+
+    Where another calendar was in force when shifts were closed, these stand, and no others of their time.
+    """
+    known = {shift.start_us: shift for shift in closed}
+    last_us = max((shift.end_us for shift in closed), default=0)
+    rows: list[Figures] = []
+    for row in made:
+        start_us, end_us = row.window.start_us, row.window.end_us
+        if row.window.shift is None:
+            rows.append(row)
+        elif start_us in known:
+            rows.append(_as_kept(row, known.pop(start_us)))
+        elif end_us > last_us or not any(
+            shift.start_us < end_us and start_us < shift.end_us for shift in closed
+        ):
+            rows.append(row)
+    rows += [_as_kept(None, shift) for shift in known.values() if wanted(_window_of(shift))]
+    return sorted(rows, key=lambda row: row.window.start_us)
+
+
+def _as_kept(row: Figures | None, shift: ClosedShift) -> Figures:
+    """Return a closed shift as it was kept; row: the same as made by now, where there is one."""
+    kept = shift.revision
+    if row is not None and {**row.to_dict(), "revision": kept.revision} == kept.figures:
+        return replace(row, revision=kept.revision)
     return Kept(
-        place=row.place,
-        window=row.window,
-        totals=row.totals,
-        revision=revision.revision,
-        kept=revision.figures,
+        place=Place(*shift.scope.split("/")),
+        window=_window_of(shift),
+        totals=Totals() if row is None else row.totals,
+        revision=kept.revision,
+        kept=kept.figures,
     )

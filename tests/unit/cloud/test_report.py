@@ -16,6 +16,7 @@ from cloud.closing import Closing
 from cloud.compute import compute
 from cloud.errors import CloudError
 from cloud.evaluation import Evaluation
+from cloud.oee.figures import iso_utc
 from cloud.plant import Plant
 from cloud.report import differences, history, last_days, report
 from cloud.revision_report import difference_table
@@ -183,6 +184,36 @@ def test_revisions_their_history_and_what_they_changed(
     assert [row.to_dict()["shift"] for row in second] == ["1"]
     with pytest.raises(CloudError, match="revisions"):
         report(plant, store, since=span[0], until=span[1], now_us=NOW * SEC, per="day", revision=1)
+
+
+@pytest.mark.parametrize("level", ["machine", "line"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"06:00"', '"05:00"'),
+        ('calendar = "three-shift"', 'calendar = "day"'),
+        ('name = "capper-1"', 'name = "capper-2"'),
+    ],
+)
+def test_closed_shifts_stay_when_their_calendar_or_their_machine_is_another(
+    plant: Plant, store: SqliteStore, records: list[Telemetry], level: Any, old: str, new: str
+) -> None:
+    """They stand in the report as they were kept, and no windows of the new calendar beside them."""
+    store.append(Arrivals(records))
+    close(plant, store, NOW)
+    span = {"since": date(2021, 6, 30), "until": date(2021, 7, 1), "now_us": NOW * SEC, "level": level}
+    before = [row.to_dict() for row in report(plant, store, **span)]
+    day = '[calendar.day]\nshifts = [ { name = "d", start = "07:00", end = "19:00" } ]\n'
+    changed = plants.loads(PLANT.replace(old, new) + day)
+    rows = [row for row in report(changed, store, **span) if row.to_dict().get("machine") != "capper-2"]
+    found = [row.to_dict() for row in rows if row.window.shift is not None]
+    assert sorted(found, key=str) == sorted(before, key=str)
+    for row in rows:
+        assert (iso_utc(row.window.start_us), iso_utc(row.window.end_us)) == (
+            row.to_dict()["start"],
+            row.to_dict()["end"],
+        )
+    assert len(list(history(changed, store, span["since"], span["until"], level))) == len(before)
 
 
 def test_by_default_yesterday_and_today_are_reported(plant: Plant) -> None:
