@@ -41,6 +41,8 @@ def _cloud_block(user: str, *, commands: bool) -> list[str]:
         "gateways/+/receipt",
         *(["gateways/+/command"] if commands else []),
         "+/+/+/oee",
+        "+/+/+/shift",
+        "+/+/shift",
         "+/+/+/alert",
         "+/+/alert",
         "alert",

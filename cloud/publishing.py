@@ -12,9 +12,12 @@ from cloud.ingest.mqtt import Broker
 from cloud.live import Picture
 from cloud.store.port import ClosedShift, Store
 from contract import topics
-from contract.delivery import Result
+from contract.delivery import Result, Shift
+from contract.machine_key import MachineKey
 
 _EVENTS_AT_ONCE: Final = 100
+_REACHED: Final = "mqtt:shifts"
+"""The note of how far revisions of closed shifts are at the broker."""
 
 
 class Publisher:
@@ -23,6 +26,10 @@ class Publisher:
     def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
         self._store = store
+        self._ahead: set[int] = set()
+        """Positions of revisions that the broker was given and has not taken yet."""
+        self._reached = self._begin()
+        self._noted = self._reached
 
     def receipts(self) -> None:
         """Publish again how far each gateway is stored."""
@@ -56,7 +63,49 @@ class Publisher:
             self._broker.publish_event(
                 str(event.id), event.topic, event.payload, functools.partial(self._forget, event.id)
             )
+        self._publish_shifts()
+
+    def _begin(self) -> int:
+        """Return which revision is at the broker already; those from before this was published are none."""
+        note = self._store.note(_REACHED)
+        if note is not None:
+            return int(note)
+        end = self._store.closed_end()
+        self._store.set_note(_REACHED, str(end).encode())
+        return end
+
+    def _publish_shifts(self) -> None:
+        """Publish the next revisions of closed shifts once the broker has taken those before."""
+        if self._ahead:
+            return
+        if self._reached != self._noted:
+            self._store.set_note(_REACHED, str(self._reached).encode())
+            self._noted = self._reached
+        for position, shift in self._store.closed_after(self._reached, _EVENTS_AT_ONCE):
+            said = Shift(
+                epochtime=shift.revision.made_epochtime,
+                revision=shift.revision.revision,
+                why=shift.revision.why,
+                figures=shift.revision.figures,
+            )
+            self._ahead.add(position)
+            self._reached = position
+            self._broker.publish_event(
+                f"shift {position}",
+                _topic_of(shift.scope),
+                msgspec.json.encode(said),
+                functools.partial(self._ahead.discard, position),
+            )
 
     def _forget(self, event: int) -> None:
         with contextlib.suppress(StoreError):  # then it is sent once more
             self._store.event_sent(event)
+
+
+def _topic_of(scope: str) -> str:
+    """Return the topic of the shifts of a machine or a line."""
+    levels = scope.split("/")
+    if len(levels) == len(MachineKey._fields):
+        return topics.machine_topic(MachineKey(*levels), "shift")
+    site, area, line = levels
+    return topics.line_topic(site, area, line, "shift")

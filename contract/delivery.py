@@ -184,6 +184,21 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     closed: dict[str, Any] | None = None
 
 
+class Shift(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One revision of the figures of one closed shift of a machine or a line, however long ago it was.
+
+    They come in the order in which they were made, at least once each. `figures` is the same flat object that
+    `oee compute --format json` prints; a shift is known by its place, machine or line, and its `start`.
+    """
+
+    epochtime: Annotated[Epoch, Meta(description="When the revision was made.")]
+    revision: Annotated[
+        int, Meta(ge=1, description="1 when the shift was closed; each later one replaces it.")
+    ]
+    why: Annotated[Text, Meta(description="Such as `shift ended`, `late data`, `classify by Ana`.")]
+    figures: dict[str, Any]
+
+
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One change in the life of an alert.
 

@@ -9,10 +9,12 @@ PREFIX: Final = "oee/v1"
 MAX_TOPIC_BYTES: Final = 256
 """AWS IoT Core's limit, as are the 7 slashes."""
 
-MachineChannel = Literal["telemetry", "oee", "alert"]
+MachineChannel = Literal["telemetry", "oee", "shift", "alert"]
 GatewayChannel = Literal["backlog", "receipt", "status", "gap", "command", "alert"]
-PlaceChannel = Literal["alert"]
+LineChannel = Literal["shift", "alert"]
+SiteChannel = Literal["alert"]
 _MACHINE_CHANNELS: Final[frozenset[str]] = frozenset(get_args(MachineChannel))
+_LINE_CHANNELS: Final[frozenset[str]] = frozenset(get_args(LineChannel))
 _GATEWAY_CHANNELS: Final[frozenset[str]] = frozenset(get_args(GatewayChannel))
 
 ALL_TELEMETRY: Final = f"{PREFIX}/+/+/+/+/telemetry"
@@ -57,12 +59,12 @@ def gateway_topic(site: str, gateway: str, channel: GatewayChannel) -> str:
     return _checked(f"{PREFIX}/{site}/gateways/{gateway}/{channel}", (site, gateway))
 
 
-def line_topic(site: str, area: str, line: str, channel: PlaceChannel) -> str:
+def line_topic(site: str, area: str, line: str, channel: LineChannel) -> str:
     """Return `oee/v1/{site}/{area}/{line}/{channel}`; raise ValueError beyond the limits."""
     return _checked(f"{PREFIX}/{site}/{area}/{line}/{channel}", (site, area, line))
 
 
-def site_topic(site: str, channel: PlaceChannel) -> str:
+def site_topic(site: str, channel: SiteChannel) -> str:
     """Return `oee/v1/{site}/{channel}`; raise ValueError beyond the limits."""
     return _checked(f"{PREFIX}/{site}/{channel}", (site,))
 
@@ -81,8 +83,8 @@ def parse(topic: str) -> MachineTopic | GatewayTopic | PlaceTopic:
                 return GatewayTopic(site, gateway, channel)
             case [site, area, line, machine, channel] if channel in _MACHINE_CHANNELS:
                 return MachineTopic(MachineKey(site, area, line, machine), channel)
-            case [site, area, line, "alert"] if area != "gateways":
-                return PlaceTopic(site, area, line, "alert")
+            case [site, area, line, channel] if area != "gateways" and channel in _LINE_CHANNELS:
+                return PlaceTopic(site, area, line, channel)
             case [site, "alert"]:
                 return PlaceTopic(site, "", "", "alert")
     raise ValueError(f"{topic[:MAX_TOPIC_BYTES]!r} is not a topic of {PREFIX}")

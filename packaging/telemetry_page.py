@@ -34,6 +34,8 @@ This page is made from the code (`python packaging/telemetry_page.py`); the JSON
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/status` | the gateway itself; its last will says offline | yes |
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/command` | asks the gateway to start or stop one connection | no |
 | `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/oee` | figures of the running and the last closed shift | yes |
+| `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/shift` | each revision of each closed shift, as it is made | no |
+| `{topics.PREFIX}/SITE/AREA/LINE/shift` | the same, of a line as a whole | no |
 | `{topics.PREFIX}/SITE/AREA/LINE/MACHINE/alert` | an alert raised, escalated, acknowledged, cleared | no |
 | `{topics.PREFIX}/SITE/AREA/LINE/alert` | the same, of a line as a whole | no |
 | `{topics.PREFIX}/SITE/gateways/GATEWAY/alert` | the same, of a gateway or one of its PLC connections | no |

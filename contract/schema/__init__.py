@@ -18,6 +18,7 @@ MESSAGES: Final[dict[str, type]] = {
     "status": delivery.Status,
     "command": delivery.Command,
     "result": delivery.Result,
+    "shift": delivery.Shift,
     "alert": delivery.Alert,
 }
 FOLDER: Final = Path(__file__).parent

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -194,6 +194,36 @@ def test_late_records_revise_their_shift_once_and_the_revision_is_published(
     assert closed()["revision"] == 2
     told = [json.loads(message).get("closed") for message in edge.heard[topic]]
     assert [row["revision"] for row in told if row] == sorted(row["revision"] for row in told if row)
+
+
+def test_a_shift_of_days_ago_is_published_anew_when_it_is_revised(cloud: CloudProcess, edge: Edge) -> None:
+    """Of its machine and its line, each revision, also when the service was away meanwhile."""
+    start = last_shift_start(time.time()) - 48 * HOUR
+    records = [edge.record("filler-1", at=start + n, total_units=n) for n in range(0, 26 * HOUR, 20)]
+    late = [record for record in records if start + HOUR <= record.epochtime < start + 2 * HOUR]
+    edge.send(record for record in records if record not in late)
+    edge.settle()
+
+    def told(topic: str) -> list[tuple[int, str]]:
+        messages = [json.loads(message) for message in edge.heard.get(f"{topic}/shift", [])]
+        begin = datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return list(
+            dict.fromkeys(
+                (said["revision"], said["why"]) for said in messages if said["figures"]["start"] == begin
+            )
+        )
+
+    assert wait_for(lambda: told(FILLER) == [(1, "shift ended")], 20)
+    cloud.stop()
+    cloud.start()
+    edge.send(late)
+    edge.settle()
+    line = FILLER.rpartition("/")[0]
+    for topic in (FILLER, line):
+        assert wait_for(lambda topic=topic: told(topic) == [(1, "shift ended"), (2, "late data")], 20), topic
+    newest = json.loads(edge.heard[f"{FILLER}/shift"][-1])
+    assert newest["figures"]["revision"] == newest["revision"]
+    assert edge.last(f"{FILLER}/oee")["closed"]["start"] > newest["figures"]["start"]
 
 
 def last_shift_start(now: float) -> float:

@@ -118,6 +118,8 @@ class Edge:
             [
                 (topics.gateway_topic(self.site, self.gateway, "receipt"), 1),
                 ("oee/v1/+/+/+/+/oee", 1),
+                ("oee/v1/+/+/+/+/shift", 1),
+                ("oee/v1/+/+/+/shift", 1),
                 ("oee/v1/+/+/+/+/alert", 1),
             ]
         )
