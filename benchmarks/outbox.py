@@ -34,7 +34,8 @@ from contract import topics
 from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry, encode
 from gateway.outbox.port import Kind
-from gateway.outbox.sqlite import DEFAULT_MAX_BYTES, ROW_BYTES, SqliteOutbox
+from gateway.outbox.sqlite import DEFAULT_MAX_BYTES, SqliteOutbox
+from gateway.outbox.waiting import ROW_BYTES
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import free_port
 

@@ -10,6 +10,7 @@ GatewayError
 ├── OutboxError              a record could not be put on disk
 │   ├── OutboxFullError      the disk, or the file's limit, is full
 │   └── OutboxCorruptError   the file is damaged
+│       └── PackCorruptError one pack of it is
 ├── UplinkError              a broker cannot be used
 │   ├── UnreachableError     no connection, or it was lost
 │   ├── RefusedError         the broker refused the connection or subscription
@@ -61,6 +62,15 @@ class OutboxFullError(OutboxError):
 
 class OutboxCorruptError(OutboxError):
     """The outbox file is damaged."""
+
+
+class PackCorruptError(OutboxCorruptError):
+    """One pack of the outbox file is damaged, the one of this run and rank."""
+
+    def __init__(self, run: int, rank: int, reason: str) -> None:
+        super().__init__(reason)
+        self.run = run
+        self.rank = rank
 
 
 class UplinkError(GatewayError):
