@@ -15,11 +15,9 @@ from gateway.outbox.database import DROP_ORDER, Database
 from gateway.outbox.packing import Facts, PackDamagedError, Record, facts_of, pack, unpack
 from gateway.outbox.port import KINDS, Stored
 
-PACK_BYTES: Final = 80
-"""What a pack costs beside its content, in the file."""
-
 _COLUMNS: Final = "id, rank, first, last, records, length(content)"
 _RANKS: Final = 4
+_ROW_BYTES: Final = 64
 _CACHED_RUNS: Final = 4
 """Runs kept unpacked: each of a few uplinks reads one in many steps."""
 _WHOLE_COST: Final = 50
@@ -49,6 +47,11 @@ def run_of(number: int) -> int:
     return number // _RANKS
 
 
+def file_bytes(content_bytes: int) -> int:
+    """Return what a pack takes of the file: its row, and a thirtieth for pages that it does not fill."""
+    return content_bytes + content_bytes // 30 + _ROW_BYTES
+
+
 def widen(spans: Spans, topic: int, since_us: int, until_us: int) -> None:
     """Let a topic's span cover these moments too."""
     known = spans.get(topic, (since_us, until_us))
@@ -74,7 +77,7 @@ class _Pack:
     @property
     def bytes(self) -> int:
         """Return what it takes of the file."""
-        return self.size + PACK_BYTES
+        return file_bytes(self.size)
 
 
 class Packs:
@@ -245,7 +248,7 @@ class Packs:
         self._run(
             "INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?, ?)", (run * _RANKS + rank, rank, *known, content)
         )
-        self._count(known[-1], len(content) + PACK_BYTES)
+        self._count(known[-1], file_bytes(len(content)))
 
     def _delete(self, one: _Pack) -> None:
         self._unpacked.pop(one.run, None)
