@@ -51,6 +51,7 @@ class _Mask:
     tail: what follows the value, as `struct` has it; tail_size: [bytes]
     status, source, server: positions in what a layout's `unpack` returns; 0 where the mask has none
     scalars: the layout of each type with a fixed size, by its number
+    texts: the layouts of texts that have been met, by their length
     """
 
     def __init__(self, mask: int, types: Mapping[int, str]) -> None:
@@ -65,14 +66,14 @@ class _Mask:
                     position += 1
         self.tail_size = struct.calcsize("<" + self.tail)
         self.scalars = {kind: self._layout(sign) for kind, sign in types.items()}
-        self._texts: dict[int, _Layout] = {}
+        self.texts: dict[int, _Layout] = {}
 
     def text(self, length: int) -> _Layout | None:
-        """Return the layout of a text of so many bytes, left as bytes by `unpack`; None for a long one."""
-        known = self._texts.get(length)
-        if known is None and 0 <= length <= _MAX_TEXT:
-            known = self._texts[length] = self._layout(f"4x{length}s")
-        return known
+        """Add the layout of a text of so many bytes, left as bytes by `unpack`; None for a long one."""
+        if not 0 <= length <= _MAX_TEXT:
+            return None
+        self.texts[length] = made = self._layout(f"4x{length}s")
+        return made
 
     def _layout(self, sign: str) -> _Layout:
         packed = struct.Struct(f"<I2x{sign}{self.tail}")
@@ -117,7 +118,10 @@ def _append(
     if first is None:
         columns.source_us += [0] * count
         return
-    stamps = [ticks // TICKS_PER_US - US_TO_1970 for ticks in first]
+    if first[0] == first[-1] and first.count(first[0]) == count:  # what was scanned together
+        stamps = [first[0] // TICKS_PER_US - US_TO_1970] * count
+    else:
+        stamps = [ticks // TICKS_PER_US - US_TO_1970 for ticks in first]
     if min(stamps) <= 0 or max(stamps) >= LATEST_US:
         stamps = [_stamp(one, other) for one, other in zip(first, server or (0,) * count, strict=True)]
     columns.source_us += stamps
@@ -160,8 +164,9 @@ def one_by_one(
         layout = scalars(kind)
         if layout is None:
             # Under a mask without a value (or of no sense), what stands there is no type but something else.
-            is_text = kind == STRING and layouts is not _NO_LAYOUTS
-            layout = layouts.text(i32(b, p + 6)[0]) if is_text else None
+            if kind == STRING and layouts is not _NO_LAYOUTS:
+                length = i32(b, p + 6)[0]
+                layout = layouts.texts.get(length) or layouts.text(length)
             if layout is None:
                 _append_rows(columns, layouts, rows, texts)
                 p, walked = _walk_item(b, p, end, columns)
