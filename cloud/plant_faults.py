@@ -11,6 +11,7 @@ from cloud.plant_tables import (
     WEEKDAYS,
     BreakTable,
     CalendarTable,
+    ExceptionTable,
     PlantFile,
     RotationTable,
     ShiftTable,
@@ -433,10 +434,19 @@ def _exceptions(place: str, table: Mapping[str, Any], calendar: CalendarTable) -
                 f"{_one_of(known)}; an extra one needs start and end",
             )
             sound = False
-        if exception.start is not None and exception.end is not None and exception.breaks:
-            yield from _breaks(at, exception.start, exception.end, exception.breaks)
+        if exception.breaks and (times := _times(place, calendar, exception)) is not None:
+            yield from _breaks(at, *times, exception.breaks)
     if sound:
         yield from _overlaps_around(place, calendar)
+
+
+def _times(place: str, calendar: CalendarTable, exception: ExceptionTable) -> tuple[time, time] | None:
+    """Return when an exception's shift begins and ends; None where that is not known."""
+    if exception.start is not None and exception.end is not None:
+        return exception.start, exception.end
+    _, shifts = _in_force(place, calendar, exception.date)
+    today = (shift for shift in shifts if WEEKDAYS[exception.date.weekday()] in shift.days)
+    return next(((shift.start, shift.end) for shift in today if shift.name == exception.shift), None)
 
 
 def _overlaps_around(place: str, calendar: CalendarTable) -> Iterator[Complaint]:

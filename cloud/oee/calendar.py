@@ -6,7 +6,8 @@ instants one by one; two local times are never subtracted from each other. Aroun
 - a local time that stands twice means its first occurrence (so the night of the autumn change has 9 hours);
 - a local time that is left out means the instant at which the clock jumps (7 hours in spring); what lies
   wholly inside the missing hour has no length, and is left out;
-- breaks and planned stops last their minutes as a stop-watch shows them, but never beyond their shift;
+- breaks and planned stops last their minutes as a stop-watch shows them, but never beyond their shift; of two
+  breaks that a jump would lay over each other the later one follows the other;
 - the repeated part of an hour is an hour window of its own, and the jump is an edge between two.
 
 A production day begins at local midnight. Where a shift runs across midnight it begins at that shift's end
@@ -350,7 +351,10 @@ def _times(usual: ShiftTable | None, exception: ExceptionTable | None) -> tuple[
 def _breaks(
     zone: ZoneInfo, day: date, pauses: Sequence[BreakTable], shift: tuple[time, int, int]
 ) -> tuple[tuple[int, int], ...]:
-    """Return the breaks that begin within a shift, without overlaps and cut at the shift's end."""
+    """Return the breaks that begin within a shift, cut at the shift's end.
+
+    No two are of the same time by the clock on the wall; where that jumps, the later one waits for the other.
+    """
     first, start_us, end_us = shift
     starts = (
         (
@@ -361,8 +365,8 @@ def _breaks(
     )
     found: list[tuple[int, int]] = []
     for pause_us, minutes in sorted(starts):
-        stop_us = min(pause_us + minutes * _MINUTE_US, end_us)
         begin_us = max(pause_us, found[-1][1]) if found else pause_us
+        stop_us = min(begin_us + minutes * _MINUTE_US, end_us)
         if start_us <= begin_us < stop_us:
             found.append((begin_us, stop_us))
     return tuple(found)

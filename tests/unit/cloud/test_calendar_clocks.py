@@ -195,14 +195,17 @@ def test_a_break_lasts_its_minutes_whatever_the_clocks_do(day: str, start: str) 
     assert np.diff(grid.edges)[grid.category == BREAK].sum() == HOUR // 2
 
 
-def test_breaks_that_fall_together_in_the_missing_hour_count_once() -> None:
-    """02:00 and 02:30 are the same instant, so the two half hours become one."""
+def test_breaks_that_fall_together_in_the_missing_hour_follow_each_other() -> None:
+    """02:00 and 02:30 are the same instant; both last their half hours."""
     calendar = """shifts = [ { name = "n", start = "00:00", end = "06:00", breaks = [
         { start = "02:00", minutes = 30 }, { start = "02:30", minutes = 30 } ] } ]"""
     zone = "Europe/Berlin"
     (shift,) = shifts_between(only(plant(calendar)), us("2021-03-28", zone), us("2021-03-28T06:00", zone))
-    assert shift.breaks == ((us("2021-03-28T01:00"), us("2021-03-28T01:30")),)
-    assert shift.planned_us == 4.5 * HOUR
+    assert shift.breaks == (
+        (us("2021-03-28T01:00"), us("2021-03-28T01:30")),
+        (us("2021-03-28T01:30"), us("2021-03-28T02:00")),
+    )
+    assert shift.planned_us == 4 * HOUR
 
 
 def test_a_year_has_as_many_hours_as_it_has() -> None:

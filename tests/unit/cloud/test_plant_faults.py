@@ -123,6 +123,22 @@ CALENDAR_FAULTS = {
         ONE_SHIFT + 'exceptions = [ { date = 2021-07-03, shift = "1", start = "05:00" } ]',
         "calendar.main.exceptions[1]: has one of start and end; both, or none for the usual times",
     ),
+    "an exception whose breaks overlap in the usual times": (
+        ONE_SHIFT + 'exceptions = [ { date = 2021-07-03, shift = "1", breaks = ['
+        ' { start = "10:00", minutes = 30 }, { start = "10:15", minutes = 30 } ] } ]',
+        (
+            "calendar.main.exceptions[1].breaks[2]: overlaps another break;"
+            " breaks of a shift may touch, not overlap"
+        ),
+    ),
+    "an exception whose breaks are outside the usual times": (
+        ONE_SHIFT + 'exceptions = [ { date = 2021-07-03, shift = "1", breaks = ['
+        ' { start = "13:45", minutes = 30 } ] } ]',
+        (
+            "calendar.main.exceptions[1].breaks[1]: the break 13:45 for 30 min is outside its shift;"
+            " must lie within 06:00 to 14:00"
+        ),
+    ),
     "an exception that overlaps the ordinary week": (
         THREE_SHIFTS + 'exceptions = [ { date = 2021-07-04, shift = "1", start = "04:00", end = "14:00" } ]',
         (
