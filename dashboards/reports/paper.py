@@ -18,7 +18,7 @@ from dashboards.reports.model import Report
 
 _RIBBON_WIDTH: Final = 590.0
 _CHART_WIDTH: Final = 336.0
-_CHART_HEIGHT: Final = 150
+_CHART_HEIGHT: Final = 126
 _ICONS: Final[Mapping[str, str]] = {
     "up": "m12 6 8 11H4z",
     "down": "M12 18 4 7h16z",

@@ -7,6 +7,7 @@ import zipfile
 from zoneinfo import ZoneInfo
 
 import pytest
+from pypdf import PdfReader
 
 from dashboards.charts import losses
 from dashboards.reports import files, paper, plain
@@ -57,10 +58,21 @@ def test_a_page_that_stands_alone_asks_for_nothing_elsewhere(reports):
     assert 'fill="url(#hatch)" fill' not in page
 
 
-def test_the_pdf_is_set(reports):
-    made = files.render(reports[:2], "pdf")
+def test_the_pdf_has_one_page_for_the_line_and_one_for_each_machine(tmp_path):
+    """Also after a night of many stops, and when it was revised."""
+    with small_cloud.opened(tmp_path) as (cloud, clock):
+        for minute in range(0, 20, 2):
+            from_us = (SHIFT + HOUR + 60 * minute) * 1_000_000
+            cloud.classify(FILLER, from_us, from_us + 60_000_000, reason="jam", comment=None, by="Ida")
+        small_cloud.turn(cloud, clock)
+        chosen = select(cloud, cloud.board(), BERLIN, {"at": LINE, "shift": "2021-06-30/1"})
+        reports = files.gather(cloud, chosen)
+    filler = reports[1]
+    assert len(filler.stops) >= 10
+    assert len(filler.revisions) > 1
+    made = files.render(reports, "pdf")
     assert made.startswith(b"%PDF-")
-    assert len(made) > 20_000
+    assert len(PdfReader(io.BytesIO(made)).pages) == len(reports)
 
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\tx"])
