@@ -130,7 +130,7 @@ class WorkPages(Screen):
             came_from=_came_from({**request.query_params, **chosen.query}, str(chosen.place)),
             small=small,
             all_stops=all_stops,
-            said=request.query_params.get("said"),
+            said=_said(request.query_params),
         )
 
     def stop(self, request: Request) -> Response:
@@ -182,7 +182,8 @@ class WorkPages(Screen):
             raise AddressError(str(error)) from error
         what = "wrote a comment" if reason == ONLY_COMMENT else "gave a reason"
         self._note(request, what, f"{key} {comment if reason == ONLY_COMMENT else reason or 'none'}")
-        answer = RedirectResponse(_list_of(self.base, key, form, said=key.machine), status_code=303)
+        said = f"{key}@{since}-{until}"
+        answer = RedirectResponse(_list_of(self.base, key, form, said=said), status_code=303)
         answer.set_cookie("operator", quote(by), max_age=_YEAR_SECS, samesite="lax", httponly=True)
         return answer
 
@@ -220,6 +221,24 @@ def _list_of(base: str, key: MachineKey, asked: Mapping[str, str], **said: str) 
     kept = _came_from(asked, asked.get("place", ""))
     place = kept.pop("place", f"{key.site}/{key.area}/{key.line}")
     return link(base + "/stops", **{"at": place, **kept, **said})
+
+
+class Said(NamedTuple):
+    """The stop of which something has just been said."""
+
+    machine: MachineKey
+    since: float
+    until: float
+
+
+def _said(asked: Mapping[str, str]) -> Said | None:
+    """Return what an address says of the form that led to it; None for anything else."""
+    place, _, times = asked.get("said", "").partition("@")
+    try:
+        since, until = map(float, times.split("-"))
+        return Said(MachineKey.parse(place), since, until)
+    except ValueError:
+        return None
 
 
 def _spoken(key: MachineKey, span: tuple[int, int], by: str, text: str) -> Correction:

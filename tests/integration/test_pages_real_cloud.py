@@ -307,7 +307,17 @@ async def test_who_gives_a_reason_comes_back_to_the_list_of_the_shift_and_place(
     form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
     answer = await client.post("/stop", data=form | {"operator": "Ida", "reason": "jam"})
     assert answer.headers["location"].startswith("/stops?at=berlin/packaging&shift=2021-06-30/1&said=")
-    assert (await client.get(answer.headers["location"])).status_code == 200
+    page = (await client.get(answer.headers["location"])).text
+    assert "Noted for capper-1" in page or "Noted for filler-1" in page
+    change = html.unescape(re.search(r'href="([^"]*)">Change it, or take it back', page)[1])
+    assert 'name="reason" value="">Take the reason back' in (await client.get(change)).text
+
+
+@pytest.mark.parametrize("said", ["x", "a/b/c/d@1-2-3", "a/b/c/d@x-y", "<b>@1-2", ""])
+async def test_what_no_form_has_said_is_not_shown_as_noted(client, said):
+    answer = await client.get("/stops", params={"said": said})
+    assert answer.status_code == 200
+    assert "Noted for" not in answer.text
 
 
 async def test_the_headline_is_judged_as_the_board_judges(cloud, client):
