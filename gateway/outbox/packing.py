@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from operator import sub
 from typing import Final, NamedTuple
 
 MAX_RECORDS: Final = 10_000
@@ -20,7 +21,7 @@ _MARK: Final = b"oeP1"
 _SEALED: Final = 8
 """Where that begins which the checksum is of."""
 _COLUMN_BYTES: Final = 8 + 8 + 4 + 4 + 1
-_WORD: Final = 1 << 64
+_HALF: Final = 1 << 63
 _LEVEL: Final = 6
 
 
@@ -34,14 +35,14 @@ class Record(NamedTuple):
     payload: bytes
 
 
-class Facts(NamedTuple):
-    """What is known of a packed record without its payload."""
+class Columns(NamedTuple):
+    """What is known of packed records without their payloads; each has the same place in all columns."""
 
-    topic: int
-    sequence: int
-    epoch_us: int
-    kind: int
-    payload_bytes: int
+    topics: Sequence[int]
+    sequences: Sequence[int]
+    epochs_us: Sequence[int]
+    kinds: Sequence[int]
+    payload_bytes: Sequence[int]
 
 
 class PackDamagedError(ValueError):
@@ -54,7 +55,7 @@ def pack(records: Sequence[Record]) -> bytes:
     sequences, epochs_us, kinds, topics, payloads = zip(*ordered, strict=True)
     count = len(ordered)
     columns = _deflated(
-        struct.pack(f"<{count}Q{count}Q", *_steps(sequences), *_steps(epochs_us))
+        struct.pack(f"<{count}q{count}q", *_steps(sequences), *_steps(epochs_us))
         + struct.pack(f"<{count}I{count}I", *topics, *map(len, payloads))
         + bytes(kinds)
     )
@@ -64,26 +65,20 @@ def pack(records: Sequence[Record]) -> bytes:
 
 def unpack(blob: bytes) -> list[Record]:
     """Return a pack's records by sequence; raise PackDamagedError unless it is whole."""
-    facts, rest = _opened(blob)
-    payloads = memoryview(_inflated(rest, sum(one.payload_bytes for one in facts)))
-    ends = accumulate(one.payload_bytes for one in facts)
-    found = [
-        Record(
-            one.sequence, one.epoch_us, one.kind, one.topic, bytes(payloads[end - one.payload_bytes : end])
-        )
-        for one, end in zip(facts, ends, strict=True)
-    ]
-    found.sort()
-    return found
+    columns, rest = _opened(blob)
+    payloads = _inflated(rest, sum(columns.payload_bytes))
+    ends = list(accumulate(columns.payload_bytes))
+    each = map(payloads.__getitem__, map(slice, (0, *ends), ends))
+    return sorted(map(Record, columns.sequences, columns.epochs_us, columns.kinds, columns.topics, each))
 
 
-def facts_of(blob: bytes) -> list[Facts]:
+def columns_of(blob: bytes) -> Columns:
     """Return what is known of a pack's records, by topic; raise PackDamagedError unless it is whole."""
     return _opened(blob)[0]
 
 
-def _opened(blob: bytes) -> tuple[list[Facts], bytes]:
-    """Return the columns, as rows, and the deflated payloads."""
+def _opened(blob: bytes) -> tuple[Columns, bytes]:
+    """Return the columns and the deflated payloads."""
     if len(blob) < _HEAD.size:
         raise PackDamagedError("a pack is cut short")
     mark, checksum, count, columns_bytes = _HEAD.unpack_from(blob)
@@ -94,33 +89,30 @@ def _opened(blob: bytes) -> tuple[list[Facts], bytes]:
     if not 0 < count <= MAX_RECORDS:
         raise PackDamagedError(f"a pack claims {count} records")
     end = _HEAD.size + columns_bytes
-    columns = _inflated(blob[_HEAD.size : end], count * _COLUMN_BYTES)
-    words = struct.unpack_from(f"<{2 * count}Q", columns)
-    halves = struct.unpack_from(f"<{2 * count}I", columns, 16 * count)
-    facts = list(
-        map(
-            Facts,
-            halves[:count],
-            _sums(words[:count]),
-            _sums(words[count:]),
-            columns[24 * count :],
-            halves[count:],
-        )
-    )
+    content = _inflated(blob[_HEAD.size : end], count * _COLUMN_BYTES)
+    steps = struct.unpack_from(f"<{2 * count}q", content)
+    halves = struct.unpack_from(f"<{2 * count}I", content, 16 * count)
     if sum(halves[count:]) > MAX_PAYLOAD_BYTES:
         raise PackDamagedError("a pack claims too many bytes")
-    return facts, blob[end:]
+    columns = Columns(
+        halves[:count], _sums(steps[:count]), _sums(steps[count:]), content[24 * count :], halves[count:]
+    )
+    return columns, blob[end:]
 
 
 def _steps(values: Sequence[int]) -> Iterable[int]:
-    """Return from each value to the next, as unsigned words: they are small, and deflate well."""
-    return ((value - before) % _WORD for before, value in zip((0, *values), values, strict=False))
+    """Return from each value to the next, round the corner of a word: they are small, and deflate well."""
+    return map(_wrapped, map(sub, values, (0, *values)))
 
 
-def _sums(steps: Iterable[int]) -> Iterable[int]:
-    """Return what `_steps` was made of, as signed words."""
-    half = _WORD // 2
-    return ((total + half) % _WORD - half for total in accumulate(steps))
+def _sums(steps: Iterable[int]) -> list[int]:
+    """Return what `_steps` was made of."""
+    return list(map(_wrapped, accumulate(steps)))
+
+
+def _wrapped(value: int) -> int:
+    """Return a number as a signed word has it."""
+    return value if -_HALF <= value < _HALF else (value + _HALF) % (2 * _HALF) - _HALF
 
 
 def _deflated(content: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.errors import PackCorruptError
 from gateway.outbox.database import DROP_ORDER, Database
-from gateway.outbox.packing import Facts, PackDamagedError, Record, facts_of, pack, unpack
+from gateway.outbox.packing import Columns, PackDamagedError, Record, columns_of, pack, unpack
 from gateway.outbox.port import KINDS, Stored
 
 _COLUMNS: Final = "id, rank, first, last, records, length(content)"
@@ -117,11 +117,10 @@ class Packs:
         for rank, alike in by_rank.items():
             self._insert(run, rank, alike)
 
-    def adopt(self, run: int, rank: int, content: bytes, facts: Sequence[Facts]) -> None:
-        """Take a pack as it is; facts are of its records."""
-        oldest = min(facts, key=lambda one: one.sequence)
-        last = max(one.sequence for one in facts)
-        self._store(run, rank, (oldest.sequence, last, oldest.epoch_us, len(facts)), content)
+    def adopt(self, run: int, rank: int, content: bytes, columns: Columns) -> None:
+        """Take a pack as it is; columns are what is known of its records."""
+        first, first_us = min(zip(columns.sequences, columns.epochs_us, strict=True))
+        self._store(run, rank, (first, max(columns.sequences), first_us, len(columns.sequences)), content)
 
     def remove(self, first: int, last: int, step: Step, spans: Spans | None = None) -> int:
         """Remove records with first <= sequence <= last, as far as the step goes; return how far it went.
@@ -201,13 +200,13 @@ class Packs:
         self._check(one, {record.topic for record in records}, [record.sequence for record in records])
         return records
 
-    def _facts(self, one: _Pack) -> list[Facts]:
+    def _columns(self, one: _Pack) -> Columns:
         try:
-            facts = facts_of(self._content(one))
+            columns = columns_of(self._content(one))
         except PackDamagedError as error:
             raise PackCorruptError(one.run, one.rank, str(error)) from error
-        self._check(one, {fact.topic for fact in facts}, sorted(fact.sequence for fact in facts))
-        return facts
+        self._check(one, set(columns.topics), sorted(columns.sequences))
+        return columns
 
     def _check(self, one: _Pack, topics: set[int], sequences: Sequence[int]) -> None:
         """Raise unless what a pack holds is what its row says."""
@@ -235,9 +234,12 @@ class Packs:
                 self._insert(one.run, one.rank, kept)
 
     def _widen_by(self, one: _Pack, first: int, last: int, spans: Spans) -> None:
-        for fact in self._facts(one):
-            if first <= fact.sequence <= last:
-                widen(spans, fact.topic, fact.epoch_us, fact.epoch_us)
+        columns = self._columns(one)
+        for topic, sequence, epoch_us in zip(
+            columns.topics, columns.sequences, columns.epochs_us, strict=True
+        ):
+            if first <= sequence <= last:
+                widen(spans, topic, epoch_us, epoch_us)
 
     def _insert(self, run: int, rank: int, records: Sequence[Record]) -> None:
         oldest, newest = records[0], records[-1]

@@ -48,8 +48,8 @@ def take_over(aside: Path, database: Database, waiting: Waiting) -> int:
         database.adopt_topics(wreck.topics)
         top = -1
         for pack in wreck.packs():
-            waiting.packs.adopt(pack.run, pack.rank, pack.content, pack.facts)
-            top = max(top, *(one.sequence for one in pack.facts))
+            waiting.packs.adopt(pack.run, pack.rank, pack.content, pack.columns)
+            top = max(top, *pack.columns.sequences)
         rows = wreck.rows(above=top)
         while some := list(islice(rows, _ROWS_AT_ONCE)):
             waiting.insert(some)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.outbox.database import DROP_ORDER
-from gateway.outbox.packing import Facts, PackDamagedError, Record, facts_of
+from gateway.outbox.packing import Columns, PackDamagedError, Record, columns_of
 from gateway.outbox.packs import run_of
 from gateway.outbox.port import KINDS
 
@@ -25,7 +25,7 @@ class FoundPack(NamedTuple):
     run: int
     rank: int
     content: bytes
-    facts: list[Facts]
+    columns: Columns
 
 
 class _Numbered(msgspec.Struct):
@@ -64,7 +64,7 @@ class Wreck:
         read = end = -1
         for number, pack in self._whole_packs(_UP):
             if pack.run > end or pack.run == run_of(read):
-                read, end = number, max(end, *(one.sequence for one in pack.facts))
+                read, end = number, max(end, *pack.columns.sequences)
                 yield pack
         run = following = 1 << 62
         for number, pack in self._whole_packs(_DOWN):
@@ -72,7 +72,7 @@ class Wreck:
                 return
             if pack.run < run:
                 following, run = run, pack.run
-            last = max(one.sequence for one in pack.facts)
+            last = max(pack.columns.sequences)
             if last < following and (pack.run > end or pack.run == run_of(read)):
                 yield pack
 
@@ -95,14 +95,16 @@ class Wreck:
         for number, rank, content in self._walk("id, rank, content", "packs", way, MAX_PACKS):
             with contextlib.suppress(PackDamagedError):
                 if isinstance(content, bytes) and rank in range(len(DROP_ORDER)):
-                    pack = FoundPack(run_of(number), rank, content, facts_of(content))
+                    pack = FoundPack(run_of(number), rank, content, columns_of(content))
                     if self._is_known(pack):
                         yield number, pack
 
     def _is_known(self, pack: FoundPack) -> bool:
-        return all(
-            one.sequence >= pack.run and one.topic in self.topics and one.kind in range(len(KINDS))
-            for one in pack.facts
+        columns = pack.columns
+        return (
+            min(columns.sequences) >= pack.run
+            and self.topics.keys() >= set(columns.topics)
+            and max(columns.kinds) < len(KINDS)
         )
 
     def _whole_rows(self, way: int) -> Iterator[Record]:

@@ -35,7 +35,7 @@ _MARK_EVERY_US: Final = 600 * 1_000_000
 _KEPT_FREE_PAGES: Final = 4_000
 _REMOVED_AT_ONCE: Final = 20_000
 _LEAST_DROPPED_BYTES: Final = 16_384
-_MOST_DROPPED_BYTES: Final = 16_777_216
+_MOST_DROPPED_BYTES: Final = 4_194_304
 _ROWS_SHARE: Final = 3_000
 """A small outbox keeps fewer rows: one for so many bytes that it may hold, a tenth of them."""
 _MENDINGS: Final = 20

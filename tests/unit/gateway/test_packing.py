@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.outbox.packing import Facts, PackDamagedError, Record, facts_of, pack, unpack
+from gateway.outbox.packing import PackDamagedError, Record, columns_of, pack, unpack
 
 WORD = st.integers(-(2**63), 2**63 - 1)
 RECORDS = st.lists(
@@ -32,9 +32,9 @@ def test_what_is_packed_is_unpacked_by_sequence(records):
 
 
 @given(RECORDS)
-def test_facts_are_those_of_the_records(records):
-    assert sorted(facts_of(pack(records))) == sorted(
-        Facts(one.topic, one.sequence, one.epoch_us, one.kind, len(one.payload)) for one in records
+def test_columns_are_those_of_the_records(records):
+    assert sorted(zip(*columns_of(pack(records)), strict=True)) == sorted(
+        (one.topic, one.sequence, one.epoch_us, one.kind, len(one.payload)) for one in records
     )
 
 
@@ -46,7 +46,7 @@ def test_records_that_are_alike_take_a_fraction():
 def test_no_changed_byte_goes_unnoticed(place, change):
     content = bytearray(pack(SOME))
     content[place] ^= change
-    for read in (unpack, facts_of):
+    for read in (unpack, columns_of):
         with pytest.raises(PackDamagedError):
             read(bytes(content))
 
