@@ -98,7 +98,7 @@ class OutboxStatistics:
     first_sequence: no record below it will ever be sent again
     dropped: records given up, by cause
     quarantined: records that an uplink would not take, kept aside
-    damaged_files: earlier outboxes that lie aside because they were damaged
+    damaged_files: earlier outboxes, and packs of them, that lie aside because they were damaged
     appended: records put on disk since it was opened
     alarm: what is wrong now, one sentence; None when all is well
     """

@@ -63,13 +63,16 @@ class Wreck:
         """Yield, each once, packs that are whole and whose topics are known; their runs do not overlap."""
         read = end = -1
         for number, pack in self._whole_packs(_UP):
-            if pack.run > end or pack.run == run_of(read):
+            if number > read and (pack.run > end or pack.run == run_of(read)):
                 read, end = number, max(end, *pack.columns.sequences)
                 yield pack
-        run = following = 1 << 62
+        run = following = above = 1 << 62
         for number, pack in self._whole_packs(_DOWN):
             if number <= read:
                 return
+            if number >= above:
+                continue
+            above = number
             if pack.run < run:
                 following, run = run, pack.run
             last = max(pack.columns.sequences)
@@ -83,13 +86,16 @@ class Wreck:
         """
         read = above
         for row in self._whole_rows(_UP):
-            if row.sequence > above:
+            if row.sequence > read:
                 read = row.sequence
                 yield row
+        before = 1 << 62
         for row in self._whole_rows(_DOWN):
             if row.sequence <= read:
                 return
-            yield row
+            if row.sequence < before:
+                before = row.sequence
+                yield row
 
     def _whole_packs(self, way: int) -> Iterator[tuple[int, FoundPack]]:
         for number, rank, content in self._walk("id, rank, content", "packs", way, MAX_PACKS):

@@ -442,9 +442,9 @@ class SqliteOutbox:
         if not self._waiting.has_to_pack(**bounds):
             return False
         with contextlib.suppress(OutboxFullError), self._database.transaction(lazy=True):
-            self._waiting.pack_oldest(self._run_records)
+            packed = self._waiting.pack_oldest(self._run_records)
             self._save()
-            return self._waiting.has_to_pack(**bounds)
+            return packed and self._waiting.has_to_pack(**bounds)
         return False
 
     def _shrink(self) -> None:

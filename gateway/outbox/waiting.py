@@ -83,11 +83,13 @@ class Waiting:
         standing = self._database.standing
         return standing.records - standing.packed >= rows_kept + run_records
 
-    def pack_oldest(self, run_records: int) -> None:
-        """Pack the oldest rows, one run, or as many of them as are not too large together."""
-        if run := self._oldest_rows(run_records):
+    def pack_oldest(self, run_records: int) -> bool:
+        """Pack the oldest rows, one run, or as many of them as are not too large together; False for none."""
+        run = self._oldest_rows(run_records)
+        if run:
             self._remove_rows(run[0].sequence, run[-1].sequence)
             self.packs.add(run[0].sequence, run)
+        return bool(run)
 
     def _oldest_rows(self, most: int) -> list[Record]:
         rows = self._run(

@@ -119,7 +119,7 @@ class Twin:
         )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(STEPS)
 def test_whatever_is_done_packing_changes_nothing(steps):
     with tempfile.TemporaryDirectory() as name:
@@ -295,3 +295,31 @@ def test_a_file_of_rows_alone_opens_and_is_packed_from_then_on(tmp_path):
             pass
         assert held(outbox) == (500, 500)
         assert outbox.read(0, 2**53, **ALL) == before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_wherever_a_file_is_damaged_its_packs_tell_the_truth_and_what_comes_is_kept(tmp_path, seed):
+    dice = random.Random(seed)
+    with outbox_in(tmp_path, rows_kept=100, run_records=50) as outbox:
+        last = filled(outbox, 1_500, kind=lambda n: KINDS[n % 3])
+        before = {one.sequence: one.payload for one in outbox.read(0, 2**53, **ALL)}
+        _, packed = held(outbox)
+    path = tmp_path / "outbox.sqlite"
+    content = bytearray(path.read_bytes())
+    for _ in range(dice.choice([1, 2, 5])):
+        size = dice.choice([1, 50, 4096])
+        place = dice.randrange(len(content) - size)
+        content[place : place + size] = dice.randbytes(size)
+    path.write_bytes(content)
+    with outbox_in(tmp_path, rows_kept=100, run_records=50, clock=Clock(1_000_000)) as outbox:
+        outbox.read(0, 2**53, **ALL)
+        outbox.acknowledge("broker", [(START_US + 100, START_US + 170)])
+        outbox.flush()
+        fresh = filled(outbox, 200)
+        assert fresh > last
+        found = outbox.read(0, 2**53, **ALL)
+        sequences = [one.sequence for one in found]
+        assert sequences == sorted(set(sequences))
+        assert sequences[-200:] == list(range(fresh - 199, fresh + 1))
+        assert all(before[one.sequence] == one.payload for one in found if one.sequence < START_US + packed)
+        assert counted(outbox) == held(outbox)
