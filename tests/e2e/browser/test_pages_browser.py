@@ -185,6 +185,10 @@ async def test_a_page_left_open_beyond_its_session_leads_to_the_door_and_back(pl
                 await sign_in()
 
 
+WIDER_THAN_ITS_PLACE = (
+    "tables => tables.filter(each => each.scrollWidth > each.parentElement.clientWidth + 1)"
+    ".map(each => each.scrollWidth)"
+)
 NOT_WHOLE = (
     "names => names.filter(each => each.scrollHeight > each.clientHeight + 2).map(each => each.textContent)"
 )
@@ -197,12 +201,13 @@ async def test_long_names_and_many_machines_fit_on_walls_and_phones(browser, tmp
         async with served(cloud) as address:
             plant = Plant(cloud, clock, address)
             walls = [(f"/tv?line={long}", size) for size in ((1280, 720), (1920, 1080))]
-            for path, size in (*walls, ("/alerts", (390, 844)), ("/", (390, 844))):
+            for path, size in (*walls, *((path, (390, 844)) for path in ("/alerts", "/", "/reports"))):
                 async with opened(browser, plant, size=size) as page:
                     await page.goto(address + path)
                     seen = page.locator(".tile:visible")
                     assert await page.evaluate("document.documentElement.scrollWidth") <= size[0], path
                     assert await seen.locator("h3").evaluate_all(NOT_WHOLE) == [], path
+                    assert await page.locator(".archive").evaluate_all(WIDER_THAN_ITS_PLACE) == [], path
                     if path.startswith("/tv"):
                         assert await seen.count() == 40
                         box = await seen.last.bounding_box()
