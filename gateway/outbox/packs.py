@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.errors import PackCorruptError
+from gateway.errors import OutboxCorruptError, PackCorruptError
 from gateway.outbox.database import DROP_ORDER, Database
 from gateway.outbox.packing import Columns, PackDamagedError, Record, columns_of, pack, unpack
 from gateway.outbox.port import KINDS, Stored
@@ -80,10 +80,19 @@ class _Pack:
         return file_bytes(self.size)
 
 
+def _believed(row: Sequence[object]) -> _Pack:
+    """Return a row as a pack; raise OutboxCorruptError where it cannot have been written like that."""
+    numbers = [value for value in row if isinstance(value, int)]
+    if len(numbers) == len(row) and numbers[0] % _RANKS == numbers[1] and numbers[4] > 0:
+        return _Pack(*numbers)
+    raise OutboxCorruptError(f"what is stored as pack {row[0]} is none")
+
+
 class Packs:
     """The table of packs. Whoever calls what writes has begun a transaction.
 
-    Every method raises PackCorruptError where a pack is not the one that was written.
+    Every method raises PackCorruptError where a pack is not the one that was written, and OutboxCorruptError
+    where what its row says of it is not.
     """
 
     def __init__(self, database: Database) -> None:
@@ -149,7 +158,7 @@ class Packs:
         ).fetchone()
         if row is None:
             return None
-        oldest = _Pack(*row)
+        oldest = _believed(row)
         self._widen_by(oldest, oldest.first, oldest.last, spans)
         self._delete(oldest)
         return oldest.last
@@ -157,7 +166,7 @@ class Packs:
     def discard(self, run: int, rank: int) -> tuple[int, bytes]:
         """Remove a pack that cannot be read; return how many records it had, and its content."""
         one = next(one for one in self._packs_of(run) if one.rank == rank)
-        content = self._content(one)
+        content = self._run("SELECT CAST(content AS BLOB) FROM packs WHERE id = ?", (one.id,)).fetchone()[0]
         self._delete(one)
         return one.records, content
 
@@ -178,7 +187,7 @@ class Packs:
             f"SELECT {_COLUMNS} FROM packs WHERE id >= ? AND id < ?",  # noqa: S608 - words of our own
             (run * _RANKS, (run + 1) * _RANKS),
         )
-        return [_Pack(*row) for row in rows]
+        return [_believed(row) for row in rows]
 
     def _unpack_run(self, run: int) -> list[Stored]:
         stored = self._unpacked.pop(run, None)
@@ -211,12 +220,15 @@ class Packs:
     def _check(self, one: _Pack, topics: set[int], sequences: Sequence[int]) -> None:
         """Raise unless what a pack holds is what its row says."""
         if (sequences[0], sequences[-1], len(sequences)) != (one.first, one.last, one.records):
-            raise PackCorruptError(one.run, one.rank, "a pack holds other records than its row says")
+            raise OutboxCorruptError(f"pack {one.id} holds other records than its row says")
         if any(self._database.topic_name(topic) is None for topic in topics):
             raise PackCorruptError(one.run, one.rank, "a pack names topics that the file does not have")
 
     def _content(self, one: _Pack) -> bytes:
-        return bytes(self._run("SELECT content FROM packs WHERE id = ?", (one.id,)).fetchone()[0])
+        content = self._run("SELECT content FROM packs WHERE id = ?", (one.id,)).fetchone()[0]
+        if isinstance(content, bytes):
+            return content
+        raise PackCorruptError(one.run, one.rank, "what is stored as a pack is none")
 
     def _remove_from(self, one: _Pack, first: int, last: int, step: Step, spans: Spans | None) -> None:
         if spans is not None:

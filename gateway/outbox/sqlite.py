@@ -399,9 +399,11 @@ class SqliteOutbox:
         """Do work that can wait when it fails; return whether more is left to do."""
         try:
             return work()
-        except OutboxCorruptError as error:
-            with contextlib.suppress(OutboxFullError):
+        except PackCorruptError as error:
+            with contextlib.suppress(OutboxError):  # it will be met again
                 self._mend(error)
+        except OutboxCorruptError as error:
+            self._mend(error)
         except OutboxError as error:
             self._alarm.sound(f"acknowledgements cannot be written: {error}")
             self._room.make(self._database.connection)

@@ -323,3 +323,40 @@ def test_wherever_a_file_is_damaged_its_packs_tell_the_truth_and_what_comes_is_k
         assert sequences[-200:] == list(range(fresh - 199, fresh + 1))
         assert all(before[one.sequence] == one.payload for one in found if one.sequence < START_US + packed)
         assert counted(outbox) == held(outbox)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        "content = NULL",
+        "content = 1000000000000",
+        "content = 'text'",
+        "records = 3",
+        "records = 'x'",
+        "first = NULL",
+        "first = first + 1",
+        "last = 'late'",
+        "rank = 2",
+        "rank = NULL",
+        "first_us = NULL",
+    ],
+)
+def test_no_column_of_a_pack_is_believed_blindly(tmp_path, spoilt):
+    with outbox_in(tmp_path, rows_kept=0, run_records=100) as outbox:
+        filled(outbox, 500)
+    connection = sqlite3.connect(tmp_path / "outbox.sqlite")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'packs'")
+    connection.commit()
+    connection.close()
+    connection = sqlite3.connect(tmp_path / "outbox.sqlite")
+    connection.execute(f"UPDATE packs SET {spoilt} WHERE id = (SELECT min(id) FROM packs)")
+    connection.commit()
+    connection.close()
+    with outbox_in(tmp_path, rows_kept=0, run_records=100) as outbox:
+        kept = [one.sequence - START_US for one in outbox.read(0, 2**53, **ALL)]
+        assert kept[-400:] == list(range(100, 500)), "all others are whole"
+        outbox.acknowledge("broker", [(START_US + 50, START_US + 150)])
+        filled(outbox, 200)
+        assert outbox.statistics().oldest_us is not None
+        assert counted(outbox) == held(outbox)
