@@ -17,8 +17,9 @@ from dashboards.reports import charts, model
 from dashboards.reports.model import Report
 
 _RIBBON_WIDTH: Final = 590.0
+_RIBBON_HEIGHT: Final = 21
 _CHART_WIDTH: Final = 336.0
-_CHART_HEIGHT: Final = 126
+_CHART_HEIGHT: Final = 118
 _ICONS: Final[Mapping[str, str]] = {
     "up": "m12 6 8 11H4z",
     "down": "M12 18 4 7h16z",
@@ -81,11 +82,13 @@ def sheet(report: Report, *, is_alone: bool) -> Sheet:
             (
                 view.machine,
                 ink(
-                    _wide(
-                        ribbon.ribbon(
-                            view.machine, view.segments, report.start, report.end, zone, now=report.now
-                        ),
-                        width,
+                    _low(
+                        _wide(
+                            ribbon.ribbon(
+                                view.machine, view.segments, report.start, report.end, zone, now=report.now
+                            ),
+                            width,
+                        )
                     )
                 ),
             )
@@ -277,6 +280,13 @@ def _swatch(kind: str) -> Markup:
 def _wide(drawing: Markup, width: str) -> Markup:
     """Give a drawing of shares a width: in a PDF, which knows no shares of a cell, in pixels."""
     return Markup(str(drawing).replace('width="100%"', f'width="{width}"', 1))  # noqa: S704  # from svg.py
+
+
+def _low(drawing: Markup) -> Markup:
+    """Give a ribbon less height than on a screen: a line of some machines stands on one page."""
+    low = f'height="{_RIBBON_HEIGHT}" viewBox="0 0 {_RIBBON_WIDTH:.0f} {ribbon.HEIGHT}"'
+    text = str(drawing).replace(f'height="{ribbon.HEIGHT}"', f'{low} preserveAspectRatio="none"')
+    return Markup(text)  # noqa: S704  # from svg.py
 
 
 def _inked(drawing: Markup) -> Markup:
