@@ -40,6 +40,8 @@ from gateway.uplinks.port import Limits, Listener
 _US: Final = 1_000_000
 _TICK_SECS: Final = 0.2
 _KEEP_SECS: Final = 1.0
+_BREATH_SECS: Final = 0.02
+"""Between two steps of keeping the outbox small, so that many of them hold nothing up."""
 _TRIM_SECS: Final = 60.0
 _RESTART_SECS: Final = 5.0
 _HEALTH_RETRY_SECS: Final = 30.0
@@ -245,7 +247,7 @@ class Daemon:
                 since_trim_secs = 0.0
             while self._running.outbox.flush():
                 self._notifier.assure(time.monotonic())
-                await asyncio.sleep(0)
+                await asyncio.sleep(_BREATH_SECS)
 
     async def _serve_health(self) -> None:
         settings = self._running.configuration.health

@@ -20,8 +20,9 @@ from gateway.outbox.faults import mapped
 from gateway.outbox.files import check_writable, lock, read_ceiling, write_ceiling
 from gateway.outbox.packing import Record
 from gateway.outbox.packs import Spans, Step
+from gateway.outbox.places import Places
 from gateway.outbox.port import Draft, GapDraft, OutboxStatistics, Stored
-from gateway.outbox.ranges import Range, Ranges, intersection
+from gateway.outbox.ranges import Range, Ranges
 from gateway.outbox.room import Alarm, Room
 from gateway.outbox.waiting import KIND_CODE, Waiting
 
@@ -85,7 +86,7 @@ class SqliteOutbox:
         self._room = Room(folder / "outbox.reserve", self._alarm)
         self._uplinks = tuple(uplinks)
         self._listeners: list[Callable[[], None]] = []
-        self._places: dict[str, Ranges] = {}
+        self._places = Places(uplinks)
         self._appended = self._ceiling = 0
         self._dirty = False
         self._damage: str | None = None
@@ -140,7 +141,7 @@ class SqliteOutbox:
     def use_uplinks(self, uplinks: Sequence[str]) -> None:
         """Serve these from now on: new ones from the oldest record, the places of others forgotten."""
         self._uplinks = tuple(uplinks)
-        self._places = {name: self._places.get(name, Ranges()) for name in uplinks}
+        self._places.use(uplinks)
         self._dirty = True
 
     def read(self, first: int, last: int, *, max_records: int, max_bytes: int) -> list[Stored]:
@@ -158,13 +159,13 @@ class SqliteOutbox:
 
     def acknowledged(self, uplink: str) -> Ranges:
         """Return what an uplink has acknowledged, as far as it still matters."""
-        return self._places[uplink].copy()
+        return self._places.acknowledged(uplink)
 
     def acknowledge(self, uplink: str, ranges: Sequence[Range]) -> None:
         """Note that an uplink has delivered these; written with the next flush."""
         standing = self._database.standing
-        self._places[uplink].update(
-            (max(first, standing.first), min(last, standing.next - 1)) for first, last in ranges
+        self._places.acknowledge(
+            uplink, ((max(first, standing.first), min(last, standing.next - 1)) for first, last in ranges)
         )
         self._dirty = True
 
@@ -229,9 +230,7 @@ class SqliteOutbox:
     def pending(self, uplink: str) -> int:
         """Return how many records the uplink has not acknowledged (an upper bound where several differ)."""
         standing = self._database.standing
-        settled = sum(
-            last - first + 1 for first, last in self._places[uplink].present(standing.first, standing.next)
-        )
+        settled = self._places.count(uplink, standing.first, standing.next)
         return max(0, min(standing.records, standing.next - standing.first - settled))
 
     def close(self) -> None:
@@ -268,11 +267,8 @@ class SqliteOutbox:
         self._waiting = Waiting(database)
         self._last_mark_us = database.value("SELECT max(running_us) FROM marks") or 0
         self._aged_through = -1
-        self._places = {name: Ranges() for name in self._uplinks}
-        for uplink, first, last in database.run("SELECT uplink, first, last FROM places"):
-            if uplink in self._places:
-                self._places[uplink].add(first, last)
-        self._removed = Ranges()
+        self._places = Places(self._uplinks)
+        self._places.restore(database.run("SELECT uplink, first, last FROM places"))
         self._damaged_files = repair.count_aside(self.path.parent)
         self._dirty = True
         with database.transaction():
@@ -311,7 +307,7 @@ class SqliteOutbox:
         aside = repair.put_aside(self.path, self._clock_us())
         delivered = self._places
         self._open()
-        self._places = {name: delivered.get(name, place) for name, place in self._places.items()}
+        self._places.restore(delivered.rows())
         with self._database.transaction():
             saved = repair.take_over(aside, self._database, self._waiting)
             self._reserve()
@@ -430,9 +426,7 @@ class SqliteOutbox:
             self._save()
             self._shrink()
         # Only now: what could not be deleted has to stay acknowledged.
-        self._removed.update(removed)
-        for ranges in (self._removed, *self._places.values()):
-            ranges.discard(0, self._database.standing.first - 1)
+        self._places.forget(removed, self._database.standing.first)
         if marked:
             self._last_mark_us = now_us
         self._dirty = step.is_over
@@ -482,17 +476,16 @@ class SqliteOutbox:
         self._database.run("DELETE FROM places")
         self._database.run_many(
             "INSERT INTO places VALUES (?, ?, ?)",
-            ((name, first, last) for name, place in self._places.items() for first, last in place),
+            self._places.rows(),
         )
 
     def _remove_settled(self, step: Step) -> Iterator[Range]:
         """Delete, as far as the step goes, what every uplink has; yield what no longer waits."""
         standing = self._database.standing
-        for settled in intersection(list(self._places.values())).present(standing.first, standing.next):
-            for first, last in self._removed.absent(*settled):
-                if step.is_over:
-                    return
-                yield first, self._waiting.remove(first, last, step)
+        for first, last in self._places.to_remove(standing.first, standing.next):
+            if step.is_over:
+                return
+            yield first, self._waiting.remove(first, last, step)
 
     def _find_first(self) -> None:
         standing = self._database.standing
