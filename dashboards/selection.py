@@ -181,7 +181,8 @@ def times(selection: Selection) -> list[Choice]:
     """Return the shifts and ranges to choose from; `shift` or `days` is what stands before the colon."""
     query = selection.query
     explicit = "shift" in query or "days" in query or "from" in query
-    found = [Choice("", "Running shift", not explicit)]
+    runs = not selection.shifts or selection.shifts[0].end > selection.now
+    found = [Choice("", "Running shift" if runs else "Last shift", not explicit)]
     found += [
         Choice(f"days:{days}", f"Last {days} days", query.get("days") == str(days))
         for days in sorted({2, 7, 14, 30, 90} | _days_of(query))
@@ -275,6 +276,10 @@ def _time(
         name, production_date = board.shift.name, board.shift.production_date
         title = f"Shift {name}, {words.iso_day(production_date)}"
         return running, board.shift.start_epochtime, board.shift.end_epochtime, title
+    if shifts:  # none runs on the board: the last one, since figures are of shifts and days
+        newest = shifts[0]
+        title = f"Shift {newest.name}, {words.iso_day(newest.production_date)}"
+        return newest, newest.start, newest.end, title
     return None, now - 8 * 3600, now, "Last 8 hours"
 
 

@@ -29,7 +29,11 @@ _log = structlog.get_logger("dashboards.pages")
 
 def _refresh_secs(chosen: Selection | None) -> int:
     """Return how often a page is taken anew; 0 for what does not move."""
-    if chosen is None or chosen.now - chosen.end > _CLOSING_SECS:
+    if chosen is None:
+        return 0
+    if not chosen.query.keys() & {"shift", "days", "from", "to"}:
+        return REFRESH_SECS  # the next shift is shown when it begins
+    if chosen.now - chosen.end > _CLOSING_SECS:
         return 0
     return REFRESH_SECS if chosen.end - chosen.start < _LONG_SECS else 4 * REFRESH_SECS
 

@@ -108,7 +108,11 @@ class Clock:
 
 @contextlib.contextmanager
 def opened(
-    folder: Path, *, idle_alert_secs: float | None = None, silent: Iterable[MachineKey] = ()
+    folder: Path,
+    *,
+    plant: str = PLANT,
+    idle_alert_secs: float | None = None,
+    silent: Iterable[MachineKey] = (),
 ) -> Iterator[tuple[Cloud, Clock]]:
     """Run the cloud side in a folder, with the records stored and the first shift closed.
 
@@ -121,7 +125,7 @@ def opened(
         'calendar = "three-shift"\nideal_run_rate = 60.0\n'
         for key in silent
     )
-    (folder / "plant.toml").write_text(PLANT + alert + others)
+    (folder / "plant.toml").write_text(plant + alert + others)
     config = CloudConfig.model_validate(
         {
             "cloud": {

@@ -1,5 +1,6 @@
 """What an address says, and what it may not."""
 
+import re
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,6 +29,18 @@ def test_no_address_is_the_running_shift_of_the_whole_site(cloud):
     assert (str(found.place), found.title, found.is_live) == ("berlin", "Shift 2, Wed 30 Jun 2021", True)
     assert found.end - found.start == 8 * 3600
     assert [key.machine for key in found.machines] == ["filler-1", "capper-1"]
+
+
+def test_no_address_is_the_last_shift_where_none_runs(tmp_path):
+    """Figures are of shifts and days: a stretch of hours before now has none of its own."""
+    late = re.sub('  { name = "[23]", start .*\n', "", small_cloud.PLANT)
+    with small_cloud.opened(tmp_path, plant=late) as (cloud, _):
+        assert cloud.board().shift is None
+        found = chosen(cloud)
+        (row,) = cloud.figures(found.from_us, found.to_us, every="shift", level="site")
+    assert (found.title, found.is_live) == ("Shift 1, Wed 30 Jun 2021", False)
+    assert times(found)[0].text == "Last shift"
+    assert row["calendar_secs"] == 2 * (found.end - found.start)
 
 
 def test_a_shift_has_neighbours(cloud):
