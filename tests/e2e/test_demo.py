@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from contract.delivery import Alert, Status, decode
 from simulator import scenarios
 from tests.support.demo_process import ALONE, URL_SECS, Demo, crowding, wait_until
+from tests.support.patience import PATIENCE
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def oee(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=10 * PATIENCE) as answer:
         return str(answer.read().decode())
 
 

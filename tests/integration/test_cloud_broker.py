@@ -67,10 +67,17 @@ async def test_a_message_comes_again_until_it_is_acknowledged(tmp_path: Path) ->
         inbox = Inbox(_LIMIT)
         async with session(mosquitto, inbox) as broker:
             await heard(inbox, b"first", broker)
-        inbox = Inbox(_LIMIT)
-        async with session(mosquitto, inbox):
-            await say(mosquitto, b"second")
-            assert await heard(inbox, b"second") == {b"second"}
+        for number in range(
+            5
+        ):  # an acknowledgement that is not away yet when its session ends lets it come once more
+            last = f"last {number}".encode()
+            inbox = Inbox(_LIMIT)
+            async with session(mosquitto, inbox) as broker:
+                await say(mosquitto, last)
+                if await heard(inbox, last, broker) == {last}:
+                    break
+        else:
+            pytest.fail("what is acknowledged comes again and again")
 
 
 async def test_a_broker_that_has_forgotten_the_session_is_asked_again(tmp_path: Path) -> None:

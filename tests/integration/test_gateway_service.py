@@ -55,7 +55,7 @@ def process(*arguments, **options):
 
 def fetch(url):
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5 * PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -91,7 +91,7 @@ async def test_a_clean_end_takes_less_than_2_secs_and_leaves_nothing_unsent(tmp_
         await eventually(lambda: len(store.records) > 100)
         began = time.monotonic()
         gateway.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(gateway.wait, 5) == 0
+        assert await asyncio.to_thread(gateway.wait, 5 * PATIENCE) == 0
         assert time.monotonic() - began < PATIENCE * 2
         await eventually(lambda: store.statuses[-1]["online"] is False)
         no_sequence_is_missing_or_doubled(store)
@@ -109,7 +109,7 @@ async def test_an_end_while_nothing_answers_takes_less_than_2_secs(tmp_path):
             await asyncio.sleep(1)
             began = time.monotonic()
             gateway.send_signal(signal.SIGINT)
-            assert await asyncio.to_thread(gateway.wait, 5) == 0
+            assert await asyncio.to_thread(gateway.wait, 5 * PATIENCE) == 0
             assert time.monotonic() - began < PATIENCE * 2
             log = gateway.stderr.read()
     assert log.count("uplink unreachable") == 1, log
@@ -392,7 +392,7 @@ async def test_a_full_disk_ends_nothing_and_the_newest_still_arrive(tmp_path, mo
             await eventually(lambda: store.records and max(store.records) > newest + 200, 30)
             await eventually(lambda: health()["outbox"]["alarm"] is None, 30)
         gateway.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(gateway.wait, 5) == 0
+        assert await asyncio.to_thread(gateway.wait, 5 * PATIENCE) == 0
 
 
 def gateway_run(path, **options):
@@ -400,7 +400,7 @@ def gateway_run(path, **options):
         [sys.executable, "-m", "oee", "gateway", "run", "--config", str(path)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=20 * PATIENCE,
         cwd=REPOSITORY,
         check=False,
         **options,

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.patience import PATIENCE
+
 PLANT = """
 [site]
 name = "berlin"
@@ -94,7 +96,7 @@ class CloudProcess:
         process, self._process = self._process, None
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        return process.wait(timeout=10), time.monotonic() - began
+        return process.wait(timeout=10 * PATIENCE), time.monotonic() - began
 
     def kill(self) -> None:
         """End the service as a loss of power does."""

@@ -83,7 +83,7 @@ class Demo:
         """Send a signal; return the exit code and how long the end took."""
         began = time.monotonic()
         self._process.send_signal(how)
-        code = self._process.wait(timeout=20)
+        code = self._process.wait(timeout=20 * PATIENCE)
         took_secs = time.monotonic() - began
         self._reader.join(timeout=5)
         assert self._process.stdout is not None
