@@ -241,9 +241,10 @@ async def test_a_broker_that_comes_back_is_used_again_soon(mosquitto, outbox):
             await asyncio.sleep(3)
             mosquitto.start()
             began = time.monotonic()
-            sequence = outbox.append([Record(1)])
-            await eventually(lambda: sequence in store.records, 5)
-    assert time.monotonic() - began < PATIENCE * 5
+            while len(store.records) == 1:  # one that comes before the store listens is sent again much later
+                outbox.append([Record(1)])
+                await asyncio.sleep(0.1)
+                assert time.monotonic() - began < PATIENCE * 5
 
 
 async def test_a_silent_broker_is_noticed(mosquitto, outbox):
