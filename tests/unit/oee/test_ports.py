@@ -8,20 +8,20 @@ import pytest
 
 from oee.errors import CommandError
 from oee.ports import choose, is_free, listening
+from tests.support.ports import free_port
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
+    """A port that somebody listens on, between neighbours that are given to nobody else."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", free_port() + 1))
         listener.listen()
         yield listener.getsockname()[1]
 
 
 def test_the_wanted_port_is_taken_when_free() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     assert choose(port, "the board", fixed=False) == port
     assert choose(port, "the board", fixed=True) == port
 
