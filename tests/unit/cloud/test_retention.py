@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,10 +143,10 @@ def test_a_correction_of_what_is_gone_is_refused_and_one_beyond_changes_what_is_
 
 
 def test_sums_of_what_is_gone_are_not_told_as_if_nothing_had_run(plant: Plant, store: TieredStore) -> None:
-    span = {"since": date(2021, 6, 21), "until": date(2021, 7, 1), "now_us": NOW_US}
-    shifts = report(plant, store, **span)  # type: ignore[arg-type]
+    span: dict[str, Any] = {"since": date(2021, 6, 21), "until": date(2021, 7, 1), "now_us": NOW_US}
+    shifts = report(plant, store, **span)
     assert {row.to_dict()["total_units"] > 42_000 for row in shifts if row.window.shift} == {True}
     with pytest.raises(AskedError, match=f"use --by shift, or --from {FIRST}"):
-        report(plant, store, **span, per="week")  # type: ignore[arg-type]
-    days = report(plant, store, **(span | {"since": FIRST}), per="day")  # type: ignore[arg-type]
+        report(plant, store, **span, per="week")
+    days = report(plant, store, **(span | {"since": FIRST}), per="day")
     assert len(days) == 5
