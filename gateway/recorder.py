@@ -415,8 +415,9 @@ class Recorder:
         self.emit(machine, at_us, "state")
 
     def resume(self, machine: SampledMachine) -> None:
-        """Go on with a machine of which nothing was missed."""
+        """Go on with a machine of which nothing was missed; in a new process too its silence is known."""
         self._made_ready(machine)
+        self.observed_us = min(self.observed_us, machine.last_us)
         machine.beat_us = machine.last_us + self._heartbeat_us
         if machine.tags.moving_slot >= 0 and machine.moving is not False:
             machine.still_us = machine.last_us + machine.tags.moving_for_us

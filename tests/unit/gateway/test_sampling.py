@@ -600,6 +600,31 @@ def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
         assert [gap.from_us - NOON for gap in after.gaps] == ([] if resumed else [2 * US])
 
 
+def test_silence_that_a_new_process_has_taken_over_is_told_as_silence() -> None:
+    """The server kept all values meanwhile: that nothing changed is known, and has its heartbeats."""
+    bench = Bench()
+    bench.start()
+    bench.put(("state", 0, US), at_us=NOON + US)
+    saved = dict(bench.sampler.unsaved())
+    after = Bench()
+    after.now_us = NOON + 50 * US
+    after.sampler.restore(saved, "was off")
+    after.sampler.clock.lag_us = 0
+    after.subscribe(resumed=True)
+    after.drafts += after.sampler.tick(after.now_us)
+    assert after.told == [], "what the server has kept is still to come"
+    after.put(("state", 2, 45 * US))
+    after.tick(NOON + 51 * US)
+    assert [(at // US, state) for at, state, _ in after.told] == [
+        (11, "stopped"),
+        (21, "stopped"),
+        (31, "stopped"),
+        (41, "stopped"),
+        (45, "idle"),
+    ]
+    assert after.gaps == []
+
+
 def test_what_no_longer_waits_is_not_told_again_after_a_crash() -> None:
     bench = Bench()
     bench.start()
