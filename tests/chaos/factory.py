@@ -44,6 +44,10 @@ _ODD_VALUES = (
     (b"\x00\xff", ua.VariantType.ByteString),
 )
 """What no tag of the factory can be read from: not a number, too many, not even text."""
+_WATCHED_PER_MACHINE = 5
+"""Tags of a machine that the gateway under trial reads: all but its speed."""
+_WATCHED_SECS = 20.0
+"""How long the past waits for all of them; a tag that was taken away is never watched."""
 _OVERFLOW_BITS = 0x480
 """The value's status tells of data (0x400), and that some were lost before it (0x080)."""
 
@@ -132,6 +136,20 @@ class UnrulyServer(LineServer):
     async def _lay_out(self, opened: Any) -> None:
         if not self.late_nodes_secs:
             await super()._lay_out(opened)
+
+    async def wait_for_subscriber(self, settle_secs: float = 0.4) -> None:
+        """Return when a client watches all that the gateway reads.
+
+        On a busy machine one that may add five at a time pauses for so long between two calls that it seems
+        to be done; what the tags still to come had shown in the past, nobody could know.
+        """
+        wanted = _WATCHED_PER_MACHINE * len(self._line.machines)
+        until = time.monotonic() + _WATCHED_SECS
+        while time.monotonic() < until:
+            if any(subscriber.items >= wanted for subscriber in self.subscriptions()):
+                break
+            await asyncio.sleep(0.02)
+        await super().wait_for_subscriber(settle_secs)
 
     async def write(self, rows: Any) -> None:
         """Show rows, but for tags that are gone; a strange one as strange as its status asks."""
