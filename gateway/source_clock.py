@@ -1,4 +1,4 @@
-"""What time it is at a source, judged by how old its values are when they come. Pure."""
+"""What time it is at a source, and at a server, judged by how old what comes from it is. Pure."""
 
 from typing import Final
 
@@ -6,6 +6,7 @@ _US: Final = 1_000_000
 _NEVER: Final = 1 << 62
 _LAG_WINDOW_US: Final = 60 * _US
 _DOUBTED_RISE_US: Final = 5 * _US
+_SET_BACK_US: Final = _US
 
 
 class SourceClock:
@@ -60,3 +61,35 @@ class SourceClock:
                 return None
             self.lag_us = 0
         return wall_us - self.lag_us
+
+
+class ServerClock:
+    """When, by our clock, a server made the messages that come from it.
+
+    It goes on over connections: one that begins with messages that were long under way has nothing else to
+    tell by that they were, and what they do not tell of yet would count as unchanged.
+
+    Messages come in the order in which they were made. One that was made before the last shows that the
+    server's clock was set back, and all that was known of it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._clock = SourceClock(0)
+        self._newest_us = 0
+
+    def heard(self, made_us: int, now_us: int) -> int:
+        """Take note of a new message; return when it was made [us, our clock], now where it does not say.
+
+        made_us: [us, the server's clock] 0 where it does not say
+        """
+        if made_us <= 0:
+            return now_us
+        if made_us < self._newest_us - _SET_BACK_US:
+            self._clock = SourceClock(0)
+        self._newest_us = made_us
+        self._clock.heard(made_us, now_us)
+        return self.ours(made_us, now_us)
+
+    def ours(self, made_us: int, at_most_us: int) -> int:
+        """Return what time it was here when the server's clock showed a time; at most a bound [us]."""
+        return min(at_most_us, made_us + (self._clock.lag_us or 0))

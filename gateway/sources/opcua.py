@@ -13,6 +13,7 @@ from msgspec import UNSET
 from contract.delivery import ConnectionStatus
 from gateway.config import Configuration, Connection
 from gateway.errors import CertificateError, GatewayError, SourceError
+from gateway.source_clock import ServerClock
 from gateway.sources.certificates import CertificateStore
 from gateway.sources.port import Receiver, SourceCounters
 from gateway.sources.publish_requests import SilentError, SubscriptionLostError
@@ -74,6 +75,7 @@ class OpcUaSource:
         self._saved, self._next_sequence = _parse(saved)
         self._as_of_us = 0
         self._stamps: dict[int, int] = {}
+        self._server_clock = ServerClock()
         self._leaving = False
         self._proofs: dict[int, int] = {}
         self._subscription: Subscription | None = None
@@ -185,6 +187,7 @@ class OpcUaSource:
             self._clock_us,
             self._tally,
             self._stamps,
+            self._server_clock,
         )
         resumed = self._saved is not None and await subscription.take_over(self._saved, self._next_sequence)
         if not resumed:

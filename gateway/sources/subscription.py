@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gateway.config import Connection
 from gateway.errors import OutboxError, SourceError
-from gateway.source_clock import SourceClock
+from gateway.source_clock import ServerClock
 from gateway.sources import stock
 from gateway.sources.bridge import Told, bridge
 from gateway.sources.columns import Columns
@@ -104,6 +104,7 @@ class Subscription:
         clock_us: Callable[[], int],
         tally: SourceCounters,
         stamps: dict[int, int],
+        server_clock: ServerClock,
     ) -> None:
         self._session = session
         self._connection = connection
@@ -125,7 +126,7 @@ class Subscription:
         self._stamps = stamps
         for handle in self.items:
             stamps.setdefault(handle, _NEVER_US)
-        self._server_clock = SourceClock(0)
+        self._server_clock = server_clock
         self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
         self.as_of_us = clock_us()
         self._told_us = 0
@@ -357,11 +358,7 @@ class Subscription:
 
     def _judge_time(self, published_us: int) -> None:
         """Settle when, by our clock, the server made the message that is in hand."""
-        now_us = self._clock_us()
-        self.as_of_us = now_us
-        if published_us > 0:
-            self._server_clock.heard(published_us, now_us)
-            self.as_of_us = min(now_us, published_us + (self._server_clock.lag_us or 0))
+        self.as_of_us = self._server_clock.heard(published_us, self._clock_us())
 
     def _is_new(self, sequence: int) -> bool:
         return (sequence - self.next_sequence) % _SEQUENCES < _SEQUENCES // 2
@@ -492,7 +489,7 @@ class Subscription:
                 self._tally.republished += 1
                 found, published_us = again
                 if published_us > 0:  # what it tells is true of then, not of the message that is in hand
-                    self.as_of_us = min(as_of_us, published_us + (self._server_clock.lag_us or 0))
+                    self.as_of_us = self._server_clock.ours(published_us, as_of_us)
                 await self._take(self.next_sequence, found)
         self.as_of_us = as_of_us
         if lost:

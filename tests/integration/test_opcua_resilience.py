@@ -321,6 +321,35 @@ async def test_a_frozen_server_is_noticed_while_only_its_answers_stop(tmp_path: 
             await until(lambda: outbox.states()[-1] == "idle", 8)
 
 
+async def test_what_was_under_way_when_a_slow_connection_ended_is_in_the_gap(tmp_path: Path) -> None:
+    """All messages of a new session are late alike; what the last one told is no older for that."""
+    async with plc(TAGS) as server, proxy(server.port) as way:
+        outbox = MemoryOutbox()
+        url = f"opc.tcp://127.0.0.1:{way.port}"
+        async with reading(configured(url, [machine(server)], tmp_path), outbox) as gateway:
+            await count_up(server, 101, 103, 0.1)
+            await until(lambda: outbox.telemetry and outbox.telemetry[-1].total_units == 103)
+            way.answer_secs = 0.7
+            (subscription,) = server.subscriptions()
+            await server.server.iserver.subscription_service.delete_subscriptions(
+                [subscription.data.SubscriptionId]
+            )
+            await until(lambda: gateway.source.counters.reconnects == 1)
+            written_us: dict[int, int] = {}
+            while outbox.telemetry[-1].total_units < 110:
+                number = 104 + len(written_us)
+                written_us[number] = clock_us()
+                await count_up(server, number, number, 0.1)
+            way.cut()
+            await server.stop()
+            way.answer_secs = 0.0
+            await server.start({"State": 2, "Total": 999})
+            await until(lambda: outbox.telemetry[-1].total_units == 999, 20)
+        told = max(one.total_units for one in outbox.telemetry[:-1])
+        assert 104 < told < max(written_us)
+        assert outbox.gaps[-1].from_epochtime * 1e6 < written_us[told + 1]
+
+
 async def test_a_server_that_takes_five_at_once_is_asked_in_fives(tmp_path: Path) -> None:
     """It says so neither in its limits nor per item: the whole request is refused."""
 
