@@ -78,6 +78,7 @@ class SampledMachine:
     waiting: values and statuses as they wait, where facts have changed since, in the instant in hand
     flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
     told: [us, source time] of its newest records, should they have to be withdrawn
+    said: what its last record says, as long as no gap follows that
     """
 
     position: int
@@ -103,6 +104,7 @@ class SampledMachine:
     changed: bool = False
     fell: bool = False
     told: deque[int] = field(default_factory=lambda: deque(maxlen=_TOLD_KEPT))
+    said: Fields | None = None
     checksum: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -414,6 +416,10 @@ class Recorder:
         machine.moving = None
         self.emit(machine, at_us, "state")
 
+    def repeats(self, machine: SampledMachine, at_us: int) -> bool:
+        """Tell whether a record as of a moment would be its last one once more."""
+        return at_us == machine.last_us and machine.said == self._fields(machine)
+
     def resume(self, machine: SampledMachine) -> None:
         """Go on with a machine of which nothing was missed; in a new process too its silence is known."""
         self._made_ready(machine)
@@ -442,6 +448,7 @@ class Recorder:
 
     def gap(self, machine: SampledMachine, from_us: int, to_us: int, cause: str) -> None:
         """Record that a machine was not read between two source times."""
+        machine.said = None
         self._drafts.append(GapDraft(machine.tags.key, self._gateway, from_us, to_us, cause))
 
     def gap_while_ready(self, machine: SampledMachine, from_us: int, to_us: int, cause: str) -> None:
@@ -500,6 +507,7 @@ class Recorder:
         if facts != machine.facts:
             kind = "state"
         machine.facts = facts
+        machine.said = fields
         machine.fell = False
         machine.last_us = at_us
         machine.pending_us = 0

@@ -358,7 +358,11 @@ class ConnectionSampler:
                     self._begin(machine, wall_us)
 
     def _begin(self, machine: SampledMachine, wall_us: int) -> None:
-        """Make a machine's first record since we read it (again), and the gap before it."""
+        """Make a machine's first record since we read it (again), and the gap before it.
+
+        None where the last one says the same of the same moment, as when a session is lost that has told
+        no more than how all stood.
+        """
         recorder = self._recorder
         present = self.clock.at(wall_us)
         at_us = machine.newest_us
@@ -369,7 +373,10 @@ class ConnectionSampler:
                 recorder.gap(machine, from_us, at_us, machine.cause or "not read")
         elif not at_us:
             at_us = self._present(wall_us)
-        recorder.begin(machine, at_us)
+        if recorder.repeats(machine, at_us):
+            recorder.resume(machine)
+        else:
+            recorder.begin(machine, at_us)
         if recorder.observed_us != NEVER:
             recorder.watch_from(machine, self._present(wall_us))
 

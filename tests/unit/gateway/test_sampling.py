@@ -13,7 +13,7 @@ from contract.telemetry import Telemetry, decode_one
 from gateway.config import Machine
 from gateway.outbox.port import GapDraft
 from gateway.sampling import ConnectionSampler
-from gateway.source_clock import SourceClock
+from gateway.source_clock import ServerClock, SourceClock
 from gateway.sources.port import TagBatch
 from gateway.tags import Binding, MachineTags, Role
 from gateway.telemetry_draft import TelemetryDraft
@@ -683,6 +683,21 @@ def test_a_saved_state_that_cannot_be_read_is_as_if_there_were_none() -> None:
     assert (len(bench.told), bench.gaps) == (1, [])
 
 
+def test_first_values_that_come_again_are_told_once() -> None:
+    """The session is lost before time has gone on at the source, and all items are made anew."""
+    bench = Bench()
+    bench.start()
+    for total in (100, 100, 101):
+        bench.drafts += bench.sampler.lost(bench.now_us, "cut")
+        bench.subscribe()
+        bench.put(*[("total_units", total, 0) if row[0] == "total_units" else row for row in FIRST])
+    assert bench.told == [(0, "running", 100), (0, "running", 101)]
+    assert bench.gaps == []
+    bench.put(("total_units", 102, 2 * US), at_us=NOON + 2 * US)
+    bench.tick(NOON + 4 * US)
+    assert bench.told[2:] == [(2 * US, "running", 102)]
+
+
 def test_values_without_a_time_are_stamped_by_us_and_marked() -> None:
     bench = Bench()
     bench.start()
@@ -720,6 +735,23 @@ def test_the_lag_is_the_least_of_the_last_minutes() -> None:
     assert clock.lag_us == 30 * US, "so may others of its moment"
     clock.heard(NOON + 144 * US, NOON + 3744 * US)
     assert clock.lag_us == 3600 * US, "our clock was set, or nothing was heard for long"
+
+
+def test_a_message_is_as_old_as_the_quickest_before_it_shows() -> None:
+    clock = ServerClock()
+    assert clock.heard(0, NOON) == NOON, "it does not say when it was made"
+    assert clock.heard(NOON - 3600 * US, NOON) == NOON, "nothing else is known"
+    assert clock.heard(NOON - 3599 * US, NOON + 4 * US) == NOON + US
+    assert clock.ours(NOON - 3599 * US, NOON) == NOON
+    assert clock.heard(NOON - 3590 * US, NOON + 9 * US) == NOON + 9 * US, "one that is quicker is believed"
+    assert clock.heard(NOON - 3589 * US, NOON + 13 * US) == NOON + 10 * US
+
+
+def test_a_server_whose_clock_is_set_back_is_not_taken_for_one_that_is_late() -> None:
+    clock = ServerClock()
+    clock.heard(NOON, NOON)
+    assert clock.heard(NOON - 3600 * US, NOON + US) == NOON + US
+    assert clock.heard(NOON - 3599 * US, NOON + 5 * US) == NOON + 2 * US
 
 
 def test_an_old_value_after_silence_does_not_stop_the_heartbeats() -> None:
