@@ -5,7 +5,7 @@ over.
 """
 
 import struct
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.sources.columns import CODE_BITS, NO_DATA, OVERFLOW, Columns
@@ -37,7 +37,7 @@ _handle_and_layout: Final = struct.Struct("<IBB").unpack_from
 class _Layout(NamedTuple):
     """How the bytes of an item lie whose mask and type are known.
 
-    unpack: returns handle, value, and what the mask adds of status, source ticks, server ticks
+    unpack: returns handle, value, and of what the mask adds the status and the ticks that come first
     """
 
     unpack: Callable[[bytes, int], tuple[Any, ...]]
@@ -49,21 +49,27 @@ class _Mask:
     """How items of one mask lie.
 
     tail: what follows the value, as `struct` has it; tail_size: [bytes]
-    status, source, server: positions in what a layout's `unpack` returns; 0 where the mask has none
+    status, ticks: positions in what a layout's `unpack` returns; 0 where the mask has none
+    tick_at: where ticks begin after the value [bytes]
     scalars: the layout of each type with a fixed size, by its number
     texts: the layouts of texts that have been met, by their length
     """
 
     def __init__(self, mask: int, types: Mapping[int, str]) -> None:
         self.tail = ""
-        self.status = self.source = self.server = 0
-        position = 2
-        for bit, name, part in _TAIL:
-            if mask & bit:
-                self.tail += part
-                if name:
-                    setattr(self, name, position)
-                    position += 1
+        self.status = self.ticks = self.tick_at = 0
+        for bit, size in _TAIL:
+            if not mask & bit:
+                continue
+            if bit == _HAS_STATUS:
+                self.status = 2
+                self.tail = "I"
+            elif size == _TICKS and not self.ticks:
+                self.ticks = 3 if self.status else 2
+                self.tick_at = struct.calcsize("<" + self.tail)
+                self.tail += "q"
+            else:
+                self.tail += f"{size}x"
         self.tail_size = struct.calcsize("<" + self.tail)
         self.scalars = {kind: self._layout(sign) for kind, sign in types.items()}
         self.texts: dict[int, _Layout] = {}
@@ -80,51 +86,29 @@ class _Mask:
         return _Layout(packed.unpack_from, packed.iter_unpack, packed.size)
 
 
+_TICKS: Final = 8
 _TAIL: Final = (
-    (_HAS_STATUS, "status", "I"),
-    (_HAS_SOURCE, "source", "q"),
-    (_HAS_SOURCE_PICO, "", "2x"),
-    (_HAS_SERVER, "server", "q"),
-    (_HAS_SERVER_PICO, "", "2x"),
+    (_HAS_STATUS, 4),
+    (_HAS_SOURCE, _TICKS),
+    (_HAS_SOURCE_PICO, 2),
+    (_HAS_SERVER, _TICKS),
+    (_HAS_SERVER_PICO, 2),
 )
+"""What may follow a value, in this order, and its size [bytes]."""
 MASKS: Final = {mask: _Mask(mask, SCALARS) for mask in range(1, 64, 2)}
 _NO_LAYOUTS: Final = _Mask(0, {})
 
 
-def _append(
-    columns: Columns,
-    handles: Any,
-    values: Any,
-    statuses: Any,
-    times: tuple[Any, Any],
-) -> None:
-    """Append columns whose status codes and times are still as they stand in the message.
-
-    statuses: None where all are good; times: ticks of source and of server, None where there are none
-    """
-    count = len(handles)
-    before = len(columns.handles)
-    columns.handles += handles
-    columns.values += values
-    if statuses is None or not any(statuses):
-        columns.statuses += [0] * count
+def _usual_stamps(ticks: Sequence[int]) -> list[int]:
+    """Return times [us since 1970]; nothing where one is not to be taken as it is."""
+    first = ticks[0]
+    if first == ticks[-1] and ticks.count(first) == len(ticks):  # what was scanned together
+        stamps = [first // TICKS_PER_US - US_TO_1970] * len(ticks)
+        least = most = stamps[0]
     else:
-        columns.statuses += [status & CODE_BITS for status in statuses]
-        columns.overflowed += [
-            position for position, status in enumerate(statuses, before) if status & OVERFLOW == OVERFLOW
-        ]
-    source, server = times
-    first = source if source is not None else server
-    if first is None:
-        columns.source_us += [0] * count
-        return
-    if first[0] == first[-1] and first.count(first[0]) == count:  # what was scanned together
-        stamps = [first[0] // TICKS_PER_US - US_TO_1970] * count
-    else:
-        stamps = [ticks // TICKS_PER_US - US_TO_1970 for ticks in first]
-    if min(stamps) <= 0 or max(stamps) >= LATEST_US:
-        stamps = [_stamp(one, other) for one, other in zip(first, server or (0,) * count, strict=True)]
-    columns.source_us += stamps
+        stamps = [one // TICKS_PER_US - US_TO_1970 for one in ticks]
+        least, most = min(stamps), max(stamps)
+    return stamps if least > 0 and most < LATEST_US else []
 
 
 def _stamp(source: int, server: int) -> int:
@@ -152,12 +136,14 @@ def one_by_one(
     rows: list[tuple[Any, ...]] = []
     append = rows.append
     texts: list[int] = []
+    since = p
     while left:
         if stops and left < count and u32(b, p)[0] in stops:
             break
         kind = b[p + 5]
         if b[p + 4] != mask:
-            _append_rows(columns, layouts, rows, texts)
+            _append_rows(b, since, end, columns, layouts, rows, texts)
+            since = p
             mask, kind_before = b[p + 4], -1
             layouts = MASKS.get(mask, _NO_LAYOUTS)
             scalars = layouts.scalars.get
@@ -168,8 +154,9 @@ def one_by_one(
                 length = i32(b, p + 6)[0]
                 layout = layouts.texts.get(length) or layouts.text(length)
             if layout is None:
-                _append_rows(columns, layouts, rows, texts)
+                _append_rows(b, since, end, columns, layouts, rows, texts)
                 p, walked = _walk_item(b, p, end, columns)
+                since = p
                 unhurried += walked
                 left -= 1
                 kind_before = -1
@@ -187,7 +174,7 @@ def one_by_one(
         p += size
         left -= 1
         kind_before = kind
-    _append_rows(columns, layouts, rows, texts)
+    _append_rows(b, since, end, columns, layouts, rows, texts)
     return p, unhurried
 
 
@@ -200,31 +187,55 @@ def _run(b: bytes, p: int, size: int, most: int) -> int:
     return min(len(masks) - len(masks.lstrip(masks[:1])), len(kinds) - len(kinds.lstrip(kinds[:1])))
 
 
-def _append_rows(columns: Columns, layouts: _Mask, rows: list[tuple[Any, ...]], texts: list[int]) -> None:
+def _append_rows(
+    b: bytes,
+    p: int,
+    end: int,
+    columns: Columns,
+    layouts: _Mask,
+    rows: list[tuple[Any, ...]],
+    texts: list[int],
+) -> None:
     """Append what layouts of one mask have unpacked, and forget it.
 
+    p: where the first of them began
     texts: which of them have a text, still as bytes
     """
     if not rows:
         return
     found = list(zip(*rows, strict=True))
-    values: Any = found[1]
-    if texts:
-        values = list(values)
-        for item in texts:
-            values[item] = values[item].decode("utf-8", "surrogateescape")
-    _append(
-        columns,
-        found[0],
-        values,
-        found[layouts.status] if layouts.status else None,
-        (
-            found[layouts.source] if layouts.source else None,
-            found[layouts.server] if layouts.server else None,
-        ),
-    )
+    stamps = _usual_stamps(found[layouts.ticks]) if layouts.ticks else [0] * len(rows)
+    if stamps:
+        before = len(columns)
+        columns.handles += found[0]
+        columns.values += with_texts(found[1], texts) if texts else found[1]
+        columns.source_us += stamps
+        statuses = found[layouts.status] if layouts.status else ()
+        if any(statuses):
+            columns.statuses += [status & CODE_BITS for status in statuses]
+            columns.overflowed += [
+                position for position, status in enumerate(statuses, before) if status & OVERFLOW == OVERFLOW
+            ]
+        else:
+            columns.statuses += [0] * len(rows)
+    else:  # a time is none, so that the server's counts, which was not taken out
+        for _ in rows:
+            p, _ = _walk_item(b, p, end, columns)
     rows.clear()
     texts.clear()
+
+
+def with_texts(values: Sequence[Any], texts: Sequence[int]) -> list[Any]:
+    """Return values, of which those at some positions are texts, still as bytes."""
+    told = list(values)
+    try:
+        for item in texts:
+            told[item] = told[item].decode()
+    except UnicodeDecodeError:  # rare; to ask for the handling of it each time would cost a third more
+        told = list(values)
+        for item in texts:
+            told[item] = told[item].decode("utf-8", "surrogateescape")
+    return told
 
 
 def _walk_item(b: bytes, p: int, end: int, columns: Columns) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from gateway.sources.wire import DecodeError, UnknownLayoutError
 from tests.fuzz.opcua_messages import OpcuaFuzz, same
 from tests.support.publish_messages import NOON, PLAIN, any_message, data_change, response, value
 
+NOON_TICKS = 116_444_736_000_000_000 + 1_700_000_000 * 10_000_000
 ROUNDS = int(os.environ.get("OEE_FUZZ_MESSAGES", "20000"))
 
 
@@ -122,6 +123,77 @@ def test_texts_of_other_lengths_with_the_same_sum_are_read_right() -> None:
         ]
         decoded = decoder.decode(response([data_change(items)]))
         assert decoded.columns.values == [*words, "x", "y"]
+
+
+TIMES = {
+    "together": [NOON_TICKS] * 9,
+    "each its own": [NOON_TICKS + place * 10_000_001 for place in range(9)],
+    "first and last alike": [NOON_TICKS, *range(NOON_TICKS, NOON_TICKS + 7), NOON_TICKS],
+    "one without": [NOON_TICKS] * 4 + [0] + [NOON_TICKS] * 4,
+    "none": [0] * 9,
+    "before all time": [-(2**63)] * 9,
+    "after all time": [2**63 - 1] * 9,
+}
+
+
+def item_bytes(handle: int, mask: int, content: bytes, status: int, ticks: int) -> bytes:
+    """An item whose server's time is a second after its source's."""
+    parts = [struct.pack("<IB", handle, mask), content]
+    later = min(ticks + 10_000_000, 2**63 - 1)
+    for bit, part in (
+        (2, struct.pack("<I", status)),
+        (4, struct.pack("<q", ticks)),
+        (16, b"\xa1\xa2"),
+        (8, struct.pack("<q", later)),
+        (32, b"\xb1\xb2"),
+    ):
+        parts += [part] if mask & bit else []
+    return b"".join(parts)
+
+
+def time_of(mask: int, ticks: int) -> int:
+    """The source's time [us since 1970] or else the server's; 0 for neither; never after the year 9999."""
+    later = min(ticks + 10_000_000, 2**63 - 1)
+    for bit, one in ((4, ticks), (8, later)):
+        if mask & bit and one // 10 > 11_644_473_600_000_000:
+            return min(one // 10 - 11_644_473_600_000_000, 253_402_300_799_000_000)
+    return 0
+
+
+CONTENTS = [
+    (b"\x01\x01", True),
+    (b"\x04" + struct.pack("<h", -5), -5),
+    (b"\x07" + struct.pack("<I", 7), 7),
+    (b"\x0b" + struct.pack("<d", 1.5), 1.5),
+    (b"\x0c" + struct.pack("<i", 3) + b"abc", "abc"),
+    (b"\x0c" + struct.pack("<i", 4) + "\u20ac!".encode(), "\u20ac!"),
+    (b"\x0c" + struct.pack("<i", 2) + b"\xc0\x01", "\udcc0\x01"),
+    (b"\x0c" + struct.pack("<i", 0), ""),
+    (b"\x08" + struct.pack("<q", -(2**40)), -(2**40)),
+]
+
+
+@pytest.mark.parametrize("times", TIMES.values(), ids=TIMES.keys())
+@pytest.mark.parametrize("status", [0, 0x40000000, 0x80350000], ids=["good", "uncertain", "bad"])
+def test_every_mask_says_what_stands_in_it(times: list[int], status: int) -> None:
+    """The first two messages are taken apart item by item, the others by a plan; the last fits it no more."""
+    empty = response([data_change([])])
+    at = empty.index(b"\x01\x00\x2b\x03\x01") + 5
+    for mask in range(1, 64, 2):
+        decoder = Decoder()
+        for number in range(5):
+            bad_now = status or (0x80000000 if number == 4 else 0)
+            rows = list(zip(range(9), CONTENTS, times, strict=True))
+            items = b"".join(
+                item_bytes(handle, mask, content, bad_now, ticks) for handle, (content, _), ticks in rows
+            )
+            body = struct.pack("<i", len(rows)) + items + struct.pack("<i", -1)
+            told = decoder.decode(empty[:at] + struct.pack("<i", len(body)) + body + empty[at + 12 :]).columns
+            assert told.handles == list(range(9))
+            assert told.values == [value for _, value in CONTENTS]
+            assert told.statuses == [bad_now if mask & 2 else 0] * 9
+            assert told.source_us == [time_of(mask, ticks) for ticks in times]
+            assert not told.overflowed
 
 
 def with_picoseconds(value_bytes: bytes) -> bytes:
