@@ -11,6 +11,7 @@ from typing import Final
 from gateway.sources.columns import Columns
 from gateway.sources.items import TICKS_PER_US, US_TO_1970
 from gateway.sources.plans import Plans
+from gateway.sources.publish_bytes import PUBLISH_RESPONSE
 from gateway.sources.wire import (
     DecodeError,
     UnknownLayoutError,
@@ -24,7 +25,6 @@ from gateway.sources.wire import (
 _MIN_ITEM: Final = 5
 """Bytes of the smallest item: a handle and an empty value."""
 
-_PUBLISH_RESPONSE: Final = b"\x01\x00\x3d\x03"
 _DATA_CHANGE: Final = b"\x01\x00\x2b\x03\x01"
 _STATUS_CHANGE: Final = b"\x01\x00\x34\x03\x01"
 _HEADER: Final = struct.Struct("<qIIBi")
@@ -75,7 +75,7 @@ class Decoder:
             raise DecodeError(str(error)) from error
 
     def _response(self, b: bytes, p: int, end: int) -> Published:
-        if b[p : p + 4] != _PUBLISH_RESPONSE:
+        if b[p : p + 4] != PUBLISH_RESPONSE:
             raise UnknownLayoutError("no publish response")
         _, _, result, diagnostics, table = _HEADER.unpack_from(b, p + 4)
         if result:

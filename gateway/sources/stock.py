@@ -3,13 +3,15 @@
 from typing import Any, Final
 
 from asyncua import ua
+from asyncua.client.ua_client import UASocketProtocol
 from asyncua.common.utils import Buffer
-from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
+from asyncua.ua.ua_binary import nodeid_to_binary, struct_from_binary, struct_to_binary
 from asyncua.ua.uaerrors import UaStatusCodeError
 
 from gateway.sources.columns import Columns
 from gateway.sources.decoder import Decoder, Published
 from gateway.sources.errors import LIBRARY_ERRORS
+from gateway.sources.publish_bytes import publish_request
 from gateway.sources.values import columns, epoch_us, moment
 from gateway.sources.wire import DecodeError, UnknownLayoutError
 
@@ -88,9 +90,36 @@ def assumptions_hold() -> bool:
             return False
         decoder = Decoder()
         wanted = decode(message).columns
-        return all(decoder.decode(message).columns == wanted for _ in range(3))
+        return _asks_alike() and all(decoder.decode(message).columns == wanted for _ in range(3))
     except (*LIBRARY_ERRORS, UnknownLayoutError):
         return False
+
+
+def _asks_alike() -> bool:
+    """Tell whether requests can be sent and are written as the library would."""
+    protocol = UASocketProtocol()
+    parts = (protocol._request_id, protocol._request_handle, protocol._callbackmap)  # noqa: SLF001
+    if parts != (0, 0, {}) or protocol.transport is not None:
+        return False
+    for token in (ua.NodeId(ua.Int32(7), ua.Int16(0)), ua.NodeId(ua.ByteString(b"\x01\x02"), ua.Int16(1))):
+        for acks in ((), (1, 2**32 - 1)):
+            request = ua.PublishRequest()
+            header = request.RequestHeader
+            header.AuthenticationToken, header.RequestHandle, header.TimeoutHint = (
+                token,
+                ua.UInt32(3),
+                ua.UInt32(0),
+            )
+            header.Timestamp = moment(_SAMPLE_US)
+            request.Parameters.SubscriptionAcknowledgements = [
+                ua.SubscriptionAcknowledgement(ua.UInt32(9), ua.UInt32(sequence)) for sequence in acks
+            ]
+            ours = publish_request(nodeid_to_binary(token), 3, _SAMPLE_US, 9, acks)
+            theirs = struct_to_binary(request)
+            wire = protocol._connection.message_to_binary(ours, request_id=5)  # noqa: SLF001
+            if ours != theirs or not wire.endswith(ours):
+                return False
+    return True
 
 
 def sample() -> bytes:

@@ -127,10 +127,11 @@ class Subscription:
         for handle in self.items:
             stamps.setdefault(handle, _NEVER_US)
         self._server_clock = server_clock
-        self._decoder = Decoder() if connection.fast_decoder and _fast_way_is_safe() else None
+        fast = connection.fast_decoder and _fast_way_is_safe()
+        self._decoder = Decoder() if fast else None
         self.as_of_us = clock_us()
         self._told_us = 0
-        self._requests = PublishRequests(session, connection)
+        self._requests = PublishRequests(session, connection, clock_us, fast=fast)
         self._static: bytes = b""
         self.on_change: Callable[[], None] = lambda: None
         self.reconciler = Reconciler(session, connection, self.items, receiver, clock_us, tally, self)
