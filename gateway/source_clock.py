@@ -7,6 +7,7 @@ _NEVER: Final = 1 << 62
 _LAG_WINDOW_US: Final = 60 * _US
 _DOUBTED_RISE_US: Final = 5 * _US
 _SET_BACK_US: Final = _US
+_LONGEST_WAY_US: Final = 60 * _US
 
 
 class SourceClock:
@@ -66,16 +67,22 @@ class SourceClock:
 class ServerClock:
     """When, by our clock, a server made the messages that come from it.
 
-    It goes on over connections: one that begins with messages that were long under way has nothing else to
-    tell by that they were, and what they do not tell of yet would count as unchanged.
+    It goes on over connections, and is told what a server says of the time before its messages come: one
+    that begins with messages that were long under way has nothing else to tell by that they were, and what
+    they do not tell of yet would count as unchanged.
 
-    Messages come in the order in which they were made. One that was made before the last shows that the
-    server's clock was set back, and all that was known of it is forgotten.
+    Messages come in the order in which they were made, and none is under way for long: a connection that is
+    so slow is given up. One that seems otherwise shows that a clock was set, and all that was known of it is
+    forgotten.
     """
 
     def __init__(self) -> None:
         self._clock = SourceClock(0)
         self._newest_us = 0
+
+    def asked(self, told_us: int, sent_us: int) -> None:
+        """Take note of the time that a server told, not before we asked [us, its clock and ours]."""
+        self._clock.heard(told_us, sent_us)
 
     def heard(self, made_us: int, now_us: int) -> int:
         """Take note of a new message; return when it was made [us, our clock], now where it does not say.
@@ -84,7 +91,9 @@ class ServerClock:
         """
         if made_us <= 0:
             return now_us
-        if made_us < self._newest_us - _SET_BACK_US:
+        lag_us = self._clock.lag_us
+        is_long = lag_us is not None and now_us - made_us - lag_us > _LONGEST_WAY_US
+        if is_long or made_us < self._newest_us - _SET_BACK_US:
             self._clock = SourceClock(0)
         self._newest_us = made_us
         self._clock.heard(made_us, now_us)

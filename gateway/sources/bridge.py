@@ -1,6 +1,7 @@
 """From a lost subscription to the next one over the server's history: what it has whole is no gap."""
 
 import asyncio
+import datetime as dt
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ async def _life(session: Session) -> tuple[int, int]:
     nodes = [ua.ObjectIds.Server_ServerStatus_StartTime, ua.ObjectIds.Server_ServerStatus_CurrentTime]
     values = await session.read([standard_node(node) for node in nodes])
     began, present = (
-        epoch_us(one.Value.Value) if one.Value is not None and one.Value.Value is not None else 0
+        epoch_us(said) if isinstance(said := one.Value and one.Value.Value, dt.datetime) else 0
         for one in values
     )
     return began, present

@@ -1,6 +1,7 @@
 """One PLC over OPC UA, for ever: connect, serve, notice the loss, connect anew."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import random
@@ -14,7 +15,9 @@ from contract.delivery import ConnectionStatus
 from gateway.config import Configuration, Connection
 from gateway.errors import CertificateError, GatewayError, SourceError
 from gateway.source_clock import ServerClock
+from gateway.sources.bridge import server_time_us
 from gateway.sources.certificates import CertificateStore
+from gateway.sources.errors import ServiceError
 from gateway.sources.port import Receiver, SourceCounters
 from gateway.sources.publish_requests import SilentError, SubscriptionLostError
 from gateway.sources.reconciler import told
@@ -178,7 +181,15 @@ class OpcUaSource:
         finally:
             await asyncio.shield(session.close(keep_subscriptions=keep, politely=politely))
 
+    async def _ask_the_time(self, session: Session) -> None:
+        """Learn how the server's clock stands to ours; one that does not tell shows it by its messages."""
+        sent_us = self._clock_us()
+        with contextlib.suppress(ServiceError):
+            if told_us := await server_time_us(session):
+                self._server_clock.asked(told_us, sent_us)
+
     async def _serve(self, session: Session) -> None:
+        await self._ask_the_time(session)
         subscription = Subscription(
             session,
             self._connection,

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -625,6 +626,30 @@ def test_silence_that_a_new_process_has_taken_over_is_told_as_silence() -> None:
     assert after.gaps == []
 
 
+@pytest.mark.parametrize("watched_secs", [0, 15])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_silence_before_a_machine_was_watched_is_not_told_when_its_session_goes_on(
+    watched_secs: int, is_new: bool
+) -> None:
+    """Its first values are as old as a past that is still to be played, and nothing fresh has come."""
+    bench = Bench()
+    bench.now_us = NOON + 600 * US
+    bench.start()
+    bench.tick(NOON + (600 + watched_secs) * US)
+    bench.drafts += bench.sampler.lost(bench.now_us, "cut")
+    after = bench
+    if is_new:
+        after = Bench()
+        after.now_us = bench.now_us
+        after.sampler.restore(dict(bench.sampler.unsaved()), "was off")
+    after.subscribe(resumed=True)
+    after.tick(NOON + 630 * US)
+    times = [at // US for at, _, _ in bench.told + (after.told if is_new else [])]
+    assert times[0] == 0
+    assert len(times) > 1
+    assert min(times[1:]) >= 600
+
+
 def test_what_no_longer_waits_is_not_told_again_after_a_crash() -> None:
     bench = Bench()
     bench.start()
@@ -745,6 +770,19 @@ def test_a_message_is_as_old_as_the_quickest_before_it_shows() -> None:
     assert clock.ours(NOON - 3599 * US, NOON) == NOON
     assert clock.heard(NOON - 3590 * US, NOON + 9 * US) == NOON + 9 * US, "one that is quicker is believed"
     assert clock.heard(NOON - 3589 * US, NOON + 13 * US) == NOON + 10 * US
+
+
+def test_a_server_that_tells_the_time_shows_how_late_its_first_message_is() -> None:
+    clock = ServerClock()
+    clock.asked(NOON - 3600 * US, NOON)
+    assert clock.heard(NOON - 3599 * US, NOON + 4 * US) == NOON + US
+
+
+def test_a_server_that_tells_another_time_than_its_messages_is_not_believed() -> None:
+    clock = ServerClock()
+    clock.asked(NOON + 10**16, NOON)
+    assert clock.heard(NOON, NOON + US) == NOON + US
+    assert clock.heard(NOON + US, NOON + 4 * US) == NOON + 2 * US
 
 
 def test_a_server_whose_clock_is_set_back_is_not_taken_for_one_that_is_late() -> None:
