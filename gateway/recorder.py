@@ -43,6 +43,7 @@ class Saved(Struct, frozen=True, array_like=True):
     pending_us, pending_kind: only in what an earlier version kept, which had no WAITING_VALUES
     told: only in what an earlier version kept, which had no told_before_us
     told_before_us: [us] how long before the last record the newest were, should they have to be withdrawn
+    watched: silence since the last record meant that nothing had changed
     """
 
     last_us: int
@@ -53,6 +54,7 @@ class Saved(Struct, frozen=True, array_like=True):
     pending_kind: Kind = "analogue"
     told: list[int] = []
     told_before_us: list[int] = []
+    watched: bool = False
 
     def is_of(self, tags: MachineTags) -> bool:
         """Tell whether the values are of these tags."""
@@ -76,6 +78,7 @@ class SampledMachine:
     lost_us: [us, source time] up to where it was known before it could not be read
     pending_us: [us, source time] of the newest value that waits for its interval's end; 0 for none
     waiting: values and statuses as they wait, where facts have changed since, in the instant in hand
+    watched_us: [us, source time] since when silence means that nothing changed; NEVER while it does not
     flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
     told: [us, source time] of its newest records, should they have to be withdrawn
     said: what its last record says, as long as no gap follows that
@@ -97,6 +100,7 @@ class SampledMachine:
     pending_us: int = 0
     pending_kind: Kind = "analogue"
     waiting: tuple[list[Any], list[int]] | None = None
+    watched_us: int = NEVER
     flush_us: int = NEVER
     beat_us: int = NEVER
     moving: bool | None = None
@@ -404,6 +408,7 @@ class Recorder:
 
     def watch_from(self, machine: SampledMachine, source_us: int) -> None:
         """Have no heartbeat and no standstill of a machine lie before a moment."""
+        machine.watched_us = source_us
         machine.beat_us = max(machine.beat_us, source_us)
         if machine.still_us != NEVER:
             machine.still_us = max(machine.still_us, source_us)
@@ -423,10 +428,12 @@ class Recorder:
     def resume(self, machine: SampledMachine) -> None:
         """Go on with a machine of which nothing was missed; in a new process too its silence is known."""
         self._made_ready(machine)
-        self.observed_us = min(self.observed_us, machine.last_us)
         machine.beat_us = machine.last_us + self._heartbeat_us
         if machine.tags.moving_slot >= 0 and machine.moving is not False:
             machine.still_us = machine.last_us + machine.tags.moving_for_us
+        if machine.watched_us != NEVER:
+            self.observed_us = min(self.observed_us, machine.watched_us)
+            self.watch_from(machine, machine.watched_us)
         self._due_soon(machine)
 
     def _made_ready(self, machine: SampledMachine) -> None:
@@ -544,7 +551,8 @@ class Recorder:
             values, statuses = self._newest(machine)
             last_us = machine.last_us
             told = [last_us - at_us for at_us in islice(reversed(machine.told), _TOLD_SAVED)][::-1]
-            saved = Saved(last_us, machine.checksum, values, statuses, told_before_us=told)
+            watched = machine.watched_us <= last_us
+            saved = Saved(last_us, machine.checksum, values, statuses, told_before_us=told, watched=watched)
             yield str(position), msgspec.msgpack.encode(saved)
         if self._is_waiting_unsaved:
             self._is_waiting_unsaved = False
@@ -576,6 +584,7 @@ class Recorder:
             machine.last_us = machine.newest_us = known.last_us
             machine.cause = cause
             machine.told.extend(known.records_us)
+            machine.watched_us = known.last_us if known.watched else NEVER
             if known.is_of(machine.tags) and self._restore_values(machine, known.values, known.statuses):
                 fitting.add(machine.position)
                 machine.facts = machine.tags.compose(known.values, known.statuses).facts

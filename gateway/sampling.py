@@ -88,7 +88,7 @@ class ConnectionSampler:
             if machine.ready:
                 continue
             if resumed and machine.last_us:
-                self._recorder.resume(machine)
+                self._resume(machine, wall_us)
                 continue
             machine.awaiting.add(handle)
             self._recorder.statuses[handle] = WAITING
@@ -356,6 +356,13 @@ class ConnectionSampler:
                 late = wall_us - machine.subscribed_us >= SETTLE_US
                 if not machine.awaiting or (heard and late):
                     self._begin(machine, wall_us)
+
+    def _resume(self, machine: SampledMachine, wall_us: int) -> None:
+        """Go on with a machine of which nothing was missed; of its silence nothing is known before it is."""
+        recorder = self._recorder
+        recorder.resume(machine)
+        if machine.watched_us == NEVER and recorder.observed_us != NEVER:
+            recorder.watch_from(machine, self._present(wall_us))
 
     def _begin(self, machine: SampledMachine, wall_us: int) -> None:
         """Make a machine's first record since we read it (again), and the gap before it.

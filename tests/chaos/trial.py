@@ -31,6 +31,8 @@ _QUIET_SECS: Final = 150.0
 """How long everything may take to be well again after the last fault."""
 _START_SECS: Final = 240.0
 """How long a machine that is busy with much else may take until four processes stand."""
+_PLAYS_ITS_PAST: Final = {"assume_live_after_secs": _START_SECS}
+"""A PLC that shows old values first, and then nothing until all its tags are watched, is not there yet."""
 _BUSY: Final = 0.9
 """A share of a core that nobody may take while little happens."""
 
@@ -156,6 +158,7 @@ def _system(schedule: Schedule, folder: Path, proxies: Proxies, oee: Sequence[st
         simulate=simulate,
         oee=oee,
         gateway={"heartbeat_secs": 3.0},
+        connection=_PLAYS_ITS_PAST if schedule.history_secs else None,
         environments={
             name: faults.clock_environment(folder / f"{name}.clock") for name in sorted(schedule.clocks)
         },
