@@ -18,7 +18,7 @@ from gateway.errors import OutboxError, SourceError
 from gateway.source_clock import ServerClock
 from gateway.sources import stock
 from gateway.sources.bridge import Told, bridge
-from gateway.sources.columns import Columns
+from gateway.sources.columns import Columns, Gathered
 from gateway.sources.decoder import Decoder, Published
 from gateway.sources.errors import NoAnswerError, ServiceError, mapped
 from gateway.sources.history import read_history
@@ -36,7 +36,7 @@ _Response = TypeVar("_Response")
 
 _US: Final = 1_000_000
 _MAX_NOTIFICATIONS: Final = 10_000
-_MAX_MERGED: Final = 100_000
+_MAX_GATHERED: Final = 100_000
 _MAX_REPUBLISHED: Final = 10_000
 _SEQUENCES: Final = 2**32 - 1
 _OUTBOX_RETRY_SECS: Final = 1.0
@@ -116,8 +116,7 @@ class Subscription:
         self.id = 0
         self.next_sequence = 1
         self._acks: list[int] = []
-        self._merged: Columns | None = None
-        self._merged_sequences: list[int] = []
+        self._gathered: Gathered | None = None
         self._newest_us = 0
         self._offset_us = round(connection.source_clock_offset_secs * _US)
         self._fetched: set[tuple[int, int, Any]] = set()
@@ -307,7 +306,7 @@ class Subscription:
         if not published.has_notifications:
             self._tally.keepalives += 1
             await self._missing(published.sequence, published)
-            if self._merged is None:
+            if self._gathered is None:
                 self._receiver.on_alive(self.as_of_us)
         elif self._is_new(published.sequence):
             await self._missing(published.sequence, published)
@@ -316,7 +315,7 @@ class Subscription:
             self._status_changed(published.status_changes)
         else:
             self._acks.append(published.sequence)
-        if self._merged is None:
+        if self._gathered is None:
             self._told_us = self.as_of_us
         self._acknowledge_old(published.available)
         self._request()
@@ -366,7 +365,7 @@ class Subscription:
 
     def _acknowledge_old(self, available: Iterable[int]) -> None:
         """Acknowledge what the server still keeps although we have it."""
-        waiting = {*self._acks, *self._merged_sequences}
+        waiting = {*self._acks, *(self._gathered.sequences if self._gathered is not None else ())}
         self._acks += [
             int(sequence)
             for sequence in available
@@ -375,23 +374,20 @@ class Subscription:
 
     async def _take(self, sequence: int, found: Columns, *, more: bool = False) -> None:
         """Hand a notification on; messages that belong together are handed on together."""
-        if self._merged is None:
-            self._merged = found
-        else:
-            self._merged.extend(found)
+        if self._gathered is None:
+            self._gathered = Gathered()
+        self._gathered.add(sequence, found)
         self._tally.notifications += 1
-        self._merged_sequences.append(sequence)
         self.next_sequence = sequence % _SEQUENCES + 1
-        if not more or len(self._merged) >= _MAX_MERGED:
-            await self._commit_merged()
+        if not more or len(self._gathered.columns) >= _MAX_GATHERED:
+            await self._commit_gathered()
 
-    async def _commit_merged(self) -> None:
+    async def _commit_gathered(self) -> None:
         """Have what has come of messages that belong together made safe."""
-        if self._merged is not None:
-            merged, self._merged = self._merged, None
-            await self.commit(merged, self.next_sequence)
-            self._acks += self._merged_sequences
-            self._merged_sequences = []
+        if self._gathered is not None:
+            gathered, self._gathered = self._gathered, None
+            await self._commit(gathered, self.next_sequence)
+            self._acks += gathered.sequences
 
     def _status_changed(self, statuses: Iterable[int]) -> None:
         for status in statuses:
@@ -401,12 +397,17 @@ class Subscription:
 
     async def commit(self, found: Columns, next_sequence: int | None) -> None:
         """Have the receiver make values safe, for as long as that takes."""
-        self._stamps.update(zip(found.handles, found.source_us, strict=True))
+        await self._commit(Gathered.of(found), next_sequence)
+
+    async def _commit(self, gathered: Gathered, next_sequence: int | None) -> None:
+        self._stamps.update(gathered.newest_us())
+        found = gathered.columns
         if len(self._stamps) > len(self.items):
             self._leave_out_strangers(found)
+            gathered = Gathered.of(found)
         if not len(found):
             return
-        batch = self._batch(found, next_sequence)
+        batch = self._batch(gathered, next_sequence)
         self._tally.values += len(found)
         self._tally.overflows += len(found.overflowed)
         self.reconciler.heard(found.handles)
@@ -448,15 +449,17 @@ class Subscription:
         rows = enumerate(zip(found.handles, found.source_us, found.values, strict=True))
         found.keep([place for place, row in rows if row not in self._fetched])
 
-    def _batch(self, found: Columns, next_sequence: int | None) -> TagBatch:
-        offset_us = self._offset_us
+    def _batch(self, gathered: Gathered, next_sequence: int | None) -> TagBatch:
+        found = gathered.columns
+        offset_us, most_us = self._offset_us, gathered.most_us
         times: list[int] = found.source_us
         unstamped: frozenset[int] = frozenset()
-        if min(times) <= 0:
+        if gathered.least_us <= 0:
             unstamped = frozenset(position for position, stamp in enumerate(times) if stamp <= 0)
         if offset_us or unstamped:
             times = [stamp + offset_us if stamp > 0 else self.as_of_us for stamp in times]
-        self._newest_us = max(self._newest_us, min(max(times), self.as_of_us + _US))
+            most_us = max(times)
+        self._newest_us = max(self._newest_us, min(most_us, self.as_of_us + _US))
         return TagBatch(
             handles=found.handles,
             values=found.values,
@@ -495,7 +498,7 @@ class Subscription:
         self.as_of_us = as_of_us
         if lost:
             _log.warning("%s: %d notifications were missed", self._connection.name, missed)
-            await self._commit_merged()
+            await self._commit_gathered()
             await self._from_history(from_us, following)
             self.next_sequence = sequence
 
