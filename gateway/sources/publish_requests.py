@@ -78,19 +78,20 @@ class PublishRequests:
         """Take note that silence begins now."""
         self._heard_at = asyncio.get_running_loop().time()
 
-    def send(self, subscription: int, acks: Sequence[int]) -> None:
-        """Have one more request wait at the server, with acknowledgements of what is safe."""
+    def send(self, subscription: int, acks: Sequence[int], count: int = 1) -> None:
+        """Have more requests wait at the server, the first with acknowledgements of what is safe."""
         try:
             with mapped("Publish"):
                 protocol = self._session.client.uaclient.protocol
                 if protocol is None:
                     raise ConnectionError("not connected")
-                answer = self._ask(protocol, subscription, acks)
+                answers = self._ask(protocol, subscription, [acks, *[()] * (count - 1)])
         except SourceError as error:
             self._has_arrived(error)
             return
-        self._waiting.add(answer)
-        answer.add_done_callback(self._answered)
+        for answer in answers:
+            self._waiting.add(answer)
+            answer.add_done_callback(self._answered)
 
     async def answer(self) -> Any:
         """Return the next answer, its body or the error; raises SourceError where the server is silent."""
@@ -111,32 +112,43 @@ class PublishRequests:
         await asyncio.gather(*waiting, return_exceptions=True)
 
     def _ask_stock(
-        self, protocol: UASocketProtocol, subscription: int, acks: Sequence[int]
-    ) -> asyncio.Future[Any]:
-        request = ua.PublishRequest()
-        request.Parameters.SubscriptionAcknowledgements = [
-            ua.SubscriptionAcknowledgement(ua.UInt32(subscription), ua.UInt32(sequence)) for sequence in acks
-        ]
-        return asyncio.create_task(protocol.send_request(request, timeout=0), name=f"publish[{self._name}]")
+        self, protocol: UASocketProtocol, subscription: int, acks_of_each: Sequence[Sequence[int]]
+    ) -> list[asyncio.Future[Any]]:
+        answers: list[asyncio.Future[Any]] = []
+        for acks in acks_of_each:
+            request = ua.PublishRequest()
+            request.Parameters.SubscriptionAcknowledgements = [
+                ua.SubscriptionAcknowledgement(ua.UInt32(subscription), ua.UInt32(sequence))
+                for sequence in acks
+            ]
+            sent = protocol.send_request(request, timeout=0)
+            answers.append(asyncio.create_task(sent, name=f"publish[{self._name}]"))
+        return answers
 
     def _ask_fast(
-        self, protocol: UASocketProtocol, subscription: int, acks: Sequence[int]
-    ) -> asyncio.Future[Any]:
-        """Do what the library's send_request does; tried by `stock.assumptions_hold`."""
+        self, protocol: UASocketProtocol, subscription: int, acks_of_each: Sequence[Sequence[int]]
+    ) -> list[asyncio.Future[Any]]:
+        """Do what the library's send_request does, tried by `stock.assumptions_hold`; all in one write."""
         if protocol.transport is None:
             raise ConnectionError("not connected")
         if self._token is not protocol.authentication_token:
             self._token = protocol.authentication_token
             self._token_bytes = nodeid_to_binary(self._token)
-        handle, request_id = protocol._request_handle + 1, protocol._request_id + 1  # noqa: SLF001
-        request = publish_request(self._token_bytes, handle, self._clock_us(), subscription, acks)
         protocol.revolve_security_token()
-        message = protocol._connection.message_to_binary(request, request_id=request_id)  # noqa: SLF001
-        protocol._request_handle, protocol._request_id = handle, request_id  # noqa: SLF001
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        protocol._callbackmap[request_id] = answer  # noqa: SLF001
-        protocol.transport.write(message)
-        return answer
+        loop = asyncio.get_running_loop()
+        now_us = self._clock_us()
+        answers: list[asyncio.Future[Any]] = []
+        messages: list[bytes] = []
+        for acks in acks_of_each:
+            protocol._request_handle += 1  # noqa: SLF001
+            protocol._request_id += 1  # noqa: SLF001
+            handle, number = protocol._request_handle, protocol._request_id  # noqa: SLF001
+            request = publish_request(self._token_bytes, handle, now_us, subscription, acks)
+            messages.append(protocol._connection.message_to_binary(request, request_id=number))  # noqa: SLF001
+            protocol._callbackmap[number] = answer = loop.create_future()  # noqa: SLF001
+            answers.append(answer)
+        protocol.transport.write(b"".join(messages))
+        return answers
 
     def _answered(self, answer: asyncio.Future[Any]) -> None:
         self._waiting.discard(answer)

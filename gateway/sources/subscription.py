@@ -116,6 +116,7 @@ class Subscription:
         self.id = 0
         self.next_sequence = 1
         self._acks: list[int] = []
+        self._owed = 0
         self._gathered: Gathered | None = None
         self._newest_us = 0
         self._offset_us = round(connection.source_clock_offset_secs * _US)
@@ -285,9 +286,21 @@ class Subscription:
         finally:
             await self._requests.cancel()
 
-    def _request(self) -> None:
-        acks, self._acks = self._acks, []
-        self._requests.send(self.id, acks)
+    def _request(self, *, more: bool = False) -> None:
+        """Have another request wait at the server.
+
+        more: the server has more to tell at once, so that half of the requests may be sent together while it
+            answers the rest: each sending costs as much as reading some hundred values
+        """
+        self._owed += 1
+        if not more or self._owed >= len(self._requests):
+            self._ask_what_is_due()
+
+    def _ask_what_is_due(self) -> None:
+        if self._owed:
+            acks, self._acks = self._acks, []
+            owed, self._owed = self._owed, 0
+            self._requests.send(self.id, acks, owed)
 
     async def _handle(self, body: Any) -> None:
         """Take one answer to a publish request."""
@@ -318,7 +331,7 @@ class Subscription:
         if self._gathered is None:
             self._told_us = self.as_of_us
         self._acknowledge_old(published.available)
-        self._request()
+        self._request(more=published.more)
 
     def _decoded(self, body: Any) -> Published | None:
         """Decode a publish response, the fast way where it can; None for a damaged one.
@@ -347,8 +360,9 @@ class Subscription:
 
     def _refused(self, error: SourceError) -> None:
         status = error.status if isinstance(error, ServiceError) else 0
-        if status == ua.StatusCodes.BadTooManyPublishRequests and len(self._requests) > 1:
-            return  # one fewer from now on
+        if status == ua.StatusCodes.BadTooManyPublishRequests and len(self._requests) + self._owed:
+            self._ask_what_is_due()  # one fewer from now on
+            return
         if status == ua.StatusCodes.BadTimeout:
             self._request()
             return

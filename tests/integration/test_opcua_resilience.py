@@ -12,6 +12,7 @@ from unittest.mock import AsyncMock
 import pytest
 from asyncua import ua
 from asyncua.common.utils import ServiceError
+from asyncua.server.uaprocessor import UaProcessor
 
 from gateway.sources.errors import NoAnswerError
 from tests.support.opcua_gateway import MemoryOutbox, Reading, clock_us, configured, reading
@@ -536,6 +537,23 @@ async def test_renumbered_namespaces_are_followed(tmp_path: Path) -> None:
             await until(lambda: outbox.states("m1")[-1] == "idle" and outbox.states("m2")[-1] == "idle", 8)
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "stock"])
+async def test_a_server_that_takes_one_publish_request_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fast: bool
+) -> None:
+    """It refuses the others: there are fewer from then on, and nothing else comes of it."""
+    monkeypatch.setattr(UaProcessor, "publish_request_limit", lambda *_: 1)
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        configuration = configured(server.url, [machine(server)], tmp_path, fast_decoder=fast)
+        async with reading(configuration, outbox) as gateway:
+            await until(lambda: outbox.telemetry)
+            await count_up(server, 101, 110, 0.1)
+            await until(lambda: outbox.telemetry[-1].total_units == 110)
+            assert gateway.source.counters.reconnects == 0
+        assert_each_once(outbox, 101, 110)
 
 
 async def test_a_lost_message_is_asked_for_again(tmp_path: Path) -> None:
