@@ -20,10 +20,13 @@ CAUSES: Final[tuple[DropCause, ...]] = get_args(DropCause)
 DROP_ORDER: Final[tuple[tuple[Kind, ...], ...]] = (("analogue",), ("counter", "state"), ("gap",))
 """Which kinds go first when it is full; a place in it is a rank."""
 
-_SCHEMA: Final = """
+_FORM: Final = """
 PRAGMA page_size = 4096;
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
+"""
+"""Of a new file only: to say it again of an old one would write to it, for which a full disk has no room."""
+_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
     sequence INTEGER PRIMARY KEY, epoch_us INTEGER NOT NULL, kind INTEGER NOT NULL,
     topic INTEGER NOT NULL, payload BLOB NOT NULL);
@@ -93,6 +96,8 @@ class Database:
         self.run("PRAGMA synchronous = FULL")
         self.run("PRAGMA cache_size = -500")
         self.run("PRAGMA journal_size_limit = 16777216")
+        if self.run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            self.connection.executescript(_FORM)
         self.connection.executescript(_SCHEMA)
         for number, topic in self.run("SELECT id, topic FROM topics"):
             self._know(number, topic)

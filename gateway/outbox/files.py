@@ -1,5 +1,6 @@
 """What lies beside an outbox: its folder, the lock against a second process, the ceiling of its sequences."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -29,8 +30,9 @@ def lock(path: Path) -> int:
         raise OutboxLockedError(
             f"the data folder {path.parent} is used by another gateway process (pid {owner or 'unknown'})"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    with contextlib.suppress(OSError):  # on a full disk nobody is told who is in
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle
 
 

@@ -42,6 +42,7 @@ _ROWS_SHARE: Final = 3_000
 _MENDINGS: Final = 20
 """How much damage one reading goes past; a disk that has more is no longer believed."""
 _QUARANTINE_MAX: Final = 1_000
+_FULL_AT_START: Final = "the disk is full: the oldest records are dropped until there is room on it"
 
 
 class SqliteOutbox:
@@ -94,6 +95,9 @@ class SqliteOutbox:
         self._lock = lock(folder / "outbox.lock")
         try:
             self._begin()
+        except OutboxFullError as error:
+            os.close(self._lock)
+            raise OutboxFullError(f"there is no room for an outbox in {folder}: {error}") from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -271,7 +275,14 @@ class SqliteOutbox:
         self._places.restore(database.run("SELECT uplink, first, last FROM places"))
         self._damaged_files = repair.count_aside(self.path.parent)
         self._dirty = True
-        with database.transaction():
+        try:
+            self._note_standing()
+        except OutboxFullError:
+            self._room.make(database.connection)
+            self._alarm.sound(_FULL_AT_START)
+
+    def _note_standing(self) -> None:
+        with self._database.transaction():
             self._reserve()
             self._save()
 

@@ -455,6 +455,35 @@ def test_a_full_disk_stops_appends_and_nothing_else(tmp_path, run_records):
     assert later is None
 
 
+def test_a_killed_daemon_starts_again_on_a_disk_that_is_full(tmp_path):
+    """It goes on reading its PLCs, which keep their values for it; what is old makes room for them."""
+    program = textwrap.dedent("""
+        import json, os, resource, sys
+        from pathlib import Path
+        from tests.support.gateway_parts import Record, open_outbox
+        folder = Path(sys.argv[1])
+        log = folder / "outbox.sqlite-wal"
+        if log.exists():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+        outbox = open_outbox(folder)
+        alarm = outbox.statistics().alarm
+        for n in range(200):
+            outbox.append([Record(n)])
+        print(json.dumps([alarm, outbox.statistics().records]), flush=True)
+        os._exit(0)
+    """)
+    told = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout.splitlines()[-1]))
+    assert told[0] == [None, 200]
+    assert "the disk is full" in told[1][0]
+    assert told[1][1] > 0
+
+
 def test_what_was_delivered_while_nothing_could_be_written_is_let_go_later(tmp_path):
     program = textwrap.dedent("""
         import json, resource, sys
