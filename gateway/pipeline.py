@@ -42,6 +42,7 @@ class Lane:
 
     bindings: the tags that the source has to read
     saved: the source's checkpoint as it was before a crash or restart; None for none
+    told_us: by handle, the source time of each tag's value that was on disk then [us since 1970]
     status: the connection's state as last told
     faults: why it could not be read, the last ones
     heard_us: [us, our clock] when a value last came; 0 for never
@@ -64,6 +65,7 @@ class Lane:
         ]
         self.bindings: list[Binding] = bindings(connection, self.machines)
         self._source_us: dict[int, int] = {}
+        self.told_us: dict[int, int] = {}
         self._clock_us = clock_us
         self._outbox = outbox
         self._held: list[Draft] = []
@@ -178,7 +180,7 @@ class Lane:
         if not drafts and not save and not self._sampler.has_unsaved:
             return
         prefix = f"{self.name}/"
-        checkpoints = {prefix + key: saved for key, saved in self._sampler.unsaved()}
+        checkpoints = {prefix + key: saved for key, saved in self._sampler.unsaved(self._source_us)}
         saved = _SavedConnection(self._sampler.clock.lag_us, self._source)
         checkpoints[self.name] = msgspec.msgpack.encode(saved)
         try:
@@ -196,7 +198,8 @@ class Lane:
         keys = [*map(str, range(len(self.machines))), WAITING_VALUES]
         kept = {key: self._outbox.checkpoint(f"{self.name}/{key}") for key in keys}
         known = {key: saved for key, saved in kept.items() if saved is not None}
-        self._sampler.restore(known, absent)
+        self.told_us = self._sampler.restore(known, absent)
+        self._source_us.update(self.told_us)
         connection = self._outbox.checkpoint(self.name)
         if connection is None:
             return None

@@ -44,6 +44,7 @@ class Saved(Struct, frozen=True, array_like=True):
     told: only in what an earlier version kept, which had no told_before_us
     told_before_us: [us] how long before the last record the newest were, should they have to be withdrawn
     watched: silence since the last record meant that nothing had changed
+    came_before_us: [us] how long before the last record each value was at the source; None where unknown
     """
 
     last_us: int
@@ -55,6 +56,7 @@ class Saved(Struct, frozen=True, array_like=True):
     told: list[int] = []
     told_before_us: list[int] = []
     watched: bool = False
+    came_before_us: list[int | None] = []
 
     def is_of(self, tags: MachineTags) -> bool:
         """Tell whether the values are of these tags."""
@@ -64,6 +66,20 @@ class Saved(Struct, frozen=True, array_like=True):
     def records_us(self) -> list[int]:
         """Return the moments of its newest records [us, source time]."""
         return [self.last_us - before for before in self.told_before_us] or self.told or [self.last_us]
+
+
+class Waiting(Struct, frozen=True, array_like=True):
+    """What must be known after a crash of values that wait for the end of their interval.
+
+    came_before_us: [us] how long before the newest of them each value was at the source; None where unknown
+    """
+
+    position: int
+    pending_us: int
+    kind: Kind
+    values: list[Any]
+    statuses: list[int]
+    came_before_us: list[int | None] = []
 
 
 @dataclass(slots=True, eq=False)
@@ -539,11 +555,13 @@ class Recorder:
         """Tell whether `unsaved` would yield anything."""
         return bool(self._unsaved) or self._is_waiting_unsaved
 
-    def unsaved(self) -> Iterator[tuple[str, bytes]]:
+    def unsaved(self, source_us: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
         """Yield, once, under the same keys as ever, what has changed of what must be known after a crash.
 
         That is each machine with a new record, by its position; and under WAITING_VALUES all values that wait
         to be one: they were acknowledged to the server, so that they too have to be on disk.
+
+        source_us: by handle, the source time of each tag's newest value [us since 1970]
         """
         positions, self._unsaved = self._unsaved, set()
         for position in positions:
@@ -552,12 +570,27 @@ class Recorder:
             last_us = machine.last_us
             told = [last_us - at_us for at_us in islice(reversed(machine.told), _TOLD_SAVED)][::-1]
             watched = machine.watched_us <= last_us
-            saved = Saved(last_us, machine.checksum, values, statuses, told_before_us=told, watched=watched)
+            came = _came_before(machine, last_us, source_us)
+            saved = Saved(
+                last_us,
+                machine.checksum,
+                values,
+                statuses,
+                told_before_us=told,
+                watched=watched,
+                came_before_us=came,
+            )
             yield str(position), msgspec.msgpack.encode(saved)
         if self._is_waiting_unsaved:
             self._is_waiting_unsaved = False
             waiting = [
-                (position, machine.pending_us, machine.pending_kind, *self._newest(machine))
+                Waiting(
+                    position,
+                    machine.pending_us,
+                    machine.pending_kind,
+                    *self._newest(machine),
+                    _came_before(machine, machine.pending_us, source_us),
+                )
                 for position in self._waiting
                 for machine in (self.machines[position],)
             ]
@@ -571,12 +604,15 @@ class Recorder:
             else:
                 self._unsaved.add(int(key))
 
-    def restore(self, saved: Mapping[str, bytes], cause: str) -> None:
+    def restore(self, saved: Mapping[str, bytes], cause: str) -> dict[int, int]:
         """Go on from what `unsaved` gave before the crash; what does not fit any more is left out.
+
+        Return, by handle, the source times of the values that are known again [us since 1970].
 
         cause: why nothing was read meanwhile
         """
         fitting: set[int] = set()
+        source_us: dict[int, int] = {}
         for machine in self.machines:
             known = _decoded(saved.get(str(machine.position)), Saved)
             if known is None:
@@ -587,16 +623,22 @@ class Recorder:
             machine.watched_us = known.last_us if known.watched else NEVER
             if known.is_of(machine.tags) and self._restore_values(machine, known.values, known.statuses):
                 fitting.add(machine.position)
+                source_us |= _came(machine, known.last_us, known.came_before_us)
                 machine.facts = machine.tags.compose(known.values, known.statuses).facts
                 if known.pending_us:
                     self.emit(machine, known.pending_us, known.pending_kind)
-        for position, pending_us, kind, values, statuses in (
-            _decoded(saved.get(WAITING_VALUES), list[tuple[int, int, Kind, list[Any], list[int]]]) or ()
-        ):
-            if position in fitting and self._restore_values(self.machines[position], values, statuses):
-                self.emit(self.machines[position], pending_us, kind)
+        for one in _decoded(saved.get(WAITING_VALUES), list[Waiting]) or ():
+            if one.position not in fitting:
+                continue
+            machine = self.machines[one.position]
+            if self._restore_values(machine, one.values, one.statuses):
+                self.emit(machine, one.pending_us, one.kind)
+                for handle in machine.handles:
+                    source_us.pop(handle, None)
+                source_us |= _came(machine, one.pending_us, one.came_before_us)
         for machine in self.machines:
             machine.newest_us = machine.lost_us = machine.last_us
+        return source_us
 
     def _restore_values(
         self, machine: SampledMachine, values: Sequence[Any], statuses: Sequence[int]
@@ -611,6 +653,18 @@ class Recorder:
 def _checksum(addresses: Sequence[str]) -> int:
     """Return what stands for addresses on disk; for others it is the same once in four thousand million."""
     return zlib.crc32("\n".join(addresses).encode("utf-8", "surrogatepass"))
+
+
+def _came_before(machine: SampledMachine, moment_us: int, source_us: Mapping[int, int]) -> list[int | None]:
+    """Return how long before a moment each of a machine's values was at the source [us]."""
+    times = map(source_us.get, machine.handles)
+    return [None if at_us is None else moment_us - at_us for at_us in times]
+
+
+def _came(machine: SampledMachine, moment_us: int, came_before_us: Sequence[int | None]) -> dict[int, int]:
+    """Return, by handle, what `_came_before` was made of."""
+    pairs = zip(machine.handles, came_before_us, strict=False)  # an earlier version kept none
+    return {handle: moment_us - before_us for handle, before_us in pairs if before_us is not None}
 
 
 def _decoded(saved: bytes | None, kind: type[_Kept]) -> _Kept | None:

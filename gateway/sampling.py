@@ -173,7 +173,7 @@ class ConnectionSampler:
         if batch.unstamped or newest_us > latest_us:
             self._apply_doubtful(batch, latest_us)
         else:
-            self._apply_timed(_in_order(batch), wall_us)
+            self._apply_timed(_in_order(batch), wall_us, is_past=batch.is_past)
         self._recorder.settle()
         self._begin_ready(wall_us)
         return self._recorder.taken()
@@ -214,9 +214,9 @@ class ConnectionSampler:
                 times[row] = until_us
         return times
 
-    def _apply_timed(self, rows: Rows, wall_us: int) -> None:
+    def _apply_timed(self, rows: Rows, wall_us: int, *, is_past: bool) -> None:
         """Take in values whose times may be believed, in their order."""
-        listen = partial(self._listen, rows.times[-1], wall_us)
+        listen = _hear_nothing if is_past else partial(self._listen, rows.times[-1], wall_us)
         while (position := self._recorder.take(rows, listen)) < len(rows.times):
             handle = rows.handles[position]
             reading = rows.values[position], rows.statuses[position], None
@@ -298,17 +298,23 @@ class ConnectionSampler:
         """Tell whether `unsaved` would yield anything."""
         return self._recorder.has_unsaved
 
-    def unsaved(self) -> Iterator[tuple[str, bytes]]:
-        """Yield, once, by key, what has changed of what has to be on disk."""
-        return self._recorder.unsaved()
+    def unsaved(self, source_us: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
+        """Yield, once, by key, what has changed of what has to be on disk.
+
+        source_us: by handle, the source time of each tag's newest value [us since 1970]
+        """
+        return self._recorder.unsaved(source_us)
 
     def unsaved_again(self, keys: Iterable[str]) -> None:
         """Have `unsaved` yield these again: what it gave did not reach the disk."""
         self._recorder.unsaved_again(keys)
 
-    def restore(self, saved: Mapping[str, bytes], cause: str) -> None:
-        """Go on from what `unsaved` gave before the crash; what does not fit any more is left out."""
-        self._recorder.restore(saved, cause)
+    def restore(self, saved: Mapping[str, bytes], cause: str) -> dict[int, int]:
+        """Go on from what `unsaved` gave before the crash, and return its source times.
+
+        What does not fit any more is left out.
+        """
+        return self._recorder.restore(saved, cause)
 
     # --- inside ---
 
@@ -386,6 +392,10 @@ class ConnectionSampler:
             recorder.begin(machine, at_us)
         if recorder.observed_us != NEVER:
             recorder.watch_from(machine, self._present(wall_us))
+
+
+def _hear_nothing(_oldest_us: int) -> None:
+    """Learn nothing of the source's present from its past."""
 
 
 def _in_order(batch: TagBatch) -> Rows:

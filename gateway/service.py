@@ -494,6 +494,7 @@ def _opcua_source(configuration: Configuration, connection: Connection, lane: La
         receiver=lane,
         clock_us=clock_us,
         saved=lane.saved,
+        told_us=lane.told_us,
     )
 
 

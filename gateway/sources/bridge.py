@@ -1,9 +1,8 @@
 """From a lost subscription to the next one over the server's history: what it has whole is no gap."""
 
 import asyncio
-import datetime as dt
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,17 +10,15 @@ from asyncua import ua
 
 from gateway.errors import SourceError
 from gateway.sources.columns import Columns
-from gateway.sources.history import read_history
+from gateway.sources.history import BEFORE_US, TooMuchHistoryError, read_history
 from gateway.sources.reconciler import Item
 from gateway.sources.session import Session, standard_node
-from gateway.sources.values import add_value, epoch_us, stamp_us
+from gateway.sources.values import add_value, moment_us
 from gateway.tags import Role
 
 _log = logging.getLogger(__name__)
 
 _US: Final = 1_000_000
-_BEFORE_US: Final = 10 * _US
-"""How far before the newest value that was told another tag's may lie that was not."""
 _TRIES: Final = 3
 _PAUSE_SECS: Final = 0.25
 """Some servers write their history a little later than they show a value."""
@@ -55,8 +52,12 @@ class Bridge:
     until_us: int = 0
 
 
-async def bridge(session: Session, items: Sequence[Item], told: Told, unheard_us: int) -> Bridge:
-    """Read what a server that has run all the time knows of the time in which it was not listened to.
+async def bridge(
+    session: Session, items: Sequence[Item], told: Told, unheard_us: int
+) -> AsyncGenerator[Bridge, None]:
+    """Yield what a server that has run all the time knows of the time in which it was not listened to.
+
+    That comes for all machines at once, or for some after the other where it is much.
 
     items: live already, so that what comes after the history comes by them
     unheard_us: [us] for how long it was not listened to
@@ -66,20 +67,40 @@ async def bridge(session: Session, items: Sequence[Item], told: Told, unheard_us
     """
     known = [item for item in items if item.node is not None and told.at_us.get(item.binding.handle, 0) > 0]
     if not known:
-        return Bridge()
+        return
     try:
         began_us, until_us = await _life(session)
         if not 0 < began_us < until_us - unheard_us:
-            return Bridge()  # what it was not there to see is in no history of its own
-        for attempt in range(_TRIES):
-            if attempt:
-                await asyncio.sleep(_PAUSE_SECS)
-            found = await _look(session, items, known, told, until_us + (attempt + 1) * _US)
-            if len(found.whole) == len(items):
-                break
+            return  # what it was not there to see is in no history of its own
+        since_us = max(told.at_us[item.binding.handle] for item in known) - BEFORE_US
+        waiting = [sorted({item.binding.machine for item in items})]
+        while waiting:
+            machines = waiting.pop()
+            some = [item for item in items if item.binding.machine in machines]
+            try:
+                found = await _patiently(session, some, told, since_us, until_us)
+            except TooMuchHistoryError as error:
+                half = len(machines) // 2
+                if half:
+                    waiting += [machines[half:], machines[:half]]
+                else:
+                    _log.warning("what was missed of a machine cannot be had: %s", error)
+                continue
+            yield found
     except SourceError as error:
         _log.info("the server's history cannot be read: %s", error)
-        return Bridge()
+
+
+async def _patiently(
+    session: Session, items: Sequence[Item], told: Told, since_us: int, until_us: int
+) -> Bridge:
+    """Look for what was missed, again where a server is behind with its history."""
+    for attempt in range(_TRIES):
+        if attempt:
+            await asyncio.sleep(_PAUSE_SECS)
+        found = await _look(session, items, told, since_us, until_us + (attempt + 1) * _US)
+        if len(found.whole) == len(items):
+            break
     return found
 
 
@@ -92,33 +113,30 @@ async def server_time_us(session: Session) -> int | None:
 async def _life(session: Session) -> tuple[int, int]:
     """Return since when a server runs, and its present [us, its clock]; 0 for what it does not tell."""
     nodes = [ua.ObjectIds.Server_ServerStatus_StartTime, ua.ObjectIds.Server_ServerStatus_CurrentTime]
-    values = await session.read([standard_node(node) for node in nodes])
-    began, present = (
-        epoch_us(said) if isinstance(said := one.Value and one.Value.Value, dt.datetime) else 0
-        for one in values
-    )
-    return began, present
+    began, present = await session.read([standard_node(node) for node in nodes])
+    return moment_us(began), moment_us(present)
 
 
-async def _look(
-    session: Session, items: Sequence[Item], known: Sequence[Item], told: Told, until_us: int
-) -> Bridge:
-    nodes = [item.node for item in known if item.node is not None]
+async def _look(session: Session, items: Sequence[Item], told: Told, since_us: int, until_us: int) -> Bridge:
+    nodes = [
+        (item.binding.handle, item.node)
+        for item in items
+        if item.node is not None and told.at_us.get(item.binding.handle, 0) > 0
+    ]
     shown = Columns()
-    for item, value in zip(known, await session.read(nodes), strict=True):
-        add_value(shown, item.binding.handle, value)
-    since_us = max(told.at_us[item.binding.handle] for item in known) - _BEFORE_US
-    kept = await read_history(session, nodes, since_us, until_us)
+    for (handle, _), value in zip(nodes, await session.read([node for _, node in nodes]), strict=True):
+        add_value(shown, handle, value)
     missed = Columns()
     sure: set[int] = set()
-    for place, (handle, values) in enumerate(zip(shown.handles, kept, strict=True)):
+    kept = await read_history(session, nodes, since_us, until_us)
+    for place, (handle, past) in enumerate(zip(shown.handles, kept, strict=True)):
         at_us, now_us = told.at_us[handle], shown.source_us[place]
-        fresh = [one for one in values or () if stamp_us(one) > at_us]
+        fresh = past or Columns()
+        fresh.keep([row for row, stamp in enumerate(fresh.source_us) if stamp > at_us])
         is_same = now_us == at_us and told.last(handle) == (shown.values[place], shown.statuses[place])
-        if is_same or any(stamp_us(one) == now_us for one in fresh):
+        if is_same or now_us in fresh.source_us:
             sure.add(handle)
-            for one in fresh:
-                add_value(missed, handle, one)
+            missed.extend(fresh)
     doubtful = {
         item.binding.machine
         for item in items

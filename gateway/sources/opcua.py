@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -22,7 +22,7 @@ from gateway.sources.port import Receiver, SourceCounters
 from gateway.sources.publish_requests import SilentError, SubscriptionLostError
 from gateway.sources.reconciler import told
 from gateway.sources.session import Identity, Session, open_session
-from gateway.sources.subscription import Saved, Subscription
+from gateway.sources.subscription import Saved, Subscription, fingerprint
 from gateway.tags import Binding
 
 _log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class OpcUaSource:
     bindings: the tags to be read
     receiver: takes their values
     saved: the checkpoint of an earlier process; None for none
+    told_us: by handle, the time of each tag's last value that it has put on disk [us since 1970]
     clock_us: [us since 1970] our clock
     chance: returns random numbers in [0, 1)
     """
@@ -66,6 +67,7 @@ class OpcUaSource:
         receiver: Receiver,
         clock_us: Callable[[], int],
         saved: bytes | None = None,
+        told_us: Mapping[int, int] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._connection = connection
@@ -77,8 +79,8 @@ class OpcUaSource:
         self._tally = SourceCounters()
         self._saved, self._next_sequence = _parse(saved)
         self._as_of_us = 0
-        self._stamps: dict[int, int] = {}
         self._server_clock = ServerClock()
+        self._stamps = self._stamps_of(told_us or {})
         self._leaving = False
         self._proofs: dict[int, int] = {}
         self._subscription: Subscription | None = None
@@ -204,7 +206,9 @@ class OpcUaSource:
         if not resumed:
             await subscription.create()
             if self._as_of_us:
-                await subscription.go_on(self._as_of_us)
+                await subscription.go_on(self._clock_us() - self._as_of_us)
+            elif self._saved is not None and subscription.is_of(self._saved):
+                await subscription.go_on(0)
         else:
             # What came in between is still on its way: nothing newer has been heard than before.
             subscription.as_of_us = self._as_of_us
@@ -244,6 +248,13 @@ class OpcUaSource:
         finally:
             await _end(tasks)
         return _ending(ended)
+
+    def _stamps_of(self, told_us: Mapping[int, int]) -> dict[int, int]:
+        """Return the source's own times, of what an earlier process has kept of the same tags."""
+        if self._saved is None or self._saved.fingerprint != fingerprint(self._connection, self._bindings):
+            return {}
+        offset_us = round(self._connection.source_clock_offset_secs * _US)
+        return {handle: at_us - offset_us for handle, at_us in told_us.items()}
 
     def _announce(self, subscription: Subscription) -> None:
         handles = [handle for handle, item in subscription.items.items() if item.item_id is not None]

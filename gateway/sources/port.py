@@ -28,6 +28,7 @@ class TagBatch:
     received_us: [us since 1970] our clock when the batch arrived
     unstamped: positions whose time is our own clock because the server gave none
     overflowed: positions before which the server threw away values of the same tag
+    is_past: whether it was told by a history, and so says nothing of what time it is there
     checkpoint: what the source wants back after a crash once this batch is on disk; None for nothing new
     """
 
@@ -38,6 +39,7 @@ class TagBatch:
     received_us: int
     unstamped: frozenset[int] = frozenset()
     overflowed: frozenset[int] = frozenset()
+    is_past: bool = False
     checkpoint: bytes | None = None
 
 

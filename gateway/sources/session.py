@@ -20,6 +20,7 @@ from gateway.errors import SourceError
 from gateway.sources.certificates import CertificateStore
 from gateway.sources.errors import LIBRARY_ERRORS, ServiceError, mapped
 from gateway.sources.statuses import status_name
+from gateway.sources.values import moment_us
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -87,6 +88,8 @@ class Session:
         self.client = client
         self.resumed = resumed
         self.namespaces: list[str] = []
+        self.began_us = 0
+        """[us since 1970, the server's clock] Since when the server runs; 0 where it does not tell."""
         self.chunk = {"read": _DEFAULT_CHUNK, "items": _DEFAULT_CHUNK, "browse": 50, "history": 100}
         self._timeout_secs = connection.request_timeout_secs
 
@@ -161,9 +164,11 @@ class Session:
         return await self.in_chunks("read", nodes, ask)
 
     async def learn(self) -> None:
-        """Read the server's namespaces and its limits."""
-        known = await self.read([standard_node(ua.ObjectIds.Server_NamespaceArray)])
-        self.namespaces = _strings(known[0])
+        """Read the server's namespaces, since when it runs, and its limits."""
+        asked = (ua.ObjectIds.Server_NamespaceArray, ua.ObjectIds.Server_ServerStatus_StartTime)
+        spaces, began = await self.read([standard_node(node) for node in asked])
+        self.namespaces = _strings(spaces)
+        self.began_us = moment_us(began)
         prefix = "Server_ServerCapabilities_OperationLimits_"
         names = {
             "read": "MaxNodesPerRead",

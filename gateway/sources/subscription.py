@@ -17,17 +17,17 @@ from gateway.config import Connection
 from gateway.errors import OutboxError, SourceError
 from gateway.source_clock import ServerClock
 from gateway.sources import stock
-from gateway.sources.bridge import Told, bridge
+from gateway.sources.bridge import Bridge, Told, bridge
 from gateway.sources.columns import Columns, Gathered
 from gateway.sources.decoder import Decoder, Published
 from gateway.sources.errors import NoAnswerError, ServiceError, mapped
-from gateway.sources.history import read_history
+from gateway.sources.history import BEFORE_US, read_history
 from gateway.sources.port import BAD, Receiver, SourceCounters, TagBatch
 from gateway.sources.publish_requests import PublishRequests, SubscriptionLostError
 from gateway.sources.reconciler import GONE, Item, Reconciler, told
 from gateway.sources.session import Resumable, Session
 from gateway.sources.statuses import status_name
-from gateway.sources.values import add_value, epoch_us, stamp_us
+from gateway.sources.values import epoch_us
 from gateway.sources.wire import DecodeError, UnknownLayoutError
 from gateway.tags import Binding, Role
 
@@ -61,6 +61,7 @@ class Saved(Struct, frozen=True, array_like=True):
 
     speaks_secs: [s] how often the server says something although nothing has changed; 0 where an earlier
         version kept this
+    began_us: [us since 1970, its clock] since when the server ran; 0 where it did not tell
     """
 
     session: Resumable
@@ -68,11 +69,14 @@ class Saved(Struct, frozen=True, array_like=True):
     fingerprint: str
     items: list[tuple[int, int]]
     speaks_secs: float = 0.0
+    began_us: int = 0
 
 
 def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
     """Return what a saved subscription must have in common with the configuration to be taken over."""
     said = repr((connection.endpoint, connection.publishing_interval_secs, list(bindings)))
+    if connection.source_clock_offset_secs:
+        said += repr(connection.source_clock_offset_secs)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -213,29 +217,39 @@ class Subscription:
         self._save()
         return True
 
-    async def go_on(self, lost_us: int) -> None:
+    async def go_on(self, unheard_us: int) -> None:
         """Take up, before anything is published, what the server's history has of the time in between.
 
-        lost_us: [us, our clock] when it was heard last
+        unheard_us: [us] how long ago it was heard last; 0 where it is known to have run ever since
         """
         live = await self.reconciler.open()
-        found = await bridge(
-            self._session, live, Told(self._stamps, self._receiver.known), self._clock_us() - lost_us
-        )
-        if found.whole:
-            _log.info("%s: nothing is missing of %d tags", self._connection.name, len(found.whole))
-            told(lambda: self._receiver.on_subscribed(list(found.whole), resumed=True))
-        if len(found.missed):
-            self._tally.history_values += len(found.missed)
-            rows = zip(found.missed.handles, found.missed.source_us, found.missed.values, strict=True)
-            self._fetched = {*found.shown, *rows}
-            await self.commit(found.missed, None)
-        else:
-            self._fetched = found.shown
-        self._fetched_us = found.until_us
-        rest = [item.binding.handle for item in live if item.binding.handle not in found.whole]
+        whole: set[int] = set()
+        parts = bridge(self._session, live, Told(self._stamps, self._receiver.known), unheard_us)
+        async with contextlib.aclosing(parts):
+            async for found in parts:
+                whole |= found.whole
+                await self._take_up(found)
+        if whole:
+            _log.info("%s: nothing is missing of %d tags", self._connection.name, len(whole))
+        rest = [item.binding.handle for item in live if item.binding.handle not in whole]
         told(lambda: self._receiver.on_subscribed(rest, resumed=False))
         self.settled()
+
+    async def _take_up(self, found: Bridge) -> None:
+        """Go on with machines of which nothing is missing, over what was missed."""
+        missed = found.missed
+        told(lambda: self._receiver.on_subscribed(list(found.whole), resumed=True))
+        self._fetched_us = found.until_us
+        rows = zip(missed.handles, missed.source_us, missed.values, strict=True)
+        self._fetched |= found.shown
+        self._fetched |= {row for row in rows if row[1] > found.until_us - _LATE_US}
+        if len(missed):
+            self._tally.history_values += len(missed)
+            await self.commit(missed, None, is_past=True)
+
+    def is_of(self, saved: Saved) -> bool:
+        """Tell whether what a process kept is of these tags, and of this server as it has run ever since."""
+        return saved.fingerprint == self._fingerprint and 0 < saved.began_us == self._session.began_us
 
     async def _give_up(self, subscription: int) -> None:
         """Delete a subscription whose tags are not the ones that are wanted now."""
@@ -248,7 +262,14 @@ class Subscription:
     def saved(self) -> Saved:
         """Return what is needed to go on with this subscription over another connection."""
         items = [(handle, item.item_id) for handle, item in self.items.items() if item.item_id is not None]
-        return Saved(self._session.resumable, self.id, self._fingerprint, items, self._requests.speaks_secs)
+        return Saved(
+            self._session.resumable,
+            self.id,
+            self._fingerprint,
+            items,
+            self._requests.speaks_secs,
+            self._session.began_us,
+        )
 
     @property
     def proofs(self) -> dict[int, int]:
@@ -409,11 +430,11 @@ class Subscription:
                 raise SubscriptionLostError(f"the server ended our subscription: {status_name(status)}")
             self.reconciler.look_closer.set()
 
-    async def commit(self, found: Columns, next_sequence: int | None) -> None:
+    async def commit(self, found: Columns, next_sequence: int | None, *, is_past: bool = False) -> None:
         """Have the receiver make values safe, for as long as that takes."""
-        await self._commit(Gathered.of(found), next_sequence)
+        await self._commit(Gathered.of(found), next_sequence, is_past=is_past)
 
-    async def _commit(self, gathered: Gathered, next_sequence: int | None) -> None:
+    async def _commit(self, gathered: Gathered, next_sequence: int | None, *, is_past: bool = False) -> None:
         self._stamps.update(gathered.newest_us())
         found = gathered.columns
         if len(self._stamps) > len(self.items):
@@ -421,7 +442,7 @@ class Subscription:
             gathered = Gathered.of(found)
         if not len(found):
             return
-        batch = self._batch(gathered, next_sequence)
+        batch = self._batch(gathered, next_sequence, is_past=is_past)
         self._tally.values += len(found)
         self._tally.overflows += len(found.overflowed)
         self.reconciler.heard(found.handles)
@@ -463,7 +484,7 @@ class Subscription:
         rows = enumerate(zip(found.handles, found.source_us, found.values, strict=True))
         found.keep([place for place, row in rows if row not in self._fetched])
 
-    def _batch(self, gathered: Gathered, next_sequence: int | None) -> TagBatch:
+    def _batch(self, gathered: Gathered, next_sequence: int | None, *, is_past: bool) -> TagBatch:
         found = gathered.columns
         offset_us, most_us = self._offset_us, gathered.most_us
         times: list[int] = found.source_us
@@ -482,6 +503,7 @@ class Subscription:
             received_us=self.as_of_us,
             unstamped=unstamped,
             overflowed=frozenset(found.overflowed),
+            is_past=is_past,
             checkpoint=None if next_sequence is None else self.checkpoint(next_sequence),
         )
 
@@ -564,23 +586,14 @@ class Subscription:
         live = [item for item in self.items.values() if item.item_id is not None and item.node is not None]
         found = Columns()
         without: list[int] = []
-        try:
-            answers = await read_history(
-                self._session, [item.node for item in live if item.node], from_us - self._offset_us, to_us
-            )
-        except SourceError as error:
-            _log.info("%s: no history: %s", self._connection.name, error)
-            answers = [None] * len(live)
-        if not any(answers):
-            answers = [None] * len(live)  # something was lost, so a history without anything keeps none
+        answers = await self._past_of(live, to_us)
         for item, values in zip(live, answers, strict=True):
             if values is None:
                 without.append(item.binding.handle)
-                continue
-            handle = item.binding.handle
-            for value in values:
-                if (handle, stamp_us(value)) not in to_come:
-                    add_value(found, handle, value)
+            else:
+                rows = enumerate(zip(values.handles, values.source_us, strict=True))
+                values.keep([place for place, row in rows if row not in to_come])
+                found.extend(values)
         self._tally.history_values += len(found)
         missing_facts = [h for h in without if self.items[h].binding.role is not Role.ANALOGUE]
         if missing_facts:
@@ -588,6 +601,25 @@ class Subscription:
         if len(found):
             self._fetched = set(zip(found.handles, found.source_us, found.values, strict=True))
             self._fetched_us = to_us
-            await self.commit(found, following.sequence)
+            await self.commit(found, following.sequence, is_past=True)
         if missing_facts:
             self.reconciler.read_anew()
+
+    async def _past_of(self, live: Sequence[Item], to_us: int) -> list[Columns | None]:
+        """Return what the server's history has of items since each was told; None where it keeps none."""
+        newest_us = min(max(self._stamps.values(), default=_NEVER_US), to_us)
+        nodes = [(item.binding.handle, item.node) for item in live if item.node]
+        if newest_us <= 0:
+            return [None] * len(live)  # what was told before is not known: its whole past would come again
+        try:
+            answers = await read_history(self._session, nodes, newest_us - BEFORE_US, to_us)
+        except SourceError as error:
+            _log.info("%s: no history: %s", self._connection.name, error)
+            return [None] * len(live)
+        for values in answers:
+            if values:
+                told_us = self._stamps.get(values.handles[0], _NEVER_US)
+                since_us = told_us if told_us > 0 else newest_us
+                values.keep([place for place, at_us in enumerate(values.source_us) if at_us > since_us])
+        # something was lost, so a history without anything keeps none
+        return answers if any(answers) else [None] * len(live)

@@ -72,6 +72,12 @@ def epoch_us(moment: dt.datetime) -> int:
     return (aware - _EPOCH) // _MICROSECOND
 
 
+def moment_us(value: ua.DataValue) -> int:
+    """Return a value that is a moment [us since 1970]; 0 where it is none."""
+    content = value.Value.Value if value.Value is not None else None
+    return epoch_us(content) if isinstance(content, dt.datetime) else 0
+
+
 def moment(us: int) -> dt.datetime:
     """Return microseconds since 1970 as asyncua wants a moment."""
     return _EPOCH + us * _MICROSECOND

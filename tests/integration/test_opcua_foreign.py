@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def assert_each_state(outbox: MemoryOutbox, first: int, last: int) -> None:
     told = outbox.states()
     wanted = [STATES[str(n % 3)] for n in range(first, last + 1)]
     assert told[-len(wanted) :] == wanted
-    times = [one.epoch_us for one in outbox.telemetry]
+    times = [one.epoch_us for one in outbox.of("m1")]
     assert times == sorted(times)
 
 
@@ -195,21 +196,84 @@ async def test_what_a_killed_gateway_had_not_on_disk_is_sent_again(tmp_path: Pat
         assert outbox.gaps == []
 
 
-async def test_a_subscription_that_may_not_be_taken_over_is_made_anew_and_the_gap_told(
-    tmp_path: Path,
+@pytest.mark.parametrize("history", [True, False])
+async def test_a_subscription_that_may_not_be_taken_over_leaves_a_gap_only_without_history(
+    tmp_path: Path, *, history: bool
 ) -> None:
-    async with foreign_server(TAGS, port=free_port()) as server:
+    """The gateway was away for longer than the server keeps its subscription."""
+    async with foreign_server({**TAGS, "Other": ("Int32", 1)}, port=free_port(), history=history) as server:
         outbox = MemoryOutbox()
+        quiet = {"name": "m2", "state": {"node": server.node("Other"), "map": STATES}}
+        configuration = configured(server.url, [machine(server), quiet], tmp_path, heartbeat_secs=1.0)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: outbox.of("m1") and outbox.of("m2"))
+        await count_up(server, 101, 110)
+        await until(lambda: outbox.of("m1")[-1].total_units == 110)
+        await until(lambda: len(outbox.of("m2")) > 2, what="heartbeats: it is watched")
+        await gateway.crash()
+        without_its_session(outbox)
+        left_us = clock_us()
+        await count_up(server, 111, 130)
+        await asyncio.sleep(3)
+        async with reading(configuration, outbox) as again:
+            await count_up(server, 131, 140)
+            await until(lambda: outbox.of("m1")[-1].total_units == 140)
+            assert (again.source.counters.history_values > 0) == history
+            await until(lambda: outbox.of("m2")[-1].epochtime > left_us / 1e6 + 3)
+        gaps = [] if history else [("m1", "the gateway was not running")]
+        assert [(gap.machine, gap.cause) for gap in outbox.gaps] == gaps, "what m2 shows is of before"
+        if history:
+            assert_each_state(outbox, 101, 140)
+            times = [one.epochtime for one in outbox.of("m2")]
+            assert max(after - before for before, after in pairwise(times)) < 1.5, "its silence is known"
+
+
+async def test_what_only_another_run_of_the_server_knew_is_a_gap_of_the_next_process(tmp_path: Path) -> None:
+    """A history that began while the gateway was away does not tell what was before."""
+    port = free_port()
+    outbox = MemoryOutbox()
+    async with foreign_server(TAGS, port=port, history=True) as server:
         configuration = configured(server.url, [machine(server)], tmp_path)
         gateway = Reading(configuration, outbox)
         gateway.start()
         await until(lambda: outbox.telemetry)
         await gateway.crash()
-        await count_up(server, 101, 110)
+        await server.kill()
+    async with foreign_server(TAGS, port=port, history=True), reading(configuration, outbox) as again:
+        await until(lambda: outbox.gaps)
+        assert again.source.counters.history_values == 0
+
+
+async def test_a_history_too_long_to_be_read_at_once_is_read_machine_by_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one machine has is kept in memory until it is on disk; what is more than that is a gap."""
+    monkeypatch.setattr("gateway.sources.history.MAX_VALUES", 50)
+    tags = {f"{name}Total": ("UInt32", 0) for name in "ABC"}
+    async with foreign_server(tags, port=free_port(), history=True) as server:
+        outbox = MemoryOutbox()
+        machines = [
+            {
+                "name": name,
+                "state": {"moving": "total_units"},
+                "total_units": server.node(f"{name}Total"),
+            }
+            for name in "ABC"
+        ]
+        configuration = configured(server.url, machines, tmp_path, assume_live_after_secs=1.0)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: all(outbox.of(name) for name in "ABC"))
+        await gateway.crash()
         without_its_session(outbox)
+        for total in range(1, 91):
+            for name in "ABC":
+                if total <= 40 or name == "B":
+                    await server.write(f"{name}Total", "UInt32", total, clock_us())
         async with reading(configuration, outbox):
-            await until(lambda: outbox.telemetry[-1].total_units == 110)
-        assert [gap.cause for gap in outbox.gaps] == ["the gateway was not running"]
+            await until(lambda: [outbox.of(name)[-1].total_units for name in "ABC"] == [40, 90, 40])
+        assert [gap.machine for gap in outbox.gaps] == ["B"]
 
 
 async def test_a_killed_server_is_read_again(tmp_path: Path) -> None:

@@ -632,6 +632,32 @@ async def test_what_the_server_keeps_in_its_history_is_fetched_from_there(tmp_pa
         assert outbox.gaps == []
 
 
+async def test_what_is_lost_after_a_subscription_was_taken_over_is_fetched_from_the_history(
+    tmp_path: Path,
+) -> None:
+    """The new process knows of each tag what the earlier one has told: only what follows is told."""
+    async with plc(TAGS) as server:
+        for node in server.nodes.values():
+            await server.server.historize_node_data_change(node, period=None, count=1000)
+        outbox = MemoryOutbox()
+        configuration = configured(server.url, [machine(server)], tmp_path)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await until(lambda: outbox.telemetry)
+        await count_up(server, 101, 110, 0.02)
+        await until(lambda: outbox.telemetry[-1].total_units == 110)
+        await gateway.crash()
+        lose_next_message(server, forget=True)
+        await count_up(server, 111, 115, 0.02)
+        async with reading(configuration, outbox) as again:
+            await until(lambda: again.source.status.state == "connected")
+            await count_up(server, 116, 120, 0.02)
+            await until(lambda: outbox.telemetry[-1].total_units == 120)
+            assert again.source.counters.history_values > 0
+        assert_each_once(outbox, 101, 120)
+        assert outbox.gaps == []
+
+
 async def test_a_server_that_is_slow_to_send_a_message_again_is_asked_again(tmp_path: Path) -> None:
     async with plc(TAGS) as server:
         outbox = MemoryOutbox()

@@ -100,6 +100,7 @@ class Reading:
             receiver=self.lane,
             clock_us=clock_us,
             saved=self.lane.saved,
+            told_us=self.lane.told_us,
         )
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -433,9 +433,9 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    saved = dict(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved({}))
     assert list(saved) == ["0"]
-    assert list(bench.sampler.unsaved()) == []
+    assert list(bench.sampler.unsaved({})) == []
     after = Bench()
     after.now_us = NOON + 5 * US
     after.sampler.restore(saved, "was off")
@@ -583,10 +583,10 @@ def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    saved = dict(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved({}))
     bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
     assert bench.sampler.has_unsaved
-    saved |= dict(bench.sampler.unsaved())
+    saved |= dict(bench.sampler.unsaved({}))
     assert bench.told[-1][0] == US
     for resumed in (True, False):
         after = Bench()
@@ -606,7 +606,7 @@ def test_silence_that_a_new_process_has_taken_over_is_told_as_silence() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    saved = dict(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved({}))
     after = Bench()
     after.now_us = NOON + 50 * US
     after.sampler.restore(saved, "was off")
@@ -641,7 +641,7 @@ def test_silence_before_a_machine_was_watched_is_not_told_when_its_session_goes_
     if is_new:
         after = Bench()
         after.now_us = bench.now_us
-        after.sampler.restore(dict(bench.sampler.unsaved()), "was off")
+        after.sampler.restore(dict(bench.sampler.unsaved({})), "was off")
     after.subscribe(resumed=True)
     after.tick(NOON + 630 * US)
     times = [at // US for at, _, _ in bench.told + (after.told if is_new else [])]
@@ -654,10 +654,10 @@ def test_what_no_longer_waits_is_not_told_again_after_a_crash() -> None:
     bench = Bench()
     bench.start()
     bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
-    saved = dict(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved({}))
     bench.tick(NOON + 4 * US)
     assert bench.told[-1][2] == 105
-    saved |= dict(bench.sampler.unsaved())
+    saved |= dict(bench.sampler.unsaved({}))
     after = Bench()
     after.sampler.restore(saved, "was off")
     after.subscribe(resumed=True)
@@ -679,7 +679,7 @@ def test_what_was_told_before_a_crash_is_withdrawn_after_it_where_its_tag_was_de
     bench.start()
     for n in range(1, 41):
         bench.put(("state", n % 2, n * US), at_us=NOON + n * US)
-    saved = dict(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved({}))
     assert len(saved["0"]) < 200, "it is written with every record"
     after = Bench()
     after.now_us = NOON + 41 * US
@@ -693,7 +693,7 @@ def test_what_was_told_before_a_crash_is_withdrawn_after_it_where_its_tag_was_de
 def test_what_was_saved_of_other_tags_is_not_taken_for_what_these_show() -> None:
     bench = Bench()
     bench.start()
-    saved = dict(bench.sampler.unsaved())
+    saved = dict(bench.sampler.unsaved({}))
     after = Bench()
     tags = after.sampler._recorder.machines[0].tags
     tags.addresses[1] = "ns=2;s=another"
