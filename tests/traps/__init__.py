@@ -133,8 +133,8 @@ TRAPS: Final = (
         "A handler that is a coroutine gets a task for each value: they pile up and overtake each other.",
         "No task for a value or a message: one message after the other is taken, to its end.",
         _SUBSCRIPTION,
-        "            await self.commit(merged, self.next_sequence)\n",
-        "            asyncio.ensure_future(self.commit(merged, self.next_sequence))\n",
+        "            await self._commit(gathered, self.next_sequence)\n",
+        "            asyncio.ensure_future(self._commit(gathered, self.next_sequence))\n",
         f"{_RESILIENCE}::test_nothing_is_acknowledged_before_it_is_on_disk",
     ),
     Trap(
