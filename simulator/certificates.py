@@ -5,21 +5,35 @@ import ipaddress
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
+APPLICATION_URI: Final = "urn:oee-gateway:simulated-factory:plcs"
+"""What all simulated PLCs call themselves, as their certificate has to."""
 _DAYS = 365
 
 
 async def own(folder: Path | None, host: str) -> tuple[Path, Path]:
-    """Return certificate and private key (PEM) of the PLCs, made where they are missing.
+    """Return certificate and private key (PEM) of the PLCs, made where they are missing or of another name.
 
     folder: keeps them from start to start; None: a temporary one
     """
     place = Path(tempfile.mkdtemp(prefix="simulated-plc-")) if folder is None else folder
     certificate, private_key = place / "plc-certificate.pem", place / "plc-private-key.pem"
-    if not certificate.exists() or not private_key.exists():
+    if not private_key.exists() or not await asyncio.to_thread(_is_ours, certificate):
         place.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(_make, certificate, private_key, host)
     return certificate, private_key
+
+
+def _is_ours(path: Path) -> bool:
+    from cryptography import x509
+
+    if not path.exists():
+        return False
+    names = x509.load_pem_x509_certificate(path.read_bytes()).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    return names.value.get_values_for_type(x509.UniformResourceIdentifier) == [APPLICATION_URI]
 
 
 def _make(certificate_path: Path, private_key_path: Path, host: str) -> None:
@@ -31,7 +45,7 @@ def _make(certificate_path: Path, private_key_path: Path, host: str) -> None:
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Simulated PLC")])
     names: list[x509.GeneralName] = [
-        x509.UniformResourceIdentifier("urn:oee-gateway:simulated-factory"),
+        x509.UniformResourceIdentifier(APPLICATION_URI),
         x509.DNSName("localhost"),
     ]
     try:

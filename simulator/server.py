@@ -14,6 +14,7 @@ from typing import Any, Final
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import SimpleRoleRuleset
 
+from simulator.certificates import APPLICATION_URI
 from simulator.errors import ServerError
 from simulator.factory import Factory, Line
 from simulator.truth import Row
@@ -109,7 +110,7 @@ class LineServer:
         server.product_uri = NAMESPACE_URI
         with _without_collection():
             await server.init()
-        await server.set_application_uri(f"{NAMESPACE_URI}:{self._line.name}")
+        await server.set_application_uri(APPLICATION_URI)
         server.set_endpoint(self.url)
         await self._secure(server)
         await self._lay_out(server)

@@ -14,6 +14,10 @@ from gateway.errors import RefusedError
 from gateway.logging import configure
 from gateway.sources.certificates import CertificateStore
 from gateway.uplinks.mqtt import Broker, MqttUplink
+from simulator import scenarios
+from simulator.certificates import own
+from simulator.server import NAMESPACE_URI
+from simulator.service import Settings, simulate
 from tests.support.certificates import Made, make
 from tests.support.mosquitto import Mosquitto
 from tests.support.opcua_gateway import MemoryOutbox, configured, reading
@@ -165,6 +169,31 @@ async def test_a_user_proves_who_he_is_by_password(
         assert "secret" not in caplog.text
     finally:
         await server.stop()
+
+
+async def test_the_simulated_factory_is_read_encrypted(tmp_path: Path) -> None:
+    """What `oee simulate --secure` offers is what a gateway that trusts its certificate takes."""
+    certificate, private_key = await own(tmp_path / "plcs", "127.0.0.1")
+    offered = Settings(
+        port=0,
+        history_secs=0,
+        wait_for_subscriber=False,
+        certificate=certificate,
+        private_key=private_key,
+    )
+    async with simulate(scenarios.build("good-day"), offered) as simulation:
+        for line in simulation.lines:
+            name = f"{line.server.line.name}.{line.server.line.machines[0].name}"
+            filler = {
+                "name": "m1",
+                "state": {"node": f"nsu={NAMESPACE_URI};s={name}.State", "map": {"1": "running"}},
+            }
+            options = {"security": "auto", "allow_insecure": False}
+            configuration = configured(line.server.url, [filler], tmp_path / name, **options)
+            CertificateStore(configuration.pki_dir).trust(str(certificate))
+            outbox = MemoryOutbox()
+            async with reading(configuration, outbox):
+                await until(lambda outbox=outbox: outbox.telemetry)
 
 
 async def test_a_user_proves_who_he_is_by_certificate(tmp_path: Path, server_certificate: Made) -> None:

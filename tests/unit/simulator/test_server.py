@@ -284,7 +284,7 @@ async def test_a_secured_server_can_be_read_with_a_certificate(tmp_path: Path) -
         client = Client(simulation.lines[0].server.url)
         policy = "Basic256Sha256,SignAndEncrypt"
         await client.set_security_string(f"{policy},{certificate},{private_key}")
-        client.application_uri = "urn:oee-gateway:simulated-factory"
+        client.application_uri = certificates.APPLICATION_URI
         async with client:
             assert await client.get_namespace_index(NAMESPACE_URI) > 0
         with pytest.raises((ua.UaError, ConnectionError, asyncio.TimeoutError)):
