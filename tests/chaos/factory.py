@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import sys
 import time
@@ -44,10 +45,10 @@ _ODD_VALUES = (
     (b"\x00\xff", ua.VariantType.ByteString),
 )
 """What no tag of the factory can be read from: not a number, too many, not even text."""
-_WATCHED_PER_MACHINE = 5
-"""Tags of a machine that the gateway under trial reads: all but its speed."""
-_WATCHED_SECS = 20.0
-"""How long the past waits for all of them; a tag that was taken away is never watched."""
+_WATCHED = TAG_TYPES.keys() - {"Speed"}
+"""The tags of a machine that the gateway under trial reads."""
+_WATCHED_AGAIN_SECS = 20.0
+"""How long the past, once begun, waits for all of them; some may be found again late."""
 _OVERFLOW_BITS = 0x480
 """The value's status tells of data (0x400), and that some were lost before it (0x080)."""
 
@@ -118,6 +119,7 @@ class UnrulyServer(LineServer):
         self._gone: set[tuple[str, str]] = set()
         self._newest: dict[tuple[str, str], Row] = {}
         self._odd: set[tuple[str, str]] = set()
+        self._has_been_watched = False
 
     async def start(self, rows: Any) -> None:
         """Boot, within the limits; the tags may come some seconds after the port."""
@@ -143,13 +145,19 @@ class UnrulyServer(LineServer):
         On a busy machine one that may add five at a time pauses for so long between two calls that it seems
         to be done; what the tags still to come had shown in the past, nobody could know.
         """
-        wanted = _WATCHED_PER_MACHINE * len(self._line.machines)
-        until = time.monotonic() + _WATCHED_SECS
-        while time.monotonic() < until:
-            if any(subscriber.items >= wanted for subscriber in self.subscriptions()):
+        patience_secs = _WATCHED_AGAIN_SECS if self._has_been_watched else math.inf
+        until = time.monotonic() + patience_secs
+        while True:
+            if self._is_watched() or time.monotonic() > until:
                 break
             await asyncio.sleep(0.02)
+        self._has_been_watched = True
         await super().wait_for_subscriber(settle_secs)
+
+    def _is_watched(self) -> bool:
+        gone = sum(tag in _WATCHED for _, tag in self._gone)
+        wanted = len(_WATCHED) * len(self._line.machines) - gone
+        return any(subscriber.items >= wanted for subscriber in self.subscriptions())
 
     async def write(self, rows: Any) -> None:
         """Show rows, but for tags that are gone; a strange one as strange as its status asks."""
