@@ -234,9 +234,10 @@ class ConnectionSampler:
             if handle in machine.awaiting or not machine.newest_us:
                 self._hear(machine, handle, reading, wall_us if note else at_us)
                 return
-            self._begin_ready(wall_us)  # all that have their first values, before time goes on
+            before_us = NEVER if note else at_us
+            self._begin_ready(wall_us, before_us)  # all that have their first values, before time goes on
             if not machine.ready:
-                self._begin(machine, wall_us)
+                self._begin(machine, wall_us, before_us)
         anew = recorder.statuses[handle] >> 30 >= BAD
         if note is not None:
             at_us = max(self._present(wall_us), machine.last_us)
@@ -355,13 +356,13 @@ class ConnectionSampler:
         if note is None or not machine.newest_us:
             machine.newest_us = max(machine.newest_us, at_us)
 
-    def _begin_ready(self, wall_us: int) -> None:
+    def _begin_ready(self, wall_us: int, before_us: int = NEVER) -> None:
         for machine in self._recorder.machines:
             if not machine.ready and machine.subscribed_us != NEVER:
                 heard = len(machine.awaiting) < len(machine.handles)
                 late = wall_us - machine.subscribed_us >= SETTLE_US
                 if not machine.awaiting or (heard and late):
-                    self._begin(machine, wall_us)
+                    self._begin(machine, wall_us, before_us)
 
     def _resume(self, machine: SampledMachine, wall_us: int) -> None:
         """Go on with a machine of which nothing was missed; of its silence nothing is known before it is."""
@@ -370,17 +371,19 @@ class ConnectionSampler:
         if machine.watched_us == NEVER and recorder.observed_us != NEVER:
             recorder.watch_from(machine, self._present(wall_us))
 
-    def _begin(self, machine: SampledMachine, wall_us: int) -> None:
+    def _begin(self, machine: SampledMachine, wall_us: int, before_us: int) -> None:
         """Make a machine's first record since we read it (again), and the gap before it.
 
         None where the last one says the same of the same moment, as when a session is lost that has told
         no more than how all stood.
+
+        before_us: [us, source time] when the next value came; until then the first ones hold
         """
         recorder = self._recorder
         present = self.clock.at(wall_us)
         at_us = machine.newest_us
         if machine.last_us:
-            at_us = max(at_us, machine.last_us, present or 0)
+            at_us = max(at_us, machine.last_us, min(present or 0, before_us - 1))
             from_us = max(machine.lost_us, machine.last_us)
             if at_us > from_us:
                 recorder.gap(machine, from_us, at_us, machine.cause or "not read")

@@ -723,6 +723,26 @@ def test_first_values_that_come_again_are_told_once() -> None:
     assert bench.told[2:] == [(2 * US, "running", 102)]
 
 
+def test_first_values_hold_until_the_next_ones_that_come_with_them() -> None:
+    """A message after a loss has how all stood when it was asked for, and what has changed since."""
+    bench = Bench(2)
+    bench.start()
+    bench.put(*[(*row, 0, 1) for row in FIRST])
+    bench.put(("total_units", 110, 2 * US), at_us=NOON + 2 * US)
+    bench.drafts += bench.sampler.lost(NOON + 3 * US, "cut")
+    bench.drafts.clear()
+    bench.subscribe()
+    first = [(*row[:2], 5 * US, 0, machine) for row in FIRST for machine in (0, 1)]
+    later = [("total_units", 101, 6 * US), ("state", 0, 7 * US), ("total_units", 130, 7 * US, 0, 1)]
+    bench.put(*first, *later, at_us=NOON + 10 * US)
+    bench.tick(NOON + 11 * US)
+    told = [(one.epoch_us - NOON, str(one.fields.state), one.fields.total_units) for one in bench.of(0)]
+    assert told == [(6 * US - 1, "running", 100), (6 * US, "running", 101), (7 * US, "stopped", 101)]
+    told = [(one.epoch_us - NOON, str(one.fields.state), one.fields.total_units) for one in bench.of(1)]
+    assert told == [(6 * US - 1, "running", 100), (7 * US, "running", 130)]
+    assert [(one.from_us - NOON, one.to_us - NOON) for one in bench.gaps] == [(5 * US // 2, 6 * US - 1)] * 2
+
+
 def test_values_without_a_time_are_stamped_by_us_and_marked() -> None:
     bench = Bench()
     bench.start()
