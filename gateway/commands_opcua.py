@@ -84,7 +84,9 @@ def browse(
         return FAULT
     if not found:
         notes.print(
-            f"no tag matches {escape(pattern) or 'anything'}: names are browse names, ** is any folder"
+            f"no tag matches {escape(pattern) or 'anything'}: names are browse names, ** is any folder, "
+            "the last name is the tag's; what is in a folder is FOLDER/**",
+            soft_wrap=True,
         )
         return FAULT
     if draft:

@@ -169,7 +169,7 @@ def run_browse(*arguments: Any, **options: Any) -> tuple[int, str]:
     return code, text.getvalue()
 
 
-async def test_the_browse_command_lists_value_type_and_quality() -> None:
+async def test_the_browse_command_lists_value_type_and_quality(capsys: pytest.CaptureFixture[str]) -> None:
     async with plc(TAGS) as server:
         await server.write("Speed", None, status=0x808B0000)
         code, text = await asyncio.to_thread(run_browse, server.url, "Plant/*", allow_insecure=True)
@@ -178,8 +178,9 @@ async def test_the_browse_command_lists_value_type_and_quality() -> None:
         assert lines["Plant/State"] == ["1", "Int32", "Good", "nsu=urn:test:plc;s=State"]
         assert lines["Plant/Product"][:3] == ["cola", "String", "Good"]
         assert "BadDeviceFailure" in lines["Plant/Speed"]
-        code, text = await asyncio.to_thread(run_browse, server.url, "Nothing", allow_insecure=True)
+        code, text = await asyncio.to_thread(run_browse, server.url, "Plant", allow_insecure=True)
         assert (code, text) == (1, "")
+        assert "what is in a folder is FOLDER/**" in capsys.readouterr().err
 
 
 async def test_what_no_field_can_be_is_listed_as_it_is() -> None:
