@@ -256,7 +256,6 @@ class Gateway:
     def run(self) -> float:
         """Play; return processor time per value [us]."""
         before = self.part.quiet_cpu_secs()
-        began = time.perf_counter()
         arrived = len(self._store.arrivals)
         done = self._player.ask(
             do="play", subscription=self.subscription, first=self.next, messages=self._messages
@@ -268,9 +267,10 @@ class Gateway:
         whole_secs = (self._start_us + (self.next - 1) * STEP_US) // 1_000_000
         last = max(
             (one.at for one in self._store.arrivals[arrived:] if one.record.epochtime <= whole_secs),
-            default=began,
+            default=done["began"],
         )
-        self.walls.append(done["values"] / max(done["secs"], last - began))
+        # from the first message, not from when the player was told to make them
+        self.walls.append(done["values"] / max(done["secs"], last - done["began"]))
         return cpu / int(done["values"]) * 1e6
 
     def lost(self) -> int:

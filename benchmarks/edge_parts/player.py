@@ -5,7 +5,8 @@ It answers publish requests as fast as they come, with messages that stand ready
 whoever listens. Told what to do by lines of JSON on its standard input, it answers by such lines:
 
 - `{"do": "subscriptions"}`: ids and numbers of items of the subscriptions that there are
-- `{"do": "play", "subscription": 1, "first": 0, "messages": 100}`: what it took, once all are acknowledged
+- `{"do": "play", "subscription": 1, "first": 0, "messages": 100}`: what it took, once all are acknowledged,
+  and when the first of them was ready to be sent, by the clock that all processes share
 - `{"do": "live", "secs": 60}`: writes every machine's tags once a second through asyncua's server instead;
   says so at once and again at the end
 """
@@ -144,7 +145,7 @@ class Player:
         took_secs = time.perf_counter() - began
         processor.session.publish = ordinary
         found._task = asyncio.create_task(found._subscription_loop())
-        return {"values": values, "secs": took_secs}
+        return {"values": values, "secs": took_secs, "began": began}
 
     async def live(self, secs: int) -> dict[str, Any]:
         """Show new values of every machine once a second, each at its own time; of states every fifth."""
