@@ -220,6 +220,15 @@ TRAPS: Final = (
     ),
     Trap(
         "asyncua",
+        "HistoryRead only throws away what is left of an earlier one, unless told: nothing seems kept.",
+        "It is told: what no Republish brings is read from the history, after a restart of the gateway too.",
+        "gateway/sources/history.py",
+        "request.Parameters.ReleaseContinuationPoints = False",
+        "request.Parameters.ReleaseContinuationPoints = True",
+        f"{_FOREIGN}::test_a_subscription_that_may_not_be_taken_over_leaves_a_gap_only_without_history[True]",
+    ),
+    Trap(
+        "asyncua",
         "BrowseNext throws away what it has not listed yet, unless told otherwise.",
         "It is told; a server with few continuation points is asked folder by folder.",
         "gateway/sources/addresses.py",
