@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import math
 import signal
 import sys
 import time
@@ -47,8 +46,8 @@ _ODD_VALUES = (
 """What no tag of the factory can be read from: not a number, too many, not even text."""
 _WATCHED = TAG_TYPES.keys() - {"Speed"}
 """The tags of a machine that the gateway under trial reads."""
-_WATCHED_AGAIN_SECS = 20.0
-"""How long the past, once begun, waits for all of them; some may be found again late."""
+_WATCHED_SECS = 20.0
+"""How long the past waits for all of them; after a restart some may be found again late."""
 _OVERFLOW_BITS = 0x480
 """The value's status tells of data (0x400), and that some were lost before it (0x080)."""
 
@@ -113,13 +112,13 @@ class UnrulyServer(LineServer):
     items_per_call = 0
     queue_size = 0
     late_nodes_secs = 0.0
+    play_when: Path | None = None
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._gone: set[tuple[str, str]] = set()
         self._newest: dict[tuple[str, str], Row] = {}
         self._odd: set[tuple[str, str]] = set()
-        self._has_been_watched = False
 
     async def start(self, rows: Any) -> None:
         """Boot, within the limits; the tags may come some seconds after the port."""
@@ -140,18 +139,18 @@ class UnrulyServer(LineServer):
             await super()._lay_out(opened)
 
     async def wait_for_subscriber(self, settle_secs: float = 0.4) -> None:
-        """Return when a client watches all that the gateway reads.
+        """Return when all that the gateway reads is watched, and it knows so: then it is told.
 
-        On a busy machine one that may add five at a time pauses for so long between two calls that it seems
-        to be done; what the tags still to come had shown in the past, nobody could know.
+        On a busy machine items may be made without that the answer comes in time, and be made anew. What they
+        had shown of the past until then, nobody could know.
         """
-        patience_secs = _WATCHED_AGAIN_SECS if self._has_been_watched else math.inf
-        until = time.monotonic() + patience_secs
-        while True:
-            if self._is_watched() or time.monotonic() > until:
+        while self.play_when is not None and not self.play_when.exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.02)
+        until = time.monotonic() + _WATCHED_SECS
+        while not self._is_watched():
+            if time.monotonic() > until:
                 break
             await asyncio.sleep(0.02)
-        self._has_been_watched = True
         await super().wait_for_subscriber(settle_secs)
 
     def _is_watched(self) -> bool:
@@ -322,6 +321,7 @@ async def run(options: argparse.Namespace) -> None:
     UnrulyServer.items_per_call = options.items_per_call
     UnrulyServer.queue_size = options.queue_size
     UnrulyServer.late_nodes_secs = options.late_nodes_secs
+    UnrulyServer.play_when = options.play_when
     distortion = Distortion()
     built = scenario(
         options.seed,
@@ -384,6 +384,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--items-per-call", type=int, default=0)
     parser.add_argument("--queue-size", type=int, default=0)
     parser.add_argument("--late-nodes-secs", type=float, default=0.0)
+    parser.add_argument("--play-when", type=Path, help="play the past once this file is there")
     return parser
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import psutil
@@ -33,6 +33,8 @@ _START_SECS: Final = 240.0
 """How long a machine that is busy with much else may take until four processes stand."""
 _PLAYS_ITS_PAST: Final = {"assume_live_after_secs": _START_SECS}
 """A PLC that shows old values first, and then nothing until all its tags are watched, is not there yet."""
+_IS_READ: Final = "all-is-read"
+"""The file that says that the past may begin."""
 _BUSY: Final = 0.9
 """A share of a core that nobody may take while little happens."""
 
@@ -142,6 +144,7 @@ def _system(schedule: Schedule, folder: Path, proxies: Proxies, oee: Sequence[st
         *("--late-nodes-secs", "3" if schedule.late_nodes else "0"),
         *("--items-per-call", "5" if schedule.limits == "five items per call" else "0"),
         *("--queue-size", "1" if schedule.limits == "queue of one" else "0"),
+        *("--play-when", "{folder}/" + _IS_READ),
     ]
 
     def port_of(url: str) -> int:
@@ -173,10 +176,9 @@ def _run(schedule: Schedule, ground: Ground, outcome: Outcome) -> None:
     watch = _Busyness(system)
     system.start()
     begun = time.monotonic()
-    if schedule.in_the_past:
-        system.wait_until(
-            lambda: system.truth_log.exists() and system.health() is not None, "a start", _START_SECS
-        )
+    if schedule.history_secs:
+        system.wait_until(lambda: _is_all_read(system.health()), "all tags are read", _START_SECS)
+        (system.folder / _IS_READ).touch()
         _play_faults(schedule.in_the_past, ground, 0.0, watch)
     system.wait_until(system.is_live, "the past is played", _START_SECS)
     outcome.secs = time.monotonic() - begun
@@ -234,20 +236,21 @@ def _wait_until_well(system: WholeSystem) -> None:
 
     def is_well() -> bool:
         health = system.health()
-        return (
-            health is not None
-            and all(item["status"]["state"] == "connected" for item in health["connections"])
-            and all(
-                item["status"].get("items_live", 0) == item["status"]["items_wanted"]
-                for item in health["connections"]
-            )
-            and health["outbox"]["records"] < 50
-        )
+        return health is not None and _is_all_read(health) and health["outbox"]["records"] < 50
 
     system.wait_until(
         lambda: is_well() or not all(part.is_running for part in system.parts),
         "all is well again",
         _QUIET_SECS,
+    )
+
+
+def _is_all_read(health: dict[str, Any] | None) -> bool:
+    """Tell whether a gateway is connected everywhere and reads all that it wants."""
+    return health is not None and all(
+        one["status"]["state"] == "connected"
+        and one["status"].get("items_live", 0) == one["status"]["items_wanted"]
+        for one in health["connections"]
     )
 
 
