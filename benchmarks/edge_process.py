@@ -54,9 +54,18 @@ class Lived(NamedTuple):
     arrivals: list[Arrival]
 
 
+def settled(store: Store) -> int:
+    """Return how many records there are once no more come: those of a gateway before may be under way."""
+    known = -1
+    while known != len(store.arrivals):
+        known = len(store.arrivals)
+        time.sleep(0.5)
+    return known
+
+
 def start_secs(command: list[str], core: int, folder: Path, store: Store) -> tuple[float, float, Part]:
     """Start the gateway; return how long its first record took [s], its work for it [s], and itself."""
-    known = len(store.arrivals)
+    known = settled(store)
     part = Part(command, core=core, folder=folder)
     while len(store.arrivals) == known:
         if part.process.poll() is not None or time.monotonic() - part.began > 60:
