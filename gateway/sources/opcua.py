@@ -82,7 +82,7 @@ class OpcUaSource:
         self._server_clock = ServerClock()
         self._stamps = self._stamps_of(told_us or {})
         self._leaving = False
-        self._proofs: dict[int, int] = {}
+        self._proofs = _proofs(self._saved, clock_us())
         self._subscription: Subscription | None = None
         self._status = ConnectionStatus(
             name=connection.name,
@@ -305,6 +305,16 @@ def _ending(tasks: Iterable[asyncio.Task[None]]) -> Exception:
 def _error_of(task: asyncio.Task[None]) -> Exception:
     error = None if task.cancelled() else task.exception()
     return error if isinstance(error, Exception) else SourceError("what was asked of the PLC was given up")
+
+
+def _proofs(saved: Saved | None, now_us: int) -> dict[int, int]:
+    """Return, by handle, when each tag had certainly told everything to a process before [us, our clock].
+
+    None where that seems to be still to come: our clock was wrong, then or now.
+    """
+    if saved is None or not 0 < saved.proven_us <= now_us:
+        return {}
+    return {handle: saved.proven_us for handle, _ in saved.items}
 
 
 def _parse(saved: bytes | None) -> tuple[Saved | None, int]:

@@ -79,6 +79,10 @@ class Publishing(Protocol):
         """Take note that other items are live than before."""
         ...
 
+    def proved(self) -> None:
+        """Take note that items are known to have told everything."""
+        ...
+
 
 class Reconciler:
     """Keeps the items of one subscription alive.
@@ -268,6 +272,7 @@ class Reconciler:
             add_value(shown, item.binding.handle, value)
         gone = [item for place, item in enumerate(looked) if self._is_dead(item, shown, place, asked_us)]
         self._prove(looked, shown, asked_us)
+        self._publishing.proved()
         dead += gone
         if dead:
             names = ", ".join(item.binding.name for item in dead[:3])

@@ -62,6 +62,7 @@ class Saved(Struct, frozen=True, array_like=True):
     speaks_secs: [s] how often the server says something although nothing has changed; 0 where an earlier
         version kept this
     began_us: [us since 1970, its clock] since when the server ran; 0 where it did not tell
+    proven_us: [us, our clock] when all of the items had certainly told everything; 0 where unknown
     """
 
     session: Resumable
@@ -70,6 +71,7 @@ class Saved(Struct, frozen=True, array_like=True):
     items: list[tuple[int, int]]
     speaks_secs: float = 0.0
     began_us: int = 0
+    proven_us: int = 0
 
 
 def fingerprint(connection: Connection, bindings: Sequence[Binding]) -> str:
@@ -269,6 +271,7 @@ class Subscription:
             items,
             self._requests.speaks_secs,
             self._session.began_us,
+            min(self.proofs.values(), default=0),
         )
 
     @property
@@ -286,6 +289,10 @@ class Subscription:
         self._save()
         told(lambda: self._receiver.on_checkpoint(self.checkpoint(self.next_sequence)))
         self.on_change()
+
+    def proved(self) -> None:
+        """Take note that items are known to have told everything; with the next values it is on disk, too."""
+        self._save()
 
     def _save(self) -> None:
         self._static = msgspec.msgpack.encode(self.saved)

@@ -498,6 +498,32 @@ async def test_of_a_tag_that_never_rests_no_more_is_withdrawn_than_since_it_was_
             await until(lambda: outbox.telemetry[-1].total_units == total + 1000)
 
 
+async def test_of_a_tag_that_dies_after_a_restart_no_more_is_withdrawn_than_since_it_was_looked_at(
+    tmp_path: Path,
+) -> None:
+    """When all tags were last known to live is on disk: not all that was ever told is in doubt."""
+    async with plc(TAGS) as server:
+        outbox = MemoryOutbox()
+        options = {"verify_secs": 0.2, "reconcile_secs": 0.1}
+        configuration = configured(server.url, [machine(server)], tmp_path, **options)
+        gateway = Reading(configuration, outbox)
+        gateway.start()
+        await count_up(server, 101, 110, 0.1)
+        await asyncio.sleep(1.5)
+        looked_us = clock_us()
+        subscription = gateway.source._subscription
+        assert subscription is not None
+        await until(lambda: min(subscription.proofs.values()) > looked_us)
+        await count_up(server, 111, 112, 0.1)
+        await until(lambda: outbox.telemetry[-1].total_units == 112)
+        await gateway.crash()
+        deafen(server, "Total")
+        await server.write("Total", 1000)
+        async with reading(configuration, outbox):
+            await until(lambda: outbox.gaps and outbox.telemetry[-1].total_units == 1000, 8)
+        assert outbox.gaps[0].from_us > looked_us - 1_000_000
+
+
 def deafen(server: Plc, name: str) -> None:
     """Have the server tell nothing of a tag any more, as if its item were dead."""
 
