@@ -14,7 +14,7 @@ from contract.strict import MAX_INTEGER
 from gateway.config import Configuration, Connection
 from gateway.errors import OutboxError
 from gateway.outbox.port import Draft, Outbox
-from gateway.recorder import WAITING_VALUES
+from gateway.recorder_memory import WAITING_VALUES
 from gateway.sampling import ConnectionSampler
 from gateway.sources.port import TagBatch, severity
 from gateway.sources.statuses import status_name

@@ -4,132 +4,24 @@ What is decided here: what a change means for its machine (at once, with its int
 due by the passing of source time, and what each record says.
 """
 
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
-
-from contract import topics
 from gateway.outbox.port import Draft, GapDraft, Kind
+from gateway.recorder_memory import Memory
+from gateway.sampled_machine import NEVER, SampledMachine, sampled_machines
 from gateway.sources.port import BAD
 from gateway.tags import WAITING, Binding, Fields, MachineTags, Role
 from gateway.telemetry_draft import TelemetryDraft
 
-NEVER: Final = 1 << 62
 MAX_FILL_US: Final = 26 * 3600 * 1_000_000
 """Silence longer than this is not filled with heartbeats: no shift is that long."""
-WAITING_VALUES: Final = "waiting"
-_TOLD_KEPT: Final = 100
-_TOLD_SAVED: Final = 20
 _COUNT: Final = 1
 _ANALOGUE: Final = 2
 
-_Kept = TypeVar("_Kept")
 Reading = tuple[Any, int, str | None]
 """A value, its status, and why its time is not the source's own; None where it is."""
-
-
-class Saved(Struct, frozen=True, array_like=True):
-    """What must be known of a machine after a crash, so that the same values are not told twice.
-
-    It is written with each record, and so short: what says the same in fewer bytes stands for more.
-
-    addresses: checksum of those that the values are of; they themselves in what an earlier version kept
-    pending_us, pending_kind: only in what an earlier version kept, which had no WAITING_VALUES
-    told: only in what an earlier version kept, which had no told_before_us
-    told_before_us: [us] how long before the last record the newest were, should they have to be withdrawn
-    watched: silence since the last record meant that nothing had changed
-    came_before_us: [us] how long before the last record each value was at the source; None where unknown
-    """
-
-    last_us: int
-    addresses: int | list[str]
-    values: list[Any]
-    statuses: list[int]
-    pending_us: int = 0
-    pending_kind: Kind = "analogue"
-    told: list[int] = []
-    told_before_us: list[int] = []
-    watched: bool = False
-    came_before_us: list[int | None] = []
-
-    def is_of(self, tags: MachineTags) -> bool:
-        """Tell whether the values are of these tags."""
-        return self.addresses in (_checksum(tags.addresses), tags.addresses)
-
-    @property
-    def records_us(self) -> list[int]:
-        """Return the moments of its newest records [us, source time]."""
-        return [self.last_us - before for before in self.told_before_us] or self.told or [self.last_us]
-
-
-class Waiting(Struct, frozen=True, array_like=True):
-    """What must be known after a crash of values that wait for the end of their interval.
-
-    came_before_us: [us] how long before the newest of them each value was at the source; None where unknown
-    """
-
-    position: int
-    pending_us: int
-    kind: Kind
-    values: list[Any]
-    statuses: list[int]
-    came_before_us: list[int | None] = []
-
-
-@dataclass(slots=True, eq=False)
-class SampledMachine:
-    """How one machine stands.
-
-    handles: of its tags, slot by slot
-    awaiting: handles of which nothing has been heard since they are read
-    notes: by handle, why its time is not the source's own
-    subscribed_us: [us, our clock] since when it is read and has had no record; NEVER when neither
-    newest_us, last_us: [us, source time] of its newest value, and of its last record
-    lost_us: [us, source time] up to where it was known before it could not be read
-    pending_us: [us, source time] of the newest value that waits for its interval's end; 0 for none
-    waiting: values and statuses as they wait, where facts have changed since, in the instant in hand
-    watched_us: [us, source time] since when silence means that nothing changed; NEVER while it does not
-    flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
-    told: [us, source time] of its newest records, should they have to be withdrawn
-    said: what its last record says, as long as no gap follows that
-    """
-
-    position: int
-    tags: MachineTags
-    handles: range
-    topic: str
-    awaiting: set[int]
-    notes: dict[int, str] = field(default_factory=dict)
-    subscribed_us: int = NEVER
-    ready: bool = False
-    newest_us: int = 0
-    last_us: int = 0
-    lost_us: int = 0
-    cause: str = ""
-    facts: tuple[Any, ...] = ()
-    pending_us: int = 0
-    pending_kind: Kind = "analogue"
-    waiting: tuple[list[Any], list[int]] | None = None
-    watched_us: int = NEVER
-    flush_us: int = NEVER
-    beat_us: int = NEVER
-    moving: bool | None = None
-    still_us: int = NEVER
-    changed: bool = False
-    fell: bool = False
-    told: deque[int] = field(default_factory=lambda: deque(maxlen=_TOLD_KEPT))
-    said: Fields | None = None
-    checksum: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Know by what its tags are told from others in the fewest bytes."""
-        self.checksum = _checksum(self.tags.addresses)
 
 
 @dataclass(slots=True)
@@ -179,7 +71,7 @@ class Recorder:
         self._interval_us = interval_us
         self._heartbeat_us = heartbeat_us
         self._margin_us = margin_us
-        self.machines = list(_machines(machines, bindings))
+        self.machines = sampled_machines(machines, bindings)
         self.machine_of: dict[int, SampledMachine] = {b.handle: self.machines[b.machine] for b in bindings}
         self.role_of = {b.handle: b.role for b in bindings}
         self.values: list[Any] = [None] * (len(bindings) + 1)
@@ -195,10 +87,7 @@ class Recorder:
         self._places += [(self.machines[b.machine], self._coalesced(b)) for b in bindings]
         self._drafts: list[Draft] = []
         self._touched: list[SampledMachine] = []
-        self._unsaved: set[int] = set()
-        self._waiting: set[int] = set()
-        """Positions of machines with values that wait for the end of their interval."""
-        self._is_waiting_unsaved = False
+        self.memory = Memory(self.machines, self.values, self.statuses)
 
     def _slot_deadband(self, binding: Binding) -> float:
         return self.machines[binding.machine].tags.slots[binding.slot].deadband
@@ -227,7 +116,7 @@ class Recorder:
         Most values are of a counter or a further tag, good as the one before: those are taken in right here,
         because a call for each would cost more than all that is done with it.
         """
-        places, values, statuses, waits = self._places, self.values, self.statuses, self._waiting.add
+        places, values, statuses, waits = self._places, self.values, self.statuses, self.memory.waiting.add
         position = rows.position
         now_us, is_heard, some_wait = rows.at_us, rows.is_heard, False
         for at_us, handle, value, status in rows.rest:
@@ -269,7 +158,7 @@ class Recorder:
         else:
             position += 1
         rows.at_us, rows.is_heard, rows.position = now_us, is_heard, position
-        self._is_waiting_unsaved |= some_wait
+        self.memory.is_waiting_unsaved |= some_wait
         return position
 
     def put(self, machine: SampledMachine, handle: int, reading: Reading, at_us: int) -> None:
@@ -308,8 +197,7 @@ class Recorder:
             machine.pending_us = max(at_us, machine.pending_us)
             if role is not Role.ANALOGUE:
                 machine.pending_kind = "counter"
-            self._waiting.add(machine.position)
-            self._is_waiting_unsaved = True
+            self.memory.waits(machine.position)
             machine.flush_us = self._interval_end(at_us)
             self.next_us = min(self.next_us, machine.flush_us)
 
@@ -520,8 +408,7 @@ class Recorder:
         return machine.notes[min(machine.notes)] if machine.notes else None
 
     def _newest(self, machine: SampledMachine) -> tuple[list[Any], list[int]]:
-        where = slice(machine.handles.start, machine.handles.stop)
-        return self.values[where], self.statuses[where]
+        return self.values[machine.where], self.statuses[machine.where]
 
     def emit(self, machine: SampledMachine, at_us: int, kind: Kind, fields: Fields | None = None) -> None:
         """Make a machine's record as of a moment [us, source time]."""
@@ -540,148 +427,24 @@ class Recorder:
         machine.beat_us = at_us + self._heartbeat_us
         self._due_soon(machine)
         machine.told.append(at_us)
-        self._unsaved.add(machine.position)
-        if machine.position in self._waiting:
-            self._waiting.discard(machine.position)
-            self._is_waiting_unsaved = True
+        self.memory.told(machine.position)
         self._drafts.append(
             TelemetryDraft(machine.tags.key, self._gateway, at_us, kind, fields, machine.topic)
         )
 
     # --- after a crash ---
 
-    @property
-    def has_unsaved(self) -> bool:
-        """Tell whether `unsaved` would yield anything."""
-        return bool(self._unsaved) or self._is_waiting_unsaved
-
-    def unsaved(self, source_us: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
-        """Yield, once, under the same keys as ever, what has changed of what must be known after a crash.
-
-        That is each machine with a new record, by its position; and under WAITING_VALUES all values that wait
-        to be one: they were acknowledged to the server, so that they too have to be on disk.
-
-        source_us: by handle, the source time of each tag's newest value [us since 1970]
-        """
-        positions, self._unsaved = self._unsaved, set()
-        for position in positions:
-            machine = self.machines[position]
-            values, statuses = self._newest(machine)
-            last_us = machine.last_us
-            told = [last_us - at_us for at_us in islice(reversed(machine.told), _TOLD_SAVED)][::-1]
-            watched = machine.watched_us <= last_us
-            came = _came_before(machine, last_us, source_us)
-            saved = Saved(
-                last_us,
-                machine.checksum,
-                values,
-                statuses,
-                told_before_us=told,
-                watched=watched,
-                came_before_us=came,
-            )
-            yield str(position), msgspec.msgpack.encode(saved)
-        if self._is_waiting_unsaved:
-            self._is_waiting_unsaved = False
-            waiting = [
-                Waiting(
-                    position,
-                    machine.pending_us,
-                    machine.pending_kind,
-                    *self._newest(machine),
-                    _came_before(machine, machine.pending_us, source_us),
-                )
-                for position in self._waiting
-                for machine in (self.machines[position],)
-            ]
-            yield WAITING_VALUES, msgspec.msgpack.encode(waiting)
-
-    def unsaved_again(self, keys: Iterable[str]) -> None:
-        """Have `unsaved` yield these again: what it gave did not reach the disk."""
-        for key in keys:
-            if key == WAITING_VALUES:
-                self._is_waiting_unsaved = True
-            else:
-                self._unsaved.add(int(key))
-
     def restore(self, saved: Mapping[str, bytes], cause: str) -> dict[int, int]:
-        """Go on from what `unsaved` gave before the crash; what does not fit any more is left out.
+        """Go on from what `memory` gave before the crash; what does not fit any more is left out.
 
         Return, by handle, the source times of the values that are known again [us since 1970].
 
         cause: why nothing was read meanwhile
         """
-        fitting: set[int] = set()
         source_us: dict[int, int] = {}
-        for machine in self.machines:
-            known = _decoded(saved.get(str(machine.position)), Saved)
-            if known is None:
-                continue
-            machine.last_us = machine.newest_us = known.last_us
-            machine.cause = cause
-            machine.told.extend(known.records_us)
-            machine.watched_us = known.last_us if known.watched else NEVER
-            if known.is_of(machine.tags) and self._restore_values(machine, known.values, known.statuses):
-                fitting.add(machine.position)
-                source_us |= _came(machine, known.last_us, known.came_before_us)
-                machine.facts = machine.tags.compose(known.values, known.statuses).facts
-                if known.pending_us:
-                    self.emit(machine, known.pending_us, known.pending_kind)
-        for one in _decoded(saved.get(WAITING_VALUES), list[Waiting]) or ():
-            if one.position not in fitting:
-                continue
-            machine = self.machines[one.position]
-            if self._restore_values(machine, one.values, one.statuses):
-                self.emit(machine, one.pending_us, one.kind)
-                for handle in machine.handles:
-                    source_us.pop(handle, None)
-                source_us |= _came(machine, one.pending_us, one.came_before_us)
-        for machine in self.machines:
-            machine.newest_us = machine.lost_us = machine.last_us
+        for machine, pending_us, kind in self.memory.restored(saved, cause, source_us):
+            self.emit(machine, pending_us, kind)
         return source_us
-
-    def _restore_values(
-        self, machine: SampledMachine, values: Sequence[Any], statuses: Sequence[int]
-    ) -> bool:
-        if not len(values) == len(statuses) == len(machine.handles):
-            return False
-        where = slice(machine.handles.start, machine.handles.stop)
-        self.values[where], self.statuses[where] = values, statuses
-        return True
-
-
-def _checksum(addresses: Sequence[str]) -> int:
-    """Return what stands for addresses on disk; for others it is the same once in four thousand million."""
-    return zlib.crc32("\n".join(addresses).encode("utf-8", "surrogatepass"))
-
-
-def _came_before(machine: SampledMachine, moment_us: int, source_us: Mapping[int, int]) -> list[int | None]:
-    """Return how long before a moment each of a machine's values was at the source [us]."""
-    times = map(source_us.get, machine.handles)
-    return [None if at_us is None else moment_us - at_us for at_us in times]
-
-
-def _came(machine: SampledMachine, moment_us: int, came_before_us: Sequence[int | None]) -> dict[int, int]:
-    """Return, by handle, what `_came_before` was made of."""
-    pairs = zip(machine.handles, came_before_us, strict=False)  # an earlier version kept none
-    return {handle: moment_us - before_us for handle, before_us in pairs if before_us is not None}
-
-
-def _decoded(saved: bytes | None, kind: type[_Kept]) -> _Kept | None:
-    if saved is None:
-        return None
-    try:
-        return msgspec.msgpack.decode(saved, type=kind)
-    except msgspec.DecodeError:
-        return None
-
-
-def _machines(machines: Sequence[MachineTags], bindings: Sequence[Binding]) -> Iterator[SampledMachine]:
-    first = {binding.machine: binding.handle for binding in bindings if binding.slot == 0}
-    for position, tags in enumerate(machines):
-        handles = range(first[position], first[position] + len(tags.slots))
-        topic = topics.machine_topic(tags.key, "telemetry")
-        yield SampledMachine(position, tags, handles, topic, awaiting=set(handles))
 
 
 def _is_within(one: Any, other: Any, deadband: float) -> bool:

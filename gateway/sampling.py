@@ -20,7 +20,8 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.outbox.port import Draft
-from gateway.recorder import NEVER, Reading, Recorder, Rows, SampledMachine
+from gateway.recorder import Reading, Recorder, Rows
+from gateway.sampled_machine import NEVER, SampledMachine
 from gateway.source_clock import SourceClock
 from gateway.sources.port import BAD, TagBatch
 from gateway.tags import WAITING, Binding, MachineTags, Role
@@ -297,18 +298,18 @@ class ConnectionSampler:
     @property
     def has_unsaved(self) -> bool:
         """Tell whether `unsaved` would yield anything."""
-        return self._recorder.has_unsaved
+        return self._recorder.memory.has_unsaved
 
     def unsaved(self, source_us: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
         """Yield, once, by key, what has changed of what has to be on disk.
 
         source_us: by handle, the source time of each tag's newest value [us since 1970]
         """
-        return self._recorder.unsaved(source_us)
+        return self._recorder.memory.unsaved(source_us)
 
     def unsaved_again(self, keys: Iterable[str]) -> None:
         """Have `unsaved` yield these again: what it gave did not reach the disk."""
-        self._recorder.unsaved_again(keys)
+        self._recorder.memory.unsaved_again(keys)
 
     def restore(self, saved: Mapping[str, bytes], cause: str) -> dict[int, int]:
         """Go on from what `unsaved` gave before the crash, and return its source times.
