@@ -181,7 +181,8 @@ class Lane:
             return
         prefix = f"{self.name}/"
         checkpoints = {prefix + key: saved for key, saved in self._sampler.unsaved(self._source_us)}
-        saved = _SavedConnection(self._sampler.clock.lag_us, self._source)
+        source = None if self._sampler.is_beginning else self._source
+        saved = _SavedConnection(self._sampler.clock.lag_us, source)
         checkpoints[self.name] = msgspec.msgpack.encode(saved)
         try:
             self._outbox.append(drafts, checkpoints)

@@ -33,6 +33,8 @@ LIVE_LAG_US: Final = 5 * _US
 """A source whose values are at most this old when they come tells of now."""
 SETTLE_US: Final = 2 * _US
 """How long a machine's first record waits for tags that have not been heard."""
+_CUT_OFF: Final = NEVER - 1
+"""Since when a machine is read whose first values have not all come, and cannot come."""
 _OVERFLOW: Final = "queue overflow in the server"
 NOTE_OUR_CLOCK: Final = "GatewayTimestamp"
 NOTE_CLOCK_BACK: Final = "SourceClockWentBack"
@@ -88,6 +90,9 @@ class ConnectionSampler:
             machine = self._machine_of[handle]
             if machine.ready:
                 continue
+            if resumed and machine.subscribed_us != NEVER:
+                machine.subscribed_us = min(machine.subscribed_us, wall_us)
+                continue  # what it has not told yet is still to come
             if resumed and machine.last_us:
                 self._resume(machine, wall_us)
                 continue
@@ -118,6 +123,8 @@ class ConnectionSampler:
         present = self.clock.at(lost_us)
         for machine in self._recorder.machines:
             self._recorder.forget(machine, present or 0, cause)
+            if machine.subscribed_us != NEVER:
+                machine.subscribed_us = _CUT_OFF
         self.clock.lost()
         return self._recorder.taken()
 
@@ -294,6 +301,11 @@ class ConnectionSampler:
         return None if status == WAITING else (self._recorder.values[handle], status)
 
     # --- after a crash ---
+
+    @property
+    def is_beginning(self) -> bool:
+        """Tell whether a machine has told some of its first values, which nobody will tell a new process."""
+        return any(not one.ready and one.subscribed_us != NEVER for one in self._recorder.machines)
 
     @property
     def has_unsaved(self) -> bool:

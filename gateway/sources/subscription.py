@@ -283,6 +283,7 @@ class Subscription:
         """Go on with the proofs of an earlier connection; without them all that is known of is in doubt."""
         for handle, item in self.items.items():
             item.proven_us = proofs.get(handle, 0)
+        self._save()
 
     def settled(self) -> None:
         """Take note that other items are live than before."""

@@ -417,6 +417,28 @@ def test_a_resumed_connection_has_no_gap() -> None:
     assert [(at, state) for at, state, _ in bench.told[2:]] == [(3 * US, "running"), (4 * US, "idle")]
 
 
+def test_a_session_that_goes_on_before_its_first_values_came_has_not_told_them() -> None:
+    """The subscription is new, and lost again at once: what was before it is unknown all the same."""
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 101, US), at_us=NOON + US)
+    bench.tick(NOON + 2 * US)
+    bench.drafts += bench.sampler.lost(NOON + 2 * US, "cut")
+    assert not bench.sampler.is_beginning
+    bench.subscribe()
+    assert bench.sampler.is_beginning
+    bench.put(("state", 2, 4 * US))
+    bench.drafts += bench.sampler.lost(NOON + 3 * US, "cut again")
+    bench.tick(NOON + 5 * US)
+    bench.subscribe(resumed=True)
+    bench.tick(NOON + 6 * US)
+    assert len(bench.told) == 2
+    bench.put(*[(*row[:2], 4 * US) for row in FIRST[1:]], at_us=NOON + 6 * US)
+    assert bench.told[2:] == [(6 * US, "idle", 100)]
+    assert [(one.from_us - NOON, one.to_us - NOON) for one in bench.gaps] == [(3 * US // 2, 6 * US)]
+    assert not bench.sampler.is_beginning
+
+
 def test_a_moving_counter_runs_and_stands_by_source_time() -> None:
     bench = Bench(moving=True)
     bench.start()
