@@ -330,12 +330,12 @@ async def test_what_was_under_way_when_a_slow_connection_ended_is_in_the_gap(
     async with plc(TAGS) as server, proxy(server.port) as way:
         outbox = MemoryOutbox()
         url = f"opc.tcp://127.0.0.1:{way.port}"
-        way.answer_secs = 0.7 if is_first else 0.0
+        way.answer_secs = 0.6 if is_first else 0.0
         async with reading(configured(url, [machine(server)], tmp_path), outbox) as gateway:
             await count_up(server, 101, 103, 0.1)
             await until(lambda: outbox.telemetry and outbox.telemetry[-1].total_units == 103, 20)
             if not is_first:
-                way.answer_secs = 0.7
+                way.answer_secs = 0.6
                 (subscription,) = server.subscriptions()
                 await server.server.iserver.subscription_service.delete_subscriptions(
                     [subscription.data.SubscriptionId]
