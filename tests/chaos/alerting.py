@@ -129,9 +129,15 @@ def _judge_machine(
 
 
 def _judge_alert(machine: str, stand: Stand, alert: AlertView, evidence: Evidence, found: Judged) -> None:
-    """An alert comes of a stand beyond the threshold, and is cleared after it and not before."""
+    """An alert comes of a stand beyond the threshold, and is cleared after it and not before.
+
+    Whoever has not been told yet that a machine ran again takes two stands for one, and raises the alert of
+    the second by the length of both.
+    """
     raised_us = round(alert.raised_epochtime * US)
     stood_us = min(stand.to_us, raised_us) - stand.from_us
+    if stand.to_us - stand.from_us >= _ALERT_US and _known_us(machine, stand.from_us, evidence) > raised_us:
+        stood_us = _ALERT_US
     if stood_us < _ALERT_US and not _is_blind(machine, stand.from_us, raised_us, evidence):
         found.faults.append(
             f"{machine}: {alert.id} though it stood from {stand.from_us} to {stand.to_us} only"

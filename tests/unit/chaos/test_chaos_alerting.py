@@ -137,6 +137,13 @@ def test_a_cloud_side_that_is_back_in_time_owes_the_alert() -> None:
     assert judged(RIGHT, faults=(killed,), quiet=(DUE - 1, DUE + 4)).expected == 1
 
 
+def test_an_alert_may_come_early_where_nobody_knew_that_the_machine_had_run_in_between() -> None:
+    early = alert(STOOD[0], DUE - 1, STOOD[1] + 1)
+    assert judged(early, quiet=(STOOD[0] - 1, DUE)).faults == []
+    assert "only" in judged(early).faults[0]
+    assert "only" in judged(early, stands=((STOOD[0], DUE - 1),), quiet=(STOOD[0] - 1, DUE)).faults[0]
+
+
 def test_nobody_is_held_to_what_he_could_not_know() -> None:
     """Neither a cloud side that was away for the rest of the stand, nor one that heard of it too late."""
     killed = span(DUE - 1, STOOD[1] + 1, "kill cloud")
