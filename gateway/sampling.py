@@ -304,8 +304,13 @@ class ConnectionSampler:
 
     @property
     def is_beginning(self) -> bool:
-        """Tell whether a machine has told some of its first values, which nobody will tell a new process."""
-        return any(not one.ready and one.subscribed_us != NEVER for one in self._recorder.machines)
+        """Tell whether a machine is read anew whose first values, which only memory has, have not all come.
+
+        Of one that is read for the first time nothing can be missing.
+        """
+        return any(
+            not one.ready and one.last_us and one.subscribed_us != NEVER for one in self._recorder.machines
+        )
 
     @property
     def has_unsaved(self) -> bool:

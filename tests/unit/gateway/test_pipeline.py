@@ -33,8 +33,15 @@ def test_a_new_process_asks_anew_for_first_values_that_only_memory_had(tmp_path:
     lane = process()
     lane.on_subscribed([1, 2], resumed=False)
     lane.on_checkpoint(b"subscribed")
+    assert process().saved == b"subscribed"
     batch(lane, 1, 1, b"half")
-    assert process().saved is None
     batch(lane, 2, 7, b"whole")
-    assert [one.total_units for one in outbox.telemetry] == [7]
     assert process().saved == b"whole"
+    lane.on_lost(clock_us(), "cut")
+    lane.on_subscribed([1, 2], resumed=False)
+    lane.on_checkpoint(b"subscribed anew")
+    batch(lane, 1, 1, b"half again")
+    assert process().saved is None
+    batch(lane, 2, 9, b"whole again")
+    assert [one.total_units for one in outbox.telemetry] == [7, 9]
+    assert process().saved == b"whole again"
