@@ -46,14 +46,17 @@ class Room:
     """The disk under an outbox's file.
 
     reserve: a file beside it, room to work with when the disk is full
+    is_capped: whether the file may not grow, because the disk was full
     """
 
     def __init__(self, reserve: Path, alarm: Alarm) -> None:
         self._reserve = reserve
         self._alarm = alarm
+        self.is_capped = False
 
     def let_grow(self, connection: sqlite3.Connection) -> None:
         """Let the file grow as far as the process may; the log must always fit into it to be emptied."""
+        self.is_capped = False
         limit_bytes = file_limit_bytes()
         pages = _MOST_PAGES if limit_bytes is None else max(_LEAST_PAGES, limit_bytes // PAGE_BYTES - 1)
         connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -65,6 +68,7 @@ class Room:
         From then on room comes from deleting, which works on a full disk as long as the log can be emptied.
         """
         self._reserve.unlink(missing_ok=True)
+        self.is_capped = True
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
             pages = connection.execute("PRAGMA page_count").fetchone()[0]

@@ -362,15 +362,20 @@ class SqliteOutbox:
         """Write within the bounds; on a full disk give up the oldest, once, and try again."""
         if self._database.standing.bytes > self._max_bytes:
             self._drop(f"the outbox is full ({self._max_bytes} bytes)")
-        try:
+        with contextlib.suppress(OutboxFullError):
             write()
-        except OutboxFullError:
-            self._room.make(self._database.connection)
-            try:
-                self._again(write)
-            except OutboxFullError as error:
-                self._alarm.sound(f"no room for records: {error}")
-                raise
+            return
+        if self._room.is_capped:  # by us, when the disk was full; it may have room again
+            self._room.let_grow(self._database.connection)
+            with contextlib.suppress(OutboxFullError):
+                write()
+                return
+        self._room.make(self._database.connection)
+        try:
+            self._again(write)
+        except OutboxFullError as error:
+            self._alarm.sound(f"no room for records: {error}")
+            raise
 
     def _again(self, write: Callable[[], None]) -> None:
         try:

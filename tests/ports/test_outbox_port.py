@@ -455,6 +455,34 @@ def test_a_full_disk_stops_appends_and_nothing_else(tmp_path, run_records):
     assert later is None
 
 
+def test_a_disk_that_has_room_again_costs_no_records(tmp_path):
+    """What was held back meanwhile comes at once, before the outbox has looked at the disk again."""
+    program = textwrap.dedent("""
+        import json, resource, sys
+        from pathlib import Path
+        from gateway.errors import OutboxFullError
+        from tests.support.gateway_parts import Record, open_outbox
+        outbox = open_outbox(Path(sys.argv[1]))
+        outbox.append([Record(m) for m in range(100)])
+        outbox._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        try:
+            outbox.append([Record(100)])
+        except OutboxFullError:
+            refused = True
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        outbox.append([Record(m) for m in range(100, 3000)])
+        found = outbox.statistics()
+        print(json.dumps([refused, found.dropped["full"], found.records]))
+        outbox.close()
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, 0, 3000]
+
+
 def test_a_killed_daemon_starts_again_on_a_disk_that_is_full(tmp_path):
     """It goes on reading its PLCs, which keep their values for it; what is old makes room for them."""
     program = textwrap.dedent("""
