@@ -401,8 +401,10 @@ class ConnectionSampler:
         present = self.clock.at(wall_us)
         at_us = machine.newest_us
         if machine.last_us:
-            at_us = max(at_us, machine.last_us, min(present or 0, before_us - 1))
             from_us = max(machine.lost_us, machine.last_us)
+            if before_us <= from_us:  # it is of before the loss, and says nothing of how long that was
+                before_us = NEVER
+            at_us = max(at_us, machine.last_us, min(present or 0, before_us - 1))
             if at_us > from_us:
                 recorder.gap(machine, from_us, at_us, machine.cause or "not read")
         elif not at_us:

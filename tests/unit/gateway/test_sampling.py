@@ -765,6 +765,17 @@ def test_first_values_hold_until_the_next_ones_that_come_with_them() -> None:
     assert [(one.from_us - NOON, one.to_us - NOON) for one in bench.gaps] == [(5 * US // 2, 6 * US - 1)] * 2
 
 
+def test_a_next_value_of_before_a_loss_does_not_hide_the_loss() -> None:
+    bench = Bench()
+    bench.start()
+    bench.put(("total_units", 110, 5 * US), at_us=NOON + 5 * US)
+    bench.tick(NOON + 8 * US)
+    bench.drafts += bench.sampler.lost(NOON + 8 * US, "cut")
+    bench.subscribe()
+    bench.put(*FIRST[:1], ("total_units", 110, 0), *FIRST[2:], ("state", 0, 3 * US), at_us=NOON + 20 * US)
+    assert [(one.from_us - NOON, one.to_us - NOON) for one in bench.gaps] == [(15 * US // 2, 20 * US)]
+
+
 def test_values_without_a_time_are_stamped_by_us_and_marked() -> None:
     bench = Bench()
     bench.start()
