@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from asyncio import Future
-from collections.abc import Callable
+from asyncio import TimerHandle
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import takewhile
 from typing import Final, Literal
@@ -15,10 +15,17 @@ from msgspec import Struct
 from contract import topics
 from contract.delivery import Receipt
 from contract.telemetry import MAX_BACKLOG_BYTES, encode_backlog
-from gateway.errors import MessageTooLargeError, OutboxError, PublishRefusedError, UnreachableError
+from gateway.errors import (
+    MessageTooLargeError,
+    OutboxError,
+    PublishRefusedError,
+    UnreachableError,
+    UplinkError,
+)
 from gateway.ledger import Ledger
 from gateway.outbox.port import Outbox, Stored
-from gateway.outbox.ranges import Ranges
+from gateway.outbox.ranges import Range, Ranges
+from gateway.token_bucket import TokenBucket
 from gateway.uplinks.port import Limits, Uplink, Will
 
 Acknowledge = Literal["store", "broker"]
@@ -67,29 +74,6 @@ class ForwardCounters(Struct, kw_only=True):
     malformed_receipts: int = 0
 
 
-class TokenBucket:
-    """A rate with a second's worth of burst at most; None for no limit."""
-
-    def __init__(self, per_sec: float | None) -> None:
-        self._per_sec = per_sec
-        self._level = per_sec or 0.0
-        self._at = 0.0
-
-    def wait_secs(self, amount: float, now: float, *, reserve: float = 0.0) -> float:
-        """Return how long until amount may go, leaving a share of the burst (0..1) to others; 0 when now."""
-        if self._per_sec is None:
-            return 0.0
-        self._level = min(self._per_sec, self._level + (now - self._at) * self._per_sec)
-        self._at = now
-        wanted = min(amount, self._per_sec * (1 - reserve)) + reserve * self._per_sec
-        return max(0.0, (wanted - self._level) / self._per_sec)
-
-    def spend(self, amount: float) -> None:
-        """Take note that amount went."""
-        if self._per_sec is not None:
-            self._level -= amount
-
-
 class Forwarder:
     """Moves one outbox's records over one uplink; its `run` and the uplink's belong into one TaskGroup.
 
@@ -133,7 +117,12 @@ class Forwarder:
         self._limits = Limits()
         self._publishes = TokenBucket(None)
         self._bytes = TokenBucket(None)
-        self._in_flight: dict[Future[None], Parcel] = {}
+        self._is_metered = False
+        self._alarm: TimerHandle | None = None
+        self._in_flight: dict[int, Parcel] = {}
+        """By the first sequence of each."""
+        self._accepted: list[Parcel] = []
+        """What the broker has taken and the ledger has not been told of: that is done for many at once."""
         self._strikes: dict[int, int] = {}
         self._others_accepted = False
         self._careful = 0
@@ -168,19 +157,28 @@ class Forwarder:
             await self._woken(delay_secs)
 
     async def _woken(self, delay_secs: float | None) -> None:
-        """Sleep until something may be sent, and no longer than this."""
-        if delay_secs is None:
-            await self._wake.wait()
-            return
-        alarm = asyncio.get_running_loop().call_later(delay_secs, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            alarm.cancel()
+        """Sleep until something may be sent, and not much longer than this."""
+        if delay_secs is not None:
+            self._ring_in(delay_secs)
+        await self._wake.wait()
+
+    def _ring_in(self, delay_secs: float) -> None:
+        """Be woken after a time at the latest; an alarm that is set for earlier stays, for it costs less."""
+        loop = asyncio.get_running_loop()
+        if self._alarm is not None:
+            if self._alarm.when() <= loop.time() + delay_secs:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_later(delay_secs, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake.set()
 
     async def drained(self) -> None:
         """Return once nothing is in flight and nothing is free to be sent."""
         while True:
+            self._note_accepted(self._monotonic())
             self._ledger.appended(self._outbox.next_sequence - 1)
             if not self._in_flight and not self._ledger.next_live() and not self._ledger.next_backlog():
                 return
@@ -190,6 +188,8 @@ class Forwarder:
     def close(self) -> None:
         """Want to hear no more of the outbox."""
         self._outbox.unsubscribe(self._wake.set)
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def announce(self) -> None:
         """Have the status published soon."""
@@ -204,6 +204,7 @@ class Forwarder:
         self._limits = limits
         self._publishes = TokenBucket(limits.publishes_per_sec)
         self._bytes = TokenBucket(limits.bytes_per_sec)
+        self._is_metered = limits.publishes_per_sec is not None or limits.bytes_per_sec is not None
         self._ledger.begin_session(statistics.first_sequence, statistics.next_sequence - 1)
         self.announce()
 
@@ -253,6 +254,7 @@ class Forwarder:
 
     def _pump(self, now: float) -> float | None:
         """Send what may be sent; return the time until something is due [s], None when only events matter."""
+        self._note_accepted(now)
         if not self._uplink.connected:
             return None
         self._ledger.appended(self._outbox.next_sequence - 1)
@@ -281,10 +283,19 @@ class Forwarder:
         if (wait := self._publishes.wait_secs(1, now)) > 0:
             return wait
         records = self._read(first, last, window - len(self._in_flight), MAX_BACKLOG_BYTES)
-        for record in records:
-            if (wait := self._wait_secs(len(record.payload), now)) > 0:
-                return wait
-            self._send(record.topic, record.payload, Parcel(record.sequence, record.sequence, 1, live=True))
+        sent_before = 0
+        if records:
+            self._ledger.take(records[0].sequence, records[-1].sequence)
+        try:
+            for record in records:
+                if (wait := self._wait_secs(len(record.payload), now)) > 0:
+                    return wait
+                parcel = Parcel(record.sequence, record.sequence, 1, live=True)
+                self._send(record.topic, record.payload, parcel)
+                sent_before += 1
+        finally:
+            if sent_before < len(records):
+                self._ledger.release(records[sent_before].sequence, records[-1].sequence)
         return 0.0
 
     def _live_outruns_limits(self, records: int) -> bool:
@@ -323,13 +334,15 @@ class Forwarder:
         if telemetry:
             payload = encode_backlog([record.payload for record in telemetry])
             parcel = Parcel(telemetry[0].sequence, telemetry[-1].sequence, len(telemetry), live=False)
-            self._send(self._backlog_topic, payload, parcel)
+            self._send_taken(self._backlog_topic, payload, parcel)
         elif records:
             gap = records[0]
-            self._send(gap.topic, gap.payload, Parcel(gap.sequence, gap.sequence, 1, live=False))
+            self._send_taken(gap.topic, gap.payload, Parcel(gap.sequence, gap.sequence, 1, live=False))
         return 0.0
 
     def _wait_secs(self, size: int, now: float, *, reserve: float = 0.0) -> float:
+        if not self._is_metered:
+            return 0.0
         return max(
             self._publishes.wait_secs(1, now, reserve=reserve),
             self._bytes.wait_secs(size, now, reserve=reserve),
@@ -347,34 +360,43 @@ class Forwarder:
             self._ledger.vacant(first, last)
         return records
 
-    def _send(self, topic: str, payload: bytes, parcel: Parcel) -> None:
+    def _send_taken(self, topic: str, payload: bytes, parcel: Parcel) -> None:
+        """Send a message of records that nothing else sends meanwhile."""
         self._ledger.take(parcel.first, parcel.last)
         try:
-            answer = self._uplink.publish(topic, payload)
-        except (MessageTooLargeError, PublishRefusedError) as error:
-            self._refused(parcel, str(error), surely=isinstance(error, MessageTooLargeError))
-            return
+            self._send(topic, payload, parcel)
         except UnreachableError:
             self._ledger.release(parcel.first, parcel.last)
             raise
-        self._publishes.spend(1)
-        self._bytes.spend(len(payload))
+
+    def _send(self, topic: str, payload: bytes, parcel: Parcel) -> None:
+        """Send a message of records that are taken; raises UnreachableError."""
+        try:
+            self._uplink.publish(topic, payload, partial(self._answered, parcel))
+        except (MessageTooLargeError, PublishRefusedError) as error:
+            self._refused(parcel, str(error), surely=isinstance(error, MessageTooLargeError))
+            return
+        if self._is_metered:
+            self._publishes.spend(1)
+            self._bytes.spend(len(payload))
         self.counters.messages += 1
         self.counters.bytes += len(payload)
-        self._in_flight[answer] = parcel
-        answer.add_done_callback(partial(self._answered, parcel))
+        self._in_flight[parcel.first] = parcel
 
-    def _answered(self, parcel: Parcel, answer: Future[None]) -> None:
+    def _answered(self, parcel: Parcel, error: UplinkError | None) -> None:
         """Take the broker's answer to one message."""
-        if self._in_flight.pop(answer, None) is None:
+        if self._in_flight.get(parcel.first) is not parcel:
             return  # its session was lost before
+        del self._in_flight[parcel.first]
         self._wake.set()
         if not self._in_flight:
             self._drained.set()
-        self._careful = max(0, self._careful - 1)
-        error = answer.exception()
+        if self._careful:
+            self._careful -= 1
         if error is None:
-            self._accepted(parcel)
+            self._refused_said = None
+            self._others_accepted = True
+            self._accepted.append(parcel)
         elif isinstance(error, PublishRefusedError) and error.transient:
             self._hold(parcel, error.reason)
         elif isinstance(error, UnreachableError):
@@ -382,19 +404,22 @@ class Forwarder:
         else:
             self._refused(parcel, str(error))
 
-    def _accepted(self, parcel: Parcel) -> None:
-        self._refused_said = None
-        self._others_accepted = True
-        self._strikes.pop(parcel.first, None)
-        self._alone.discard(parcel.first, parcel.last)
-        if parcel.live:
-            self.counters.live_records += parcel.records
-        else:
-            self.counters.backlog_records_sent += parcel.records
-        if self._acknowledge == "store":
-            self._ledger.accepted_by_broker(parcel.first, parcel.last, self._monotonic())
-        else:
-            self._deliver(parcel.first, parcel.last)
+    def _note_accepted(self, now: float) -> None:
+        """Tell the ledger of what the broker has taken."""
+        accepted, self._accepted = self._accepted, []
+        for parcel in accepted:
+            if parcel.live:
+                self.counters.live_records += parcel.records
+            else:
+                self.counters.backlog_records_sent += parcel.records
+        for first, last in _spans(accepted):
+            if self._strikes:
+                self._strikes = {at: n for at, n in self._strikes.items() if not first <= at <= last}
+            self._alone.discard(first, last)
+            if self._acknowledge == "store":
+                self._ledger.accepted_by_broker(first, last, now)
+            else:
+                self._deliver(first, last)
 
     def _deliver(self, first: int, last: int) -> None:
         self._ledger.acknowledge(first, last)
@@ -473,7 +498,7 @@ class Forwarder:
             self._status_at = now
             status = self._status()
             with contextlib.suppress(UnreachableError, MessageTooLargeError, PublishRefusedError):
-                self._uplink.publish(status.topic, status.payload, retain=True).add_done_callback(_forget)
+                self._uplink.publish(status.topic, status.payload, _forget, retain=True)
         return self._status_at + self._status_interval_secs - now
 
     def _new_ledger(self) -> Ledger:
@@ -485,7 +510,18 @@ class Forwarder:
         )
 
 
-def _forget(answer: Future[None]) -> None:
+def _forget(_error: UplinkError | None) -> None:
     """Let a status be lost; the next one follows."""
-    if not answer.cancelled():
-        answer.exception()
+
+
+def _spans(parcels: Iterable[Parcel]) -> Iterator[Range]:
+    """Yield what messages hold, in their order; those that follow each other as one."""
+    first, last = 1, 0
+    for parcel in parcels:
+        if parcel.first != last + 1:
+            if first <= last:
+                yield first, last
+            first = parcel.first
+        last = parcel.last
+    if first <= last:
+        yield first, last

@@ -271,11 +271,11 @@ class _Session(Session):
             self._stopped.set_result(None)
 
     def _told(self, number: int, done: ThreadFuture[mqtt5.PublishCompletionData]) -> None:
-        """Take what became of one message."""
-        error = done.exception()
-        if error is not None:
-            reason = f"the message was not answered: {getattr(error, 'name', error)}"
-            self._answered(number, UnreachableError(reason))
+        """Take what became of one message.
+
+        One that fails without an answer fails with its session, whose end is told after it: that answers it.
+        """
+        if done.exception() is not None:
             return
         code = done.result().puback.reason_code
         is_refused = code is not None and code >= _FIRST_FAILURE

@@ -181,6 +181,7 @@ class _Session(Session):
         self._suback = asyncio.Future[None](loop=self._loop)
         self._client = self._new_client()
         self._socket: Any = None
+        self._is_writing = False
 
     async def _connect(self, on_message: Callable[[str, bytes], None]) -> Limits:
         self._deliver = on_message
@@ -203,6 +204,9 @@ class _Session(Session):
         number = self._client.send(topic, payload, retain=retain, taken=self._pending)
         if number is None:
             raise UnreachableError("the connection is closed")
+        if not self._is_writing:
+            self._is_writing = True
+            self._loop.call_soon(self._write)
         return number
 
     async def _leave(self) -> None:
@@ -285,13 +289,19 @@ class _Session(Session):
 
     def _readable(self) -> None:
         try:
-            self._client.loop_read()
+            if self._client.take_answers():
+                self._client.loop_read()
             while self._client.unread():
                 self._client.loop_read()
         except Exception as error:  # noqa: BLE001 - whatever a packet breaks, a new session heals
             self._finish(End(f"a packet could not be handled: {error!r}", silent=False))
 
     def _writable(self) -> None:
+        self._client.loop_write()
+
+    def _write(self) -> None:
+        """Write what has gathered while the loop went round once; what does not fit waits for `_writable`."""
+        self._is_writing = False
         self._client.loop_write()
 
     def _register_write(self, _client: Client, _userdata: Any, sock: Any) -> None:

@@ -2,6 +2,7 @@
 
 import ssl
 import struct
+import time
 from collections.abc import Callable, Container
 from typing import Any, Final
 
@@ -35,9 +36,9 @@ class PahoClient(Client):
     """The packet of paho's queue that takes further messages until it has gone."""
 
     def send(self, topic: str, payload: bytes, *, retain: bool, taken: Container[int]) -> int | None:
-        """Queue a message of QoS 1; return its number, which is none of those taken.
+        """Have a message of QoS 1 go with the next `loop_write`; return its number.
 
-        Returns None where there is no connection.
+        That is none of those taken; None where there is no connection.
         """
         if self._sock is None:
             return None
@@ -50,9 +51,40 @@ class PahoClient(Client):
             self._unsent["packet"] += packet
             self._unsent["to_process"] += len(packet)
         else:
-            self._packet_queue(_PUBLISH_QOS_1, bytearray(packet), number, 1)
-            self._unsent = waiting[-1] if waiting else None  # type: ignore[assignment]
+            self._unsent = {
+                "command": _PUBLISH_QOS_1,
+                "mid": number,
+                "qos": 1,
+                "pos": 0,
+                "to_process": len(packet),
+                "packet": bytearray(packet),
+                "info": None,
+            }
+            waiting.append(self._unsent)  # type: ignore[arg-type]
         return number
+
+    def take_answers(self) -> bool:
+        """Read the plain answers that come before all else; tell whether `loop_read` has to go on."""
+        if self._in_packet["command"] != 0:
+            return True
+        if self._read_to >= len(self._received):
+            try:
+                self._received = super()._sock_recv(_READ_BYTES)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True  # it meets the same, and tells
+            self._read_to = 0
+            self._last_bytes_received = time.monotonic()
+        self._pass_answers()
+        return self._read_to < len(self._received) or not self._received
+
+    def _pass_answers(self) -> None:
+        received, at = self._received, self._read_to
+        while received.startswith(_PLAIN_PUBACK, at) and at + _PLAIN_PUBACK_BYTES <= len(received):
+            self.on_answer(received[at + 2] << 8 | received[at + 3], None)
+            at += _PLAIN_PUBACK_BYTES
+        self._read_to = at
 
     def unread(self) -> bool:
         """Tell whether bytes have arrived that select cannot see."""
@@ -72,12 +104,8 @@ class PahoClient(Client):
     def _packet_read(self) -> MQTTErrorCode:
         """Read a packet, and all plain answers that came with it."""
         result = super()._packet_read()
-        received, at = self._received, self._read_to
         if result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._in_packet["command"] == 0:
-            while received.startswith(_PLAIN_PUBACK, at) and at + _PLAIN_PUBACK_BYTES <= len(received):
-                self.on_answer(received[at + 2] << 8 | received[at + 3], None)
-                at += _PLAIN_PUBACK_BYTES
-            self._read_to = at
+            self._pass_answers()
         return result
 
     def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:

@@ -1,12 +1,19 @@
 """What an uplink promises: a live session with a broker, for ever, and an honest answer for each message."""
 
-from asyncio import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway import config
+from gateway.errors import UplinkError
 
 AWS_MAX_MESSAGE_BYTES: Final = 128 * 1024
+
+Answered = Callable[[UplinkError | None], None]
+"""Takes the broker's answer to one message, once and in the event loop: None where it took it.
+
+A function, for it is called for each record: a future costs several times as much as all that it tells.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class Listener(Protocol):
         ...
 
     def on_lost(self, reason: str, *, silent: bool) -> None:
-        """Take note that the session ended; every publish without an answer has failed.
+        """Take note that the session ended: every message without an answer has failed.
 
         silent: noticed by a time-out, not told by the broker
         """
@@ -91,10 +98,12 @@ class Uplink(Protocol):
         """Keep a session for ever; returns only by cancellation, after a proper goodbye."""
         ...
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> Future[None]:
-        """Send one message with QoS 1; the future ends with the PUBACK.
+    def publish(self, topic: str, payload: bytes, answered: Answered, *, retain: bool = False) -> None:
+        """Send one message with QoS 1.
 
-        The future, or the call, raises MessageTooLargeError, PublishRefusedError or UnreachableError.
+        `answered` is told None at the PUBACK, else PublishRefusedError or, for a session that ended,
+        UnreachableError: after the listener's on_lost. What cannot be sent at all, the call itself raises:
+        MessageTooLargeError or UnreachableError; then there is no answer.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.errors import MessageTooLargeError, UnreachableError, UplinkError
-from gateway.uplinks.port import Limits, Listener, Will, backoff_secs
+from gateway.uplinks.port import Answered, Limits, Listener, Will, backoff_secs
 
 _TICK_SECS: Final = 1.0
 TAKEN_OVER: Final = 0x8E
@@ -58,7 +58,7 @@ class Session(ABC):
         self._patience_secs = 2 * keepalive_secs
         self._loop = asyncio.get_running_loop()
         self._end: Future[End] = self._loop.create_future()
-        self._pending: dict[int, tuple[Future[None], float]] = {}
+        self._pending: dict[int, tuple[Answered, float]] = {}
         self._limits = Limits()
 
     async def open(self, on_message: Callable[[str, bytes], None], timeout_secs: float) -> Limits:
@@ -84,16 +84,27 @@ class Session(ABC):
                 self._finish(End(f"no PUBACK for {self._patience_secs} s", silent=True))
         return self._end.result()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> Future[None]:
+    def publish(self, topic: str, payload: bytes, answered: Answered, *, retain: bool) -> None:
         """Send one message; see `Uplink.publish`."""
         if self._end.done():
             raise UnreachableError(self._end.result().reason)
         if len(payload) > self._limits.max_message_bytes:
             raise MessageTooLargeError(len(payload), self._limits.max_message_bytes)
         number = self._send(topic, payload, retain=retain)
-        answer: Future[None] = self._loop.create_future()
-        self._pending[number] = answer, self._loop.time()
-        return answer
+        self._pending[number] = answered, self._loop.time()
+
+    async def say(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Send one message and wait for its answer; raises UplinkError."""
+        said: Future[None] = self._loop.create_future()
+
+        def answered(error: UplinkError | None) -> None:
+            if error is not None:
+                fail(said, error)
+            elif not said.done():
+                said.set_result(None)
+
+        self.publish(topic, payload, answered, retain=retain)
+        await said
 
     async def goodbye(self) -> None:
         """Say the will ourselves and leave in good order, as far as the broker lets us quickly."""
@@ -101,26 +112,22 @@ class Session(ABC):
             if self._will is not None:
                 will = self._will()
                 async with asyncio.timeout(GOODBYE_SECS):
-                    await self.publish(will.topic, will.payload, retain=True)
+                    await self.say(will.topic, will.payload, retain=True)
         await self._leave()
 
     def close(self, reason: str) -> None:
         """Let go of everything; each publish without an answer has failed."""
         self._finish(End(reason, silent=False))
         self._let_go()
-        for answer, _ in self._pending.values():
-            fail(answer, UnreachableError(reason))
-        self._pending.clear()
+        pending, self._pending = self._pending, {}
+        for answered, _ in pending.values():
+            answered(UnreachableError(reason))
 
     def _answered(self, number: int, error: UplinkError | None) -> None:
         """Take the broker's answer to one message."""
-        answer, _ = self._pending.pop(number, (None, 0.0))
-        if answer is None:
-            return
-        if error is not None:
-            fail(answer, error)
-        elif not answer.done():
-            answer.set_result(None)
+        known = self._pending.pop(number, None)
+        if known is not None:
+            known[0](error)
 
     def _finish(self, end: End) -> None:
         """Have the session end; only the first reason counts."""
@@ -209,11 +216,11 @@ class SessionUplink:
         """Return why there is no session; None while there is one."""
         return self._last_error
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> Future[None]:
-        """Send one message with QoS 1; the future ends with the PUBACK."""
+    def publish(self, topic: str, payload: bytes, answered: Answered, *, retain: bool = False) -> None:
+        """Send one message with QoS 1; see `Uplink`."""
         if self._session is None:
             raise UnreachableError("there is no session")
-        return self._session.publish(topic, payload, retain=retain)
+        self._session.publish(topic, payload, answered, retain=retain)
 
     async def try_once(self, said: tuple[str, bytes] | None = None) -> None:
         """Open one session and leave it in good order; raises UplinkError that says why it cannot be had.
@@ -225,7 +232,7 @@ class SessionUplink:
         try:
             if said is not None:
                 async with asyncio.timeout(self._connect_timeout_secs):
-                    await session.publish(*said, retain=False)
+                    await session.say(*said, retain=False)
             await session.goodbye()
         except TimeoutError as error:
             raise UnreachableError("the broker answers no message, or hangs up on it") from error
@@ -259,6 +266,9 @@ class SessionUplink:
         try:
             listener.on_connected(limits)
             end = await session.ended()
+            self._session = None
+            self._note_end(end, loop.time() - began)
+            listener.on_lost(end.reason, silent=end.silent)
         except asyncio.CancelledError:
             await session.goodbye()
             raise
@@ -266,8 +276,6 @@ class SessionUplink:
             steady.cancel()
             self._session = None
             session.close("the session ended")
-        self._note_end(end, loop.time() - began)
-        listener.on_lost(end.reason, silent=end.silent)
 
     def _session_began(self, session: Session, limits: Limits) -> float:
         """Return when by the loop's clock."""

@@ -89,9 +89,10 @@ def test_without_a_connection_nothing_is_taken(sockets: tuple[socket.socket, soc
     assert not client.want_write()
 
 
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("cut", range(1, 15))
 def test_answers_are_heard_wherever_the_network_cuts_them(
-    sockets: tuple[socket.socket, socket.socket], cut: int
+    sockets: tuple[socket.socket, socket.socket], cut: int, *, first: bool
 ) -> None:
     """Plain ones, one that refuses for a reason, one that is longer and accepts, and a ping between them."""
     ours, theirs = sockets
@@ -99,10 +100,31 @@ def test_answers_are_heard_wherever_the_network_cuts_them(
     told = b"\x40\x02\x00\x01\x40\x02\x00\x02\xd0\x00\x40\x03\x00\x03\x87\x40\x04\x01\x04\x10\x00"
     for part in (told[:cut], told[cut:] + b"\x40\x02\xff\xff"):
         theirs.sendall(part)
-        client.loop_read()
+        if not first or client.take_answers():
+            client.loop_read()
         while client.unread():
             client.loop_read()
     assert heard == [(1, 0), (2, 0), (3, 0x87), (0x104, 0), (0xFFFF, 0)]
+
+
+def test_plain_answers_need_no_other_reading(sockets: tuple[socket.socket, socket.socket]) -> None:
+    """What is not one, half of one, and a broker that hangs up are left to paho."""
+    ours, theirs = sockets
+    client, heard = ours_to(ours)
+    assert not client.take_answers()  # nothing is there
+    theirs.sendall(b"\x40\x02\x00\x01\x40\x02\x00\x02")
+    assert not client.take_answers()
+    theirs.sendall(b"\x40\x02\x00\x03\x40\x02")
+    assert client.take_answers()
+    assert heard == [(1, 0), (2, 0), (3, 0)]
+    client.loop_read()
+    assert client.take_answers()  # a packet has begun
+    theirs.sendall(b"\x00\x04")
+    client.loop_read()
+    assert heard[-1] == (4, 0)
+    theirs.close()
+    assert client.take_answers()
+    assert client.loop_read() == MQTTErrorCode.MQTT_ERR_CONN_LOST
 
 
 @pytest.mark.parametrize(("version", "told"), [(THREE, b"\x40\x03\x00\x01\x87"), (FIVE, b"\x40\x01\x00")])

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.forward import TokenBucket
+from gateway.token_bucket import TokenBucket
 
 
 def test_no_limit_never_waits():
