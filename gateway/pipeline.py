@@ -64,7 +64,8 @@ class Lane:
             MachineTags(configuration.key(machine), machine, status_name) for machine in connection.machine
         ]
         self.bindings: list[Binding] = bindings(connection, self.machines)
-        self._source_us: dict[int, int] = {}
+        self._source_us = [0] * (len(self.bindings) + 1)
+        """By handle, the source time of each tag's newest value [us since 1970]; 0 for none."""
         self.told_us: dict[int, int] = {}
         self._clock_us = clock_us
         self._outbox = outbox
@@ -92,7 +93,9 @@ class Lane:
             return
         self._taken = batch
         self.heard_us = batch.received_us
-        self._source_us.update(zip(batch.handles, batch.source_us, strict=True))
+        source_us = self._source_us
+        for handle, at_us in zip(batch.handles, batch.source_us, strict=True):
+            source_us[handle] = at_us
         if batch.checkpoint is not None:
             self._source = batch.checkpoint
         self._write(self._sampler.apply(batch))
@@ -149,7 +152,7 @@ class Lane:
         """Yield the last value of each of the first tags that has one."""
         for binding in islice(self.bindings, most):
             known = self._sampler.known(binding.handle)
-            at_us = self._source_us.get(binding.handle, 0)
+            at_us = self._source_us[binding.handle]
             if known is None or at_us <= 0:
                 continue
             value, status = known
@@ -200,7 +203,8 @@ class Lane:
         kept = {key: self._outbox.checkpoint(f"{self.name}/{key}") for key in keys}
         known = {key: saved for key, saved in kept.items() if saved is not None}
         self.told_us = self._sampler.restore(known, absent)
-        self._source_us.update(self.told_us)
+        for handle, at_us in self.told_us.items():
+            self._source_us[handle] = at_us
         connection = self._outbox.checkpoint(self.name)
         if connection is None:
             return None

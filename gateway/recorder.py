@@ -144,6 +144,7 @@ class Recorder:
                 self.put(machine, handle, (value, status, None), at_us)
                 continue
             values[handle] = value
+            machine.waits_as = None
             if at_us > machine.newest_us:  # noqa: PLR1730 - max() is several times slower
                 machine.newest_us = at_us
             if at_us > machine.pending_us:  # noqa: PLR1730
@@ -189,6 +190,7 @@ class Recorder:
             self._touch(machine)
         self.values[handle] = value
         self.statuses[handle] = status
+        machine.waits_as = None
         if role is Role.FACT or turns:
             self._touch(machine)
         elif handle in self._watched:
@@ -226,6 +228,7 @@ class Recorder:
                 self._keep_waiting(machine, at_us)
             self._touch(machine)
         self.values[handle], self.statuses[handle] = None, status
+        machine.waits_as = None
         self.mark(machine, handle, None)
 
     def mark(self, machine: SampledMachine, handle: int, note: str | None) -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from gateway.outbox.port import Kind
 from gateway.sampled_machine import NEVER, SampledMachine, checksum
@@ -98,13 +98,13 @@ class Memory:
         """Tell whether `unsaved` would yield anything."""
         return bool(self._unsaved) or self.is_waiting_unsaved
 
-    def unsaved(self, source_us: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
+    def unsaved(self, source_us: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         """Yield, once, under the same keys as ever, what has changed of what must be known after a crash.
 
         That is each machine with a new record, by its position; and under WAITING_VALUES all values that wait
         to be one: they were acknowledged to the server, so that they too have to be on disk.
 
-        source_us: by handle, the source time of each tag's newest value [us since 1970]
+        source_us: by handle, the source time of each tag's newest value [us since 1970]; 0 for none
         """
         positions, self._unsaved = self._unsaved, set()
         for position in positions:
@@ -126,18 +126,22 @@ class Memory:
             yield str(position), msgspec.msgpack.encode(saved)
         if self.is_waiting_unsaved:
             self.is_waiting_unsaved = False
-            waiting = [
-                Waiting(
-                    position,
-                    machine.pending_us,
-                    machine.pending_kind,
-                    *self._newest(machine),
-                    _came_before(machine, machine.pending_us, source_us),
-                )
-                for position in self.waiting
-                for machine in (self._machines[position],)
-            ]
+            waiting = [self._waits_as(self._machines[position], source_us) for position in self.waiting]
             yield WAITING_VALUES, msgspec.msgpack.encode(waiting)
+
+    def _waits_as(self, machine: SampledMachine, source_us: Sequence[int]) -> Raw:
+        """Return what is kept of a machine's waiting values; made anew only where one has come since."""
+        if machine.waits_as is None:
+            pending_us = machine.pending_us
+            waiting = Waiting(
+                machine.position,
+                pending_us,
+                machine.pending_kind,
+                *self._newest(machine),
+                _came_before(machine, pending_us, source_us),
+            )
+            machine.waits_as = Raw(msgspec.msgpack.encode(waiting))
+        return machine.waits_as
 
     def unsaved_again(self, keys: Iterable[str]) -> None:
         """Have `unsaved` yield these again: what it gave did not reach the disk."""
@@ -196,10 +200,9 @@ class Memory:
         return True
 
 
-def _came_before(machine: SampledMachine, moment_us: int, source_us: Mapping[int, int]) -> list[int | None]:
+def _came_before(machine: SampledMachine, moment_us: int, source_us: Sequence[int]) -> list[int | None]:
     """Return how long before a moment each of a machine's values was at the source [us]."""
-    times = map(source_us.get, machine.handles)
-    return [None if at_us is None else moment_us - at_us for at_us in times]
+    return [moment_us - at_us if at_us else None for at_us in source_us[machine.where]]
 
 
 def _came(machine: SampledMachine, moment_us: int, came_before_us: Sequence[int | None]) -> dict[int, int]:

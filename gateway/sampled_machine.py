@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import Raw
+
 from contract import topics
 from gateway.outbox.port import Kind
 from gateway.tags import Binding, Fields, MachineTags
@@ -25,6 +27,7 @@ class SampledMachine:
     newest_us, last_us: [us, source time] of its newest value, and of its last record
     lost_us: [us, source time] up to where it was known before it could not be read
     pending_us: [us, source time] of the newest value that waits for its interval's end; 0 for none
+    waits_as: what is kept on disk of the values that wait; None where one has come since it was made
     waiting: values and statuses as they wait, where facts have changed since, in the instant in hand
     watched_us: [us, source time] since when silence means that nothing changed; NEVER while it does not
     flush_us, beat_us, still_us: [us, source time] when that end, a heartbeat, a counter's standstill is due
@@ -47,6 +50,7 @@ class SampledMachine:
     facts: tuple[Any, ...] = ()
     pending_us: int = 0
     pending_kind: Kind = "analogue"
+    waits_as: Raw | None = None
     waiting: tuple[list[Any], list[int]] | None = None
     watched_us: int = NEVER
     flush_us: int = NEVER

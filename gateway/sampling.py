@@ -317,10 +317,10 @@ class ConnectionSampler:
         """Tell whether `unsaved` would yield anything."""
         return self._recorder.memory.has_unsaved
 
-    def unsaved(self, source_us: Mapping[int, int]) -> Iterator[tuple[str, bytes]]:
+    def unsaved(self, source_us: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         """Yield, once, by key, what has changed of what has to be on disk.
 
-        source_us: by handle, the source time of each tag's newest value [us since 1970]
+        source_us: by handle, the source time of each tag's newest value [us since 1970]; 0 for none
         """
         return self._recorder.memory.unsaved(source_us)
 

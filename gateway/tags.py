@@ -84,6 +84,7 @@ _FIELDS: Final = len(_PLACE)
 _STATE, _QUALITY, _STATUS = _PLACE["state"], _PLACE["data_quality"], _PLACE["status"]
 _TOTAL, _OFF_QUALITY, _GOOD = _PLACE["total_units"], _PLACE["off_quality_units"], _PLACE["good_units"]
 _TAGS: Final = _PLACE["tags"]
+_COMMON_STATES: Final = 256
 _FURTHER: Final = 0
 """The place of what is a further tag: no reader makes the state, which is there."""
 
@@ -232,7 +233,7 @@ class MachineTags:
             yield _Reader("reason_code", self._reason_slot, self._as_reason, _PLACE["reason_code"])
         for name, (slot, tag) in self._counters.items():
             if slot >= 0:
-                yield _Reader(name, slot, partial(as_count, tag=tag), _PLACE[name])
+                yield _Reader(name, slot, _count_reader(tag), _PLACE[name])
         rate_slot, rate = self._rate
         if rate is not None:
             yield _Reader(
@@ -316,6 +317,19 @@ def as_count(value: object, tag: CounterTag) -> tuple[int | None, int]:
     return (units, 0) if units <= MAX_INTEGER else (None, _OUT_OF_RANGE)
 
 
+def _count_reader(tag: CounterTag) -> Callable[[object], tuple[int | None, int]]:
+    """Return how a counter is read; made once, because nearly all say their units as they are."""
+    if tag.scale != 1.0:
+        return partial(as_count, tag=tag)
+
+    def read(value: object) -> tuple[int | None, int]:
+        if type(value) is int and 0 <= value <= MAX_INTEGER:
+            return value, 0
+        return as_count(value, tag)
+
+    return read
+
+
 @cache
 def _ratio(scale: float) -> tuple[int, int]:
     """Return a scale as it is written, exactly: as a float, 100 counts of 0.29 are not quite 29 units."""
@@ -354,7 +368,10 @@ def _further_reader(tag: NumberTag) -> Callable[[object], tuple[Any, int]]:
         isfinite = math.isfinite
 
         def read(value: object) -> tuple[Any, int]:
-            if type(value) is float and isfinite(value):
+            kind = type(value)
+            if kind is bool or (kind is float and isfinite(value)):  # type: ignore[arg-type]
+                return value, 0
+            if kind is int and -MAX_INTEGER <= value <= MAX_INTEGER:  # type: ignore[operator]
                 return value, 0
             return _as_further(value, tag)
 
@@ -379,7 +396,15 @@ def _state_reader(tag: StateTag) -> Callable[[list[object]], MachineState]:
         for truth, number in (("true", "1"), ("false", "0")):  # a truth value is found by either spelling
             if truth not in table and number in table:
                 table[truth] = table[number]
-        return lambda raw: table.get(_spelled(raw[0]), otherwise)
+        numbers = {number: table[str(number)] for number in range(_COMMON_STATES) if str(number) in table}
+
+        def by_map(raw: list[object]) -> MachineState:
+            value = raw[0]
+            if type(value) is int and value in numbers:
+                return numbers[value]  # what nearly all PLCs say costs no spelling
+            return table.get(_spelled(value), otherwise)
+
+        return by_map
     if tag.bits is not None:
         bits = [(1 << int(bit), state) for bit, state in tag.bits.items()]
         return lambda raw: _by_bits(raw[0], bits, otherwise)

@@ -13,6 +13,7 @@ from contract.machine_key import MachineKey
 from contract.telemetry import Telemetry, decode_one
 from gateway.config import Machine
 from gateway.outbox.port import GapDraft
+from gateway.recorder_memory import WAITING_VALUES, Waiting
 from gateway.sampling import ConnectionSampler
 from gateway.source_clock import ServerClock, SourceClock
 from gateway.sources.port import TagBatch
@@ -23,6 +24,8 @@ US = 1_000_000
 NOON = 1_700_000_000 * US
 BAD = 0x808B0000
 STATE, TOTAL, PRODUCT, TEMP = 1, 2, 3, 4
+UNKNOWN = [0] * 100
+"""The source time of no tag is known."""
 
 
 class Bench:
@@ -455,9 +458,9 @@ def test_a_crash_goes_on_from_what_was_saved() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    saved = dict(bench.sampler.unsaved({}))
+    saved = dict(bench.sampler.unsaved(UNKNOWN))
     assert list(saved) == ["0"]
-    assert list(bench.sampler.unsaved({})) == []
+    assert list(bench.sampler.unsaved(UNKNOWN)) == []
     after = Bench()
     after.now_us = NOON + 5 * US
     after.sampler.restore(saved, "was off")
@@ -605,10 +608,10 @@ def test_a_value_that_waits_to_be_coalesced_survives_a_crash() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    saved = dict(bench.sampler.unsaved({}))
+    saved = dict(bench.sampler.unsaved(UNKNOWN))
     bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
     assert bench.sampler.has_unsaved
-    saved |= dict(bench.sampler.unsaved({}))
+    saved |= dict(bench.sampler.unsaved(UNKNOWN))
     assert bench.told[-1][0] == US
     for resumed in (True, False):
         after = Bench()
@@ -628,7 +631,7 @@ def test_silence_that_a_new_process_has_taken_over_is_told_as_silence() -> None:
     bench = Bench()
     bench.start()
     bench.put(("state", 0, US), at_us=NOON + US)
-    saved = dict(bench.sampler.unsaved({}))
+    saved = dict(bench.sampler.unsaved(UNKNOWN))
     after = Bench()
     after.now_us = NOON + 50 * US
     after.sampler.restore(saved, "was off")
@@ -663,7 +666,7 @@ def test_silence_before_a_machine_was_watched_is_not_told_when_its_session_goes_
     if is_new:
         after = Bench()
         after.now_us = bench.now_us
-        after.sampler.restore(dict(bench.sampler.unsaved({})), "was off")
+        after.sampler.restore(dict(bench.sampler.unsaved(UNKNOWN)), "was off")
     after.subscribe(resumed=True)
     after.tick(NOON + 630 * US)
     times = [at // US for at, _, _ in bench.told + (after.told if is_new else [])]
@@ -676,10 +679,10 @@ def test_what_no_longer_waits_is_not_told_again_after_a_crash() -> None:
     bench = Bench()
     bench.start()
     bench.put(("total_units", 105, 2 * US), at_us=NOON + 2 * US)
-    saved = dict(bench.sampler.unsaved({}))
+    saved = dict(bench.sampler.unsaved(UNKNOWN))
     bench.tick(NOON + 4 * US)
     assert bench.told[-1][2] == 105
-    saved |= dict(bench.sampler.unsaved({}))
+    saved |= dict(bench.sampler.unsaved(UNKNOWN))
     after = Bench()
     after.sampler.restore(saved, "was off")
     after.subscribe(resumed=True)
@@ -701,7 +704,7 @@ def test_what_was_told_before_a_crash_is_withdrawn_after_it_where_its_tag_was_de
     bench.start()
     for n in range(1, 41):
         bench.put(("state", n % 2, n * US), at_us=NOON + n * US)
-    saved = dict(bench.sampler.unsaved({}))
+    saved = dict(bench.sampler.unsaved(UNKNOWN))
     assert len(saved["0"]) < 200, "it is written with every record"
     after = Bench()
     after.now_us = NOON + 41 * US
@@ -715,7 +718,7 @@ def test_what_was_told_before_a_crash_is_withdrawn_after_it_where_its_tag_was_de
 def test_what_was_saved_of_other_tags_is_not_taken_for_what_these_show() -> None:
     bench = Bench()
     bench.start()
-    saved = dict(bench.sampler.unsaved({}))
+    saved = dict(bench.sampler.unsaved(UNKNOWN))
     after = Bench()
     tags = after.sampler._recorder.machines[0].tags
     tags.addresses[1] = "ns=2;s=another"
@@ -921,6 +924,48 @@ def test_every_fact_is_told_once_in_order_however_values_arrive(writes: list[Any
         assert changes == expected
         totals = [value for name, value, _, _, owner in rows if owner == machine and name == "total_units"]
         assert mine[-1].fields.total_units == (totals[-1] if totals else 100)
+
+
+waits = st.lists(
+    st.tuples(
+        st.integers(0, 1),  # machine
+        st.sampled_from(["state", "total_units", "tags.temp"]),
+        st.integers(-1, 5),  # value; below 0 for one that cannot be read
+        st.integers(-200_000, 700_000),  # us since the write before: late ones, too
+    ),
+    max_size=40,
+)
+
+
+@given(writes=waits)
+@settings(max_examples=150, deadline=None)
+def test_what_is_kept_of_waiting_values_is_what_waits(writes: list[Any]) -> None:
+    """Whatever came before: later or earlier of its source time, of this tag or of another."""
+    bench = Bench(2)
+    bench.subscribe()
+    bench.put(*[(n, v, 0, 0, m) for m in range(2) for n, v, _ in FIRST])
+    at_us, kept = US, {}
+    for machine, name, value, pause_us in writes:
+        at_us += pause_us
+        if value < 0:
+            bench.now_us = NOON + at_us
+            bench.sampler.unreadable([bench.handle(name, machine)], BAD, bench.now_us)
+        else:
+            shown = {"state": value % 3, "total_units": value, "tags.temp": 20.0 + value}[name]
+            bench.put((name, shown, at_us, 0, machine), at_us=NOON + at_us)
+        kept |= dict(bench.sampler.unsaved(UNKNOWN))
+        recorder = bench.sampler._recorder
+        waiting = msgspec.msgpack.decode(kept.get(WAITING_VALUES, b"\x90"), type=list[Waiting])
+        assert {one.position: (one.pending_us, one.kind, one.values, one.statuses) for one in waiting} == {
+            one.position: (
+                one.pending_us,
+                one.pending_kind,
+                recorder.values[one.where],
+                recorder.statuses[one.where],
+            )
+            for one in recorder.machines
+            if one.pending_us
+        }
 
 
 def test_roles_are_as_the_contract_ranks_them() -> None:
