@@ -41,6 +41,8 @@ _RETRY_SECS: Final = 0.2
 HOLD_OFF_SECS: Final = 30.0
 """How long a message waits that the broker refuses for now."""
 _BATCH_RECORDS: Final = 1_000
+_NOTE_SECS: Final = 0.2
+"""How long an answer may go unnoted where nothing waits for it: to wake for each costs more than it tells."""
 _RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
 
@@ -118,6 +120,8 @@ class Forwarder:
         self._publishes = TokenBucket(None)
         self._bytes = TokenBucket(None)
         self._is_metered = False
+        self._waits_for_answers = False
+        """Whether records may be free that only fuller hands keep from being sent."""
         self._alarm: TimerHandle | None = None
         self._in_flight: dict[int, Parcel] = {}
         """By the first sequence of each."""
@@ -259,7 +263,7 @@ class Forwarder:
             return None
         self._ledger.appended(self._outbox.next_sequence - 1)
         delays = [self._publish_status(now), self._expire(now), self._free_held(now)]
-        window = 1 if self._careful else self._limits.max_in_flight
+        window = self._window
         try:
             while len(self._in_flight) < window:
                 delay = self._send_live(now, window)
@@ -268,9 +272,15 @@ class Forwarder:
                 if delay is None or delay > 0:
                     delays.append(delay)
                     break
+            self._waits_for_answers = len(self._in_flight) >= max(1, window // 2)
         except UnreachableError:
             delays.append(_RETRY_SECS)  # the uplink is about to say that it lost its session
         return min((delay for delay in delays if delay is not None), default=None)
+
+    @property
+    def _window(self) -> int:
+        """Return how many messages may be without an answer."""
+        return 1 if self._careful else self._limits.max_in_flight
 
     def _send_live(self, now: float, window: int) -> float | None:
         """Send newest records, each as its own message; return 0 when any went, None when there is none."""
@@ -388,7 +398,10 @@ class Forwarder:
         if self._in_flight.get(parcel.first) is not parcel:
             return  # its session was lost before
         del self._in_flight[parcel.first]
-        self._wake.set()
+        if error is not None or (self._waits_for_answers and len(self._in_flight) <= self._window // 2):
+            self._wake.set()
+        elif not self._accepted:
+            self._ring_in(_NOTE_SECS)
         if not self._in_flight:
             self._drained.set()
         if self._careful:

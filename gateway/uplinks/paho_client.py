@@ -12,6 +12,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 _READ_BYTES: Final = 65_536
+_NUMBERS: Final = 65_535
 _PUBLISH_QOS_1: Final = PacketTypes.PUBLISH << 4 | 1 << 1
 _PLAIN_PUBACK: Final = bytes((PacketTypes.PUBACK << 4, 2))
 """An answer that is its message's number alone: all went well."""
@@ -42,9 +43,10 @@ class PahoClient(Client):
         """
         if self._sock is None:
             return None
-        number = self._mid_generate()
+        number = self._last_mid % _NUMBERS + 1
         while number in taken:
-            number = self._mid_generate()
+            number = number % _NUMBERS + 1
+        self._last_mid = number
         packet = _publish(topic, payload, number, self._protocol, retain=retain)
         waiting = self._out_packet
         if waiting and waiting[-1] is self._unsent:
