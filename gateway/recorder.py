@@ -190,7 +190,7 @@ class Recorder:
             self._touch(machine)
         self.values[handle] = value
         self.statuses[handle] = status
-        machine.waits_as = None
+        self.memory.differs(machine)
         if role is Role.FACT or turns:
             self._touch(machine)
         elif handle in self._watched:
@@ -228,7 +228,7 @@ class Recorder:
                 self._keep_waiting(machine, at_us)
             self._touch(machine)
         self.values[handle], self.statuses[handle] = None, status
-        machine.waits_as = None
+        self.memory.differs(machine)
         self.mark(machine, handle, None)
 
     def mark(self, machine: SampledMachine, handle: int, note: str | None) -> None:

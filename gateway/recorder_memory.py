@@ -93,6 +93,12 @@ class Memory:
         self.waiting.add(position)
         self.is_waiting_unsaved = True
 
+    def differs(self, machine: SampledMachine) -> None:
+        """Take note that a value of a machine is another one, whether it waits or not."""
+        machine.waits_as = None
+        if machine.pending_us:
+            self.is_waiting_unsaved = True
+
     @property
     def has_unsaved(self) -> bool:
         """Tell whether `unsaved` would yield anything."""

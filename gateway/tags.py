@@ -194,17 +194,19 @@ class MachineTags:
         further: dict[str, Any] = {}
         for name, slot, read, place in self._readers:
             status = statuses[slot]
-            if status >> 30 >= BAD:
-                value = None
-            else:
+            if not status:
+                value, status = read(values[slot])
+            elif status >> 30 < BAD:
                 value, fault = read(values[slot])
-                status = status or fault
+                status = status if status >> 30 else fault
+            else:
+                value = None
             if value is not None:
                 if place:
                     found[place] = value
                 else:
                     further[name] = value
-            if status >> 30 and worst == GOOD:
+            if status and status >> 30 and worst == GOOD:
                 worst, worst_status = UNCERTAIN, status
         if self._has_total and found[_TOTAL] is None:
             # A reader takes a record without a total for one of a machine that counts none, and would add
@@ -371,6 +373,8 @@ def _further_reader(tag: NumberTag) -> Callable[[object], tuple[Any, int]]:
             kind = type(value)
             if kind is bool or (kind is float and isfinite(value)):  # type: ignore[arg-type]
                 return value, 0
+            if kind is str:
+                return _as_text(value)
             if kind is int and -MAX_INTEGER <= value <= MAX_INTEGER:  # type: ignore[operator]
                 return value, 0
             return _as_further(value, tag)

@@ -15,6 +15,7 @@ KIND_CODE: Final[dict[Kind, int]] = {kind: code for code, kind in enumerate(KIND
 
 _KIND_CODES: Final = frozenset(KIND_CODE.values())
 _TOPICS: Final = 1 << 32
+_FRESH_ROWS: Final = 500
 _RUN_BYTES: Final = 1 << 20
 """Payloads that are packed together at most, so that unpacking them takes little memory."""
 
@@ -29,11 +30,14 @@ class Waiting:
         self._database = database
         self._run = database.run
         self.packs = Packs(database)
+        self._fresh: list[Stored] = []
+        """The newest rows, in one piece: they are wanted at once, and need not be read from the file."""
         self.begin()
 
     def begin(self) -> None:
         """Find the oldest that waits."""
         standing = self._database.standing
+        self._fresh.clear()
         oldest = self.oldest(0)
         standing.first = oldest[0] if oldest else standing.next
         standing.drop_from = [standing.first] * len(DROP_ORDER)
@@ -60,6 +64,11 @@ class Waiting:
         return found
 
     def _each(self, first: int, last: int, max_rows: int) -> Iterator[Stored]:
+        fresh = self._fresh
+        if fresh and fresh[0].sequence <= first and last <= fresh[-1].sequence:
+            at = first - fresh[0].sequence
+            yield from fresh[at : at + min(last + 1 - first, max_rows)]
+            return
         if self._database.standing.packed:
             yield from self.packs.read(first, last)
         name = self._database.topic_name
@@ -77,6 +86,15 @@ class Waiting:
         standing = self._database.standing
         standing.records += len(rows)
         standing.bytes += sum(len(row.payload) for row in rows) + ROW_BYTES * len(rows)
+        self._remember(rows[-_FRESH_ROWS:])
+
+    def _remember(self, rows: Sequence[Record]) -> None:
+        """Keep rows that follow the newest; where a write was taken back, others take their place."""
+        fresh, name = self._fresh, self._database.topic_name
+        if fresh and rows and fresh[-1].sequence + 1 != rows[0].sequence:
+            fresh.clear()
+        fresh += [Stored(row.sequence, name(row.topic) or "", row.payload) for row in rows]
+        del fresh[:-_FRESH_ROWS]
 
     def has_to_pack(self, *, rows_kept: int, run_records: int) -> bool:
         """Tell whether a whole run waits beyond the rows that are kept."""
@@ -87,6 +105,7 @@ class Waiting:
         """Pack the oldest rows, one run, or as many of them as are not too large together; False for none."""
         run = self._oldest_rows(run_records)
         if run:
+            self._fresh.clear()
             self._remove_rows(run[0].sequence, run[-1].sequence)
             self.packs.add(run[0].sequence, run)
         return bool(run)
@@ -122,6 +141,7 @@ class Waiting:
 
         spans: to be widened by what is removed
         """
+        self._fresh.clear()
         if self._database.standing.packed:
             through = self.packs.remove(first, last, step, spans)
             if step.is_over:
@@ -164,6 +184,7 @@ class Waiting:
 
     def drop(self, target_bytes: int, spans: Spans) -> None:
         """Drop the oldest in the order of the ranks until so many bytes are free; widen spans by them."""
+        self._fresh.clear()
         standing = self._database.standing
         enough = standing.bytes - target_bytes
         for rank, kinds in enumerate(DROP_ORDER):

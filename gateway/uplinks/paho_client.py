@@ -4,6 +4,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Container
+from functools import lru_cache
 from typing import Any, Final
 
 from paho.mqtt.client import Client
@@ -138,28 +139,32 @@ class PahoClient(Client):
 
 def _publish(topic: str, payload: bytes, number: int, version: int, *, retain: bool) -> bytes:
     """Return a PUBLISH of QoS 1 as it goes over the wire: MQTT 5, and 3.1.1, part 3.3."""
-    name = topic.encode()
+    name = _named(topic)
     no_properties = b"\x00" if version == MQTTProtocolVersion.MQTTv5 else b""
-    length = 2 + len(name) + 2 + len(no_properties) + len(payload)
+    length = len(name) + 2 + len(no_properties) + len(payload)
     return b"".join(
         (
             bytes((_PUBLISH_QOS_1 | retain, *_variable_length(length))),
-            struct.pack("!H", len(name)),
             name,
-            struct.pack("!H", number),
+            number.to_bytes(2),
             no_properties,
             payload,
         )
     )
 
 
-def _variable_length(length: int) -> list[int]:
+@lru_cache(maxsize=1024)
+def _named(topic: str) -> bytes:
+    """Return a topic as it goes over the wire; a gateway has few, and says each again and again."""
+    name = topic.encode()
+    return struct.pack("!H", len(name)) + name
+
+
+def _variable_length(length: int) -> tuple[int, ...]:
     """Return a number in MQTT's bytes of seven bits, the lowest first."""
-    found = [length & 0x7F]
-    while length := length >> 7:
-        found[-1] |= 0x80
-        found.append(length & 0x7F)
-    return found
+    if length < 1 << 7:
+        return (length,)
+    return (length & 0x7F | 0x80, *_variable_length(length >> 7))
 
 
 def _zero() -> int:

@@ -169,8 +169,8 @@ TRAPS: Final = (
         "That a value is bad or uncertain stands beside it, where a callback does not look.",
         "The status goes with each value, and lowers the quality of its record.",
         "gateway/tags.py",
-        "            if status >> 30 and worst == GOOD:\n",
-        "            if status < 0 and worst == GOOD:\n",
+        "            if status and status >> 30 and worst == GOOD:\n",
+        "            if status and status < 0 and worst == GOOD:\n",
         f"{_RESILIENCE}::test_a_value_that_is_not_good_is_never_counted_as_good",
     ),
     Trap(

@@ -951,7 +951,7 @@ def test_what_is_kept_of_waiting_values_is_what_waits(writes: list[Any]) -> None
             bench.now_us = NOON + at_us
             bench.sampler.unreadable([bench.handle(name, machine)], BAD, bench.now_us)
         else:
-            shown = {"state": value % 3, "total_units": value, "tags.temp": 20.0 + value}[name]
+            shown = {"state": value, "total_units": value, "tags.temp": 20.0 + value}[name]
             bench.put((name, shown, at_us, 0, machine), at_us=NOON + at_us)
         kept |= dict(bench.sampler.unsaved(UNKNOWN))
         recorder = bench.sampler._recorder

@@ -151,6 +151,15 @@ def test_an_uncertain_value_is_used_and_marked() -> None:
     assert (fields.state, fields.data_quality) == ("running", "uncertain")
 
 
+def test_what_a_tag_cannot_mean_is_no_better_for_being_called_good() -> None:
+    """Good has shades of its own, such as a value that somebody has forced."""
+    forced = 0x00960000
+    fields = composed(tags(total_units="i=2"), 1, "seven", statuses=[0, forced])
+    assert (fields.total_units, fields.data_quality) == (None, "uncertain")
+    fields = composed(tags(total_units="i=2"), 1, 7, statuses=[0, forced])
+    assert (fields.total_units, fields.data_quality, fields.status) == (7, "good", None)
+
+
 def test_without_its_total_a_machine_tells_no_other_counter() -> None:
     """A reader would take it for a machine that counts no total, and add its rejects to the total."""
     counters = {"total_units": {"node": "i=2"}, "off_quality_units": {"node": "i=3"}}
