@@ -401,7 +401,12 @@ class Recorder:
         self.next_us = min(self.next_us, machine.beat_us + self._margin_us)
 
     def _due_soon(self, machine: SampledMachine) -> None:
-        self.next_us = min(self.next_us, min(machine.beat_us, machine.still_us) + self._margin_us)
+        due_us = machine.beat_us
+        if machine.still_us < due_us:  # noqa: PLR1730 - min() is several times slower
+            due_us = machine.still_us
+        due_us += self._margin_us
+        if due_us < self.next_us:  # noqa: PLR1730
+            self.next_us = due_us
 
     def _fields(self, machine: SampledMachine) -> Fields:
         values, statuses = self._newest(machine)

@@ -217,7 +217,7 @@ class MachineTags:
             worst, said = UNCERTAIN, note
         found[_STATE], found[_QUALITY], found[_STATUS] = state, QUALITY[worst], said
         found[_TAGS] = further or None
-        return Fields._make(found)
+        return tuple.__new__(Fields, found)
 
     def takes(self, slot: int, value: object) -> bool:
         """Tell whether a good value can be what the tag means; a state's values all can."""

@@ -28,6 +28,10 @@ from gateway.uplinks.sessions import TAKEN_OVER, TRANSIENT, End, Session, Sessio
 Version = Literal["auto", "5", "3.1.1"]
 
 _UNSUPPORTED_PROTOCOL: Final = 132
+_MANY_ANSWERS: Final = 10
+_BREATH_SECS: Final = 0.005
+"""How long answers may gather where many are to come: a broker writes them one by one, and to look for each
+costs more than to read ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,7 @@ class _Session(Session):
         self._client = self._new_client()
         self._socket: Any = None
         self._is_writing = False
+        self._is_blocked = False
 
     async def _connect(self, on_message: Callable[[str, bytes], None]) -> Limits:
         self._deliver = on_message
@@ -204,9 +209,7 @@ class _Session(Session):
         number = self._client.send(topic, payload, retain=retain, taken=self._pending)
         if number is None:
             raise UnreachableError("the connection is closed")
-        if not self._is_writing:
-            self._is_writing = True
-            self._loop.call_soon(self._write)
+        self._write_soon()
         return number
 
     async def _leave(self) -> None:
@@ -278,12 +281,10 @@ class _Session(Session):
         self._socket = client.socket()
         if self._socket is None:
             raise UnreachableError(f"{self._broker!r} closed the connection")
-        client.on_socket_register_write = self._register_write
-        client.on_socket_unregister_write = self._unregister_write
+        client.on_socket_register_write = self._write_soon
         client.on_socket_close = self._socket_closed
         self._loop.add_reader(self._socket, self._readable)
-        if client.want_write():
-            self._loop.add_writer(self._socket, self._writable)
+        self._write_soon()
 
     # The socket
 
@@ -295,20 +296,30 @@ class _Session(Session):
                 self._client.loop_read()
         except Exception as error:  # noqa: BLE001 - whatever a packet breaks, a new session heals
             self._finish(End(f"a packet could not be handled: {error!r}", silent=False))
+        if len(self._pending) > _MANY_ANSWERS and self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(_BREATH_SECS, self._listen)
 
-    def _writable(self) -> None:
-        self._client.loop_write()
+    def _listen(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._readable)
+
+    def _write_soon(self, *_: Any) -> None:
+        """Write once the loop has gone round, all that has gathered until then."""
+        if not self._is_writing:
+            self._is_writing = True
+            self._loop.call_soon(self._write)
 
     def _write(self) -> None:
-        """Write what has gathered while the loop went round once; what does not fit waits for `_writable`."""
+        """Write as much as there is room for, and the rest when there is more."""
         self._is_writing = False
         self._client.loop_write()
-
-    def _register_write(self, _client: Client, _userdata: Any, sock: Any) -> None:
-        self._loop.add_writer(sock, self._writable)
-
-    def _unregister_write(self, _client: Client, _userdata: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock)
+        if self._socket is not None and self._client.want_write() is not self._is_blocked:
+            self._is_blocked = not self._is_blocked
+            if self._is_blocked:
+                self._loop.add_writer(self._socket, self._write)
+            else:
+                self._loop.remove_writer(self._socket)
 
     def _socket_closed(self, _client: Client, _userdata: Any, _sock: Any) -> None:
         self._detach()

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -80,7 +81,7 @@ class Session(ABC):
             await asyncio.wait([self._end], timeout=_TICK_SECS)
             self._tend()
             oldest = next(iter(self._pending.values()), None)
-            if oldest is not None and self._loop.time() - oldest[1] > self._patience_secs:
+            if oldest is not None and monotonic() - oldest[1] > self._patience_secs:
                 self._finish(End(f"no PUBACK for {self._patience_secs} s", silent=True))
         return self._end.result()
 
@@ -91,7 +92,7 @@ class Session(ABC):
         if len(payload) > self._limits.max_message_bytes:
             raise MessageTooLargeError(len(payload), self._limits.max_message_bytes)
         number = self._send(topic, payload, retain=retain)
-        self._pending[number] = answered, self._loop.time()
+        self._pending[number] = answered, monotonic()
 
     async def say(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """Send one message and wait for its answer; raises UplinkError."""

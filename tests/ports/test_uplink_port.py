@@ -217,7 +217,7 @@ async def test_a_broker_that_answers_pings_but_no_messages_is_left(setting):
     async with connected(uplink) as listener:
         session = uplink._session
         answers = []
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         session._pending[10**6] = (answers.append, now)
         await eventually(lambda: listener.lost and answers, 10)
         assert "PUBACK" in listener.lost[0][0]
