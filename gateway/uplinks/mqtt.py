@@ -28,10 +28,6 @@ from gateway.uplinks.sessions import TAKEN_OVER, TRANSIENT, End, Session, Sessio
 Version = Literal["auto", "5", "3.1.1"]
 
 _UNSUPPORTED_PROTOCOL: Final = 132
-_MANY_ANSWERS: Final = 10
-_BREATH_SECS: Final = 0.005
-"""How long answers may gather where many are to come: a broker writes them one by one, and to look for each
-costs more than to read ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +292,6 @@ class _Session(Session):
                 self._client.loop_read()
         except Exception as error:  # noqa: BLE001 - whatever a packet breaks, a new session heals
             self._finish(End(f"a packet could not be handled: {error!r}", silent=False))
-        if len(self._pending) > _MANY_ANSWERS and self._socket is not None:
-            self._loop.remove_reader(self._socket)
-            self._loop.call_later(_BREATH_SECS, self._listen)
-
-    def _listen(self) -> None:
-        if self._socket is not None:
-            self._loop.add_reader(self._socket, self._readable)
 
     def _write_soon(self, *_: Any) -> None:
         """Write once the loop has gone round, all that has gathered until then."""
