@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.telemetry import decode_one
-from gateway.errors import OutboxLockedError, StartError
+from gateway.errors import OutboxError, OutboxLockedError, StartError
 from gateway.outbox.port import GapDraft
 from tests.support.gateway_parts import (
     GAP_TOPIC,
@@ -93,6 +93,39 @@ def test_an_append_that_fails_leaves_nothing(tmp_path):
         assert outbox.checkpoint("plc") is None
         assert outbox.append([Record(2)]) == START_US + 1
         assert outbox.statistics().records == 2
+
+
+def test_any_part_is_read_as_the_whole_is(tmp_path):
+    """However new, though a write was taken back between, and some have left."""
+
+    def parts_are_right():
+        whole = everything(outbox)
+        first, following = whole[0].sequence if whole else outbox.first_sequence, outbox.next_sequence
+        for start in range(first, following):
+            for end in range(start, following):
+                assert outbox.read(start, end, **ALL) == [
+                    one for one in whole if start <= one.sequence <= end
+                ]
+                assert len(outbox.read(start, end, max_records=1, max_bytes=1)) <= 1
+
+    with outbox_in(tmp_path) as outbox:
+        outbox.append([Record(1), Record(2)])
+        parts_are_right()
+        with pytest.raises(OutboxError):
+            outbox.append([Record(3), Record(4), Record(5)], {"plc": object()})
+        outbox.append([Record(6)])
+        parts_are_right()
+        assert [decode_one(one.payload).total_units for one in everything(outbox)] == [1, 2, 6]
+        outbox.append([Record(7), Record(8)])
+        outbox.skip_past(outbox.next_sequence + 2)
+        outbox.append([Record(9)])
+        parts_are_right()
+        outbox.quarantine("broker", START_US + 1, "no")
+        outbox.acknowledge("broker", [(START_US + 3, START_US + 3)])
+        while outbox.flush():
+            pass
+        parts_are_right()
+        assert [decode_one(one.payload).total_units for one in everything(outbox)] == [1, 6, 8, 9]
 
 
 def test_what_was_appended_survives_kill_9(tmp_path):
