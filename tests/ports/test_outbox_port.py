@@ -120,12 +120,13 @@ def test_any_part_is_read_as_the_whole_is(tmp_path):
         outbox.skip_past(outbox.next_sequence + 2)
         outbox.append([Record(9)])
         parts_are_right()
+        last = outbox.append([Record(10), Record(11)])
         outbox.quarantine("broker", START_US + 1, "no")
-        outbox.acknowledge("broker", [(START_US + 3, START_US + 3)])
+        outbox.acknowledge("broker", [(START_US + 3, START_US + 3), (last - 1, last - 1)])
         while outbox.flush():
             pass
         parts_are_right()
-        assert [decode_one(one.payload).total_units for one in everything(outbox)] == [1, 6, 8, 9]
+        assert [decode_one(one.payload).total_units for one in everything(outbox)] == [1, 6, 8, 9, 11]
 
 
 def test_what_was_appended_survives_kill_9(tmp_path):
