@@ -121,7 +121,7 @@ class Forwarder:
         self._bytes = TokenBucket(None)
         self._is_metered = False
         self._waits_for_answers = False
-        """Whether records may be free that only fuller hands keep from being sent."""
+        """Whether the last turn ended because too much had no answer, though records may be free."""
         self._alarm: TimerHandle | None = None
         self._in_flight: dict[int, Parcel] = {}
         """By the first sequence of each."""
