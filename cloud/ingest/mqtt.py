@@ -115,6 +115,15 @@ class _Client(paho.Client):
         finally:
             self.ended.set()
 
+    def loop_stop(self) -> MQTTErrorCode:
+        """Wait for the thread; paho's own way fails where that ends, and is forgotten, in between."""
+        thread = self._thread
+        if thread is None:
+            return MQTTErrorCode.MQTT_ERR_INVAL
+        self._thread_terminate = True
+        thread.join()
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
 
 State = Literal["connecting", "connected", "lost"]
 
@@ -207,6 +216,9 @@ class Broker:
                 self._fault = str(error) or type(error).__name__
             except ConfigError as error:
                 self._fault = str(error)
+            except Exception as error:  # noqa: BLE001 - without this thread nothing is stored any more
+                _log.exception("a fault of our own in the broker's session; trying on")
+                self._fault = repr(error)
             if self._stopping.is_set():
                 break
             self._note_loss()

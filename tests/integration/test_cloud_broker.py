@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from paho.mqtt import publish
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from cloud.config import MqttTable
 from cloud.ingest.message import Message
-from cloud.ingest.mqtt import Broker, Inbox
+from cloud.ingest.mqtt import Broker, Inbox, _Client
 from tests.support.mosquitto import Mosquitto
 from tests.support.patience import PATIENCE
 
@@ -116,3 +118,50 @@ async def test_a_fault_in_the_brokers_thread_costs_a_session_and_no_message(tmp_
                     await say(mosquitto, b"first")
                     await asyncio.sleep(_PAUSE_SECS)
             await heard(inbox, b"first")
+
+
+def test_a_thread_that_forgets_itself_while_it_is_waited_for_is_waited_for() -> None:
+    """paho lets go of its thread when that ends: between a look at it and the wait for it, too."""
+
+    class Fleeting(_Client):
+        @property
+        def _thread(self) -> threading.Thread | None:
+            """Be there when first looked at, and never again."""
+            found, self.there = self.there, None
+            return found
+
+        @_thread.setter
+        def _thread(self, thread: threading.Thread | None) -> None:
+            self.there = thread
+
+    fleeting = Fleeting(CallbackAPIVersion.VERSION2)
+    fleeting._thread = threading.Thread(target=int)
+    fleeting.there.start()
+    assert fleeting.loop_stop() == MQTTErrorCode.MQTT_ERR_SUCCESS
+    assert fleeting.loop_stop() == MQTTErrorCode.MQTT_ERR_INVAL
+
+
+async def test_no_fault_of_our_own_ends_the_broker_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails when a connection ends, the next one is made."""
+    with Mosquitto(tmp_path) as mosquitto:
+        inbox = Inbox(_LIMIT)
+        failed = []
+        stopping = _Client.loop_stop
+
+        def broken(client: _Client) -> MQTTErrorCode:
+            stopping(client)
+            if not failed:
+                failed.append(client)
+                raise AttributeError("'NoneType' object has no attribute 'join'")
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+        monkeypatch.setattr(_Client, "loop_stop", broken)
+        async with session(mosquitto, inbox) as broker:
+            await subscribed(mosquitto, inbox)
+            await heard(inbox, b"hello", broker)
+            mosquitto.kill()
+            mosquitto.start()
+            await subscribed(mosquitto, inbox)
+        assert failed
